@@ -1,0 +1,4 @@
+from vae_jax.cli import main
+
+if __name__ == "__main__":
+    main()

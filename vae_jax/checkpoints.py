@@ -1,0 +1,198 @@
+"""Checkpoints of a run: saved with Orbax, whole or not at all, and verified before they are loaded.
+
+The only file that knows Orbax. A checkpoint is a folder named by its step:
+
+    checkpoints/8900/state/            what Orbax wrote
+    checkpoints/8900/checkpoint.json   step, score, and the SHA-256 of every file under state/
+
+It is written under another name and renamed last. Orbax by itself loads a file with a flipped bit
+without noticing, hence the checksums.
+"""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import pathlib
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+import orbax.checkpoint as ocp
+
+from vae_jax.errors import UserError
+
+_RECORD = "checkpoint.json"
+_STATE = "state"
+_UNFINISHED = ".unfinished-"
+
+# Orbax reports every save and the threads it used, which buries what a user wants to read.
+logging.getLogger("absl").setLevel(logging.ERROR)
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint on disk.
+
+    Attributes:
+        folder: Where it is.
+        step: Steps taken.
+        score: ELBO on the validation images in nats, or None where there are none.
+        files: SHA-256 of each file, by its path below `state/`.
+    """
+
+    folder: pathlib.Path
+    step: int
+    score: float | None
+    files: Mapping[str, str]
+
+
+def save(directory: pathlib.Path, step: int, state: Any, score: float | None, keep: int) -> None:
+    """Writes a checkpoint and removes those that are no longer kept.
+
+    Args:
+        directory: The folder of all checkpoints of a run.
+        step: Steps taken.
+        state: Tree of arrays.
+        score: Higher is better; None where nothing was measured.
+        keep: How many of the newest stay, besides the best.
+
+    Raises:
+        UserError: If the file system doesn't take it; the earlier checkpoints stay as they were.
+    """
+    unfinished = directory / f"{_UNFINISHED}{step}"
+    final = directory / str(step)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for leftover in directory.glob(f"{_UNFINISHED}*"):
+            shutil.rmtree(leftover)
+        unfinished.mkdir()
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save((unfinished / _STATE).absolute(), state)
+        record = {"step": step, "score": score, "files": _checksums(unfinished / _STATE)}
+        _write_durably(unfinished / _RECORD, json.dumps(record, indent=1))
+        if final.exists():
+            shutil.rmtree(final)
+        unfinished.rename(final)
+        _sync_folder(directory)
+    except OSError as error:
+        raise UserError(
+            f"checkpoint {final} could not be written ({error.strerror or error}); make room or choose another "
+            "--workdir, then run the same command again: earlier checkpoints are whole"
+        ) from error
+    _remove_old(directory, keep)
+
+
+def listing(directory: pathlib.Path) -> list[Checkpoint]:
+    """The finished checkpoints of a run, oldest first; those whose record can't be read are left out."""
+    found = []
+    for folder in directory.glob("[0-9]*"):
+        try:
+            record = json.loads((folder / _RECORD).read_text())
+            found.append(Checkpoint(folder, int(record["step"]), record["score"], record["files"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return sorted(found, key=lambda checkpoint: checkpoint.step)
+
+
+def best(checkpoints: list[Checkpoint]) -> Checkpoint | None:
+    """The one with the highest score, the later of equals; None where none has a score."""
+    scored = [(c.score, c.step, c) for c in checkpoints if c.score is not None]
+    return max(scored, key=lambda entry: entry[:2])[-1] if scored else None
+
+
+def choose(directory: pathlib.Path, which: str) -> Checkpoint:
+    """Finds a checkpoint by what a user calls it.
+
+    Args:
+        directory: The folder of all checkpoints of a run.
+        which: A step, `best`, or `latest`.
+
+    Raises:
+        UserError: If there is no such checkpoint.
+    """
+    checkpoints = listing(directory)
+    if not checkpoints:
+        raise UserError(f"{directory} holds no checkpoint; train first with the same --workdir")
+    if which == "latest":
+        return checkpoints[-1]
+    if which == "best":
+        chosen = best(checkpoints)
+        if chosen is None:
+            raise UserError(
+                "no checkpoint is the best one: the run had no validation images; name a step, or train with "
+                "--config.data.validation_fraction above 0"
+            )
+        return chosen
+    for checkpoint in checkpoints:
+        if str(checkpoint.step) == which:
+            return checkpoint
+    steps = ", ".join(str(checkpoint.step) for checkpoint in checkpoints)
+    raise UserError(f"there is no checkpoint '{which}' in {directory}; choose latest, best or one of {steps}")
+
+
+def damage(checkpoint: Checkpoint) -> str | None:
+    """What is wrong with a checkpoint's files, or None if each is as it was written."""
+    present = _checksums(checkpoint.folder / _STATE)
+    for name, digest in checkpoint.files.items():
+        if name not in present:
+            return f"{name} is missing"
+        if present[name] != digest:
+            return f"{name} has changed since it was written"
+    return None
+
+
+def load(checkpoint: Checkpoint, like: Any = None) -> Any:
+    """Verifies a checkpoint and loads it.
+
+    Args:
+        checkpoint: Which.
+        like: Tree of `jax.ShapeDtypeStruct` (with shardings, if wanted) to load into; None for nested
+            dictionaries as they were saved.
+
+    Raises:
+        UserError: If a file is damaged, or the tree doesn't fit.
+    """
+    wrong = damage(checkpoint)
+    if wrong is not None:
+        raise UserError(f"checkpoint {checkpoint.folder} is damaged: {wrong}; delete that folder and use another one")
+    with ocp.StandardCheckpointer() as checkpointer:
+        try:
+            return checkpointer.restore((checkpoint.folder / _STATE).absolute(), like)
+        except (ValueError, KeyError, TypeError) as error:
+            first_line = str(error).strip().splitlines()[0]
+            raise UserError(
+                f"checkpoint {checkpoint.folder} holds another model than the config describes ({first_line})"
+            ) from error
+
+
+def _remove_old(directory: pathlib.Path, keep: int) -> None:
+    checkpoints = listing(directory)
+    kept = {c.step for c in checkpoints[-keep:]}
+    top = best(checkpoints)
+    if top is not None:
+        kept.add(top.step)
+    for checkpoint in checkpoints:
+        if checkpoint.step not in kept:
+            shutil.rmtree(checkpoint.folder)
+
+
+def _checksums(folder: pathlib.Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def _write_durably(path: pathlib.Path, text: str) -> None:
+    with path.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: pathlib.Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,5 @@
+"""The command line: one small module a verb."""
+
+from vae_jax.cli.app import main
+
+__all__ = ["main"]

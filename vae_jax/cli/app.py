@@ -1,0 +1,53 @@
+"""Finds the verb, and turns errors into one line and an exit status."""
+
+import importlib
+import pathlib
+import sys
+import types
+
+from absl import flags
+
+from vae_jax.cli.flags import parse, usage
+from vae_jax.errors import UserError
+
+VERBS = {
+    "train": "train a model, or continue a run (the default verb)",
+    "evaluate": "measure the bound and log p(x) of a trained model",
+    "sample": "draw images from a trained model",
+    "reconstruct": "encode images of a split and decode them again",
+}
+USER_ERROR_STATUS = 2
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs a verb and exits.
+
+    Args:
+        argv: The arguments after the program's name; those of the process if None.
+    """
+    arguments = sys.argv[1:] if argv is None else argv
+    try:
+        _run(arguments)
+    except (UserError, flags.Error) as error:
+        message = " ".join(str(error).split())
+        print(f"vae-jax: error: {message}", file=sys.stderr)
+        sys.exit(USER_ERROR_STATUS)
+    except KeyboardInterrupt:
+        print("vae-jax: stopped; the same command continues from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
+
+
+def _run(arguments: list[str]) -> None:
+    has_verb = bool(arguments) and not arguments[0].startswith("-")
+    verb, rest = (arguments[0], arguments[1:]) if has_verb else ("train", arguments)
+    if verb not in VERBS:
+        raise UserError(f"there is no verb '{verb}'; choose from {', '.join(VERBS)}, or see --help")
+    module = _module(verb)
+    if any(argument in ("--help", "-h", "-help", "--helpfull") for argument in rest):
+        print(usage(pathlib.Path(sys.argv[0]).name, verb, module, VERBS, brief=not has_verb))
+        return
+    module.run(parse(module, rest))
+
+
+def _module(verb: str) -> types.ModuleType:
+    return importlib.import_module(f"vae_jax.cli.{verb}")

@@ -1,0 +1,116 @@
+"""Flags of a verb, and the config that `--config` and its overrides describe."""
+
+import difflib
+import pathlib
+import types
+from collections.abc import Mapping
+
+from absl import flags
+from ml_collections import config_flags
+
+from vae_jax.config import Config, flatten, from_mapping, to_config_dict, unknown_field
+from vae_jax.errors import UserError
+
+# Shown as the default where the real one is worked out from other flags.
+_WORKDIR_HELP = "folder of the run"
+
+
+def define_workdir(values: flags.FlagValues) -> None:
+    """`--workdir` and `--checkpoint`, which every verb but `train` needs."""
+    flags.DEFINE_string("workdir", None, _WORKDIR_HELP, flag_values=values, required=True)
+    flags.DEFINE_string("checkpoint", "latest", "a step, 'best' or 'latest'", flag_values=values)
+
+
+def parse(module: types.ModuleType, arguments: list[str]) -> flags.FlagValues:
+    """Parses a verb's arguments.
+
+    Args:
+        module: The verb; its `define(values, arguments)` defines its flags.
+        arguments: What follows the verb.
+
+    Raises:
+        UserError: For a flag that isn't there, with the closest one that is.
+        absl.flags.Error: For a value that doesn't parse.
+    """
+    values = flags.FlagValues()
+    module.define(values, arguments)
+    try:
+        leftover = values(["vae-jax", *arguments])[1:]
+    except flags.UnrecognizedFlagError as error:
+        close = difflib.get_close_matches(error.flagname, list(values), n=1)
+        known = ", ".join(f"--{name}" for name in sorted(values) if not name.startswith("config."))
+        hint = f"did you mean --{close[0]}?" if close else f"the flags are {known}"
+        raise UserError(f"there is no flag --{error.flagname}; {hint}") from error
+    if leftover:
+        raise UserError(f"'{leftover[0]}' is no flag; flags are written --name=value")
+    return values
+
+
+def define_config(values: flags.FlagValues, arguments: list[str]) -> None:
+    """`--config=FILE` and `--config.field=value`; without a file the package's defaults (the digits)."""
+    names = [name for name, _, _ in flatten(Config())]
+    for argument in arguments:
+        name = argument.lstrip("-").partition("=")[0]
+        if name.startswith("config.") and name.removeprefix("config.") not in names:
+            raise unknown_field(name.removeprefix("config."))
+    if config_file(arguments) is None:
+        config_flags.DEFINE_config_dict(
+            "config", to_config_dict(Config()), "settings", flag_values=values, lock_config=True, sys_argv=arguments
+        )
+    else:
+        config_flags.DEFINE_config_file(
+            "config", None, "file with settings", flag_values=values, lock_config=True, sys_argv=arguments
+        )
+
+
+def read_config(values: flags.FlagValues) -> Config:
+    """The checked config of parsed flags."""
+    return from_mapping(values["config"].value.to_dict())
+
+
+def config_file(arguments: list[str]) -> str | None:
+    """The file that `--config` names, or None.
+
+    Raises:
+        UserError: If it isn't a file.
+    """
+    for index, argument in enumerate(arguments):
+        name, equals, value = argument.lstrip("-").partition("=")
+        if argument.startswith("-") and name == "config":
+            path = value if equals else (arguments[index + 1] if index + 1 < len(arguments) else "")
+            if not pathlib.Path(path).is_file():
+                raise UserError(f"there is no config file '{path}'; name one, e.g. --config=configs/mnist.py")
+            return path
+    return None
+
+
+def usage(program: str, verb: str, module: types.ModuleType, verbs: Mapping[str, str], brief: bool) -> str:
+    """What `--help` prints.
+
+    Args:
+        program: Name of the program.
+        verb: The verb that is explained.
+        module: Its module.
+        verbs: All verbs and what they do.
+        brief: Whether no verb was given, so that all are listed.
+    """
+    values = flags.FlagValues()
+    module.define(values, [])
+    lines = [f"usage: {program} [verb] [--flag=value ...]", ""]
+    if brief:
+        lines += ["verbs:", *(f"  {name:<12} {text}" for name, text in verbs.items()), ""]
+        lines += [f"'{program} VERB --help' explains a verb.", ""]
+    lines += [f"flags of {verb}:"]
+    for name in sorted(values):
+        if name.startswith("config"):
+            continue
+        default = values[name].default
+        shown = "" if default is None else f" (default: {default})"
+        lines.append(f"  --{name:<22} {values[name].help}{shown}")
+    if "config" in values:
+        lines += ["  --config                 file with settings (default: those below, which train on the digits)"]
+        lines += ["", "fields, each set by --config.NAME=VALUE:"]
+        lines += [
+            f"  {name:<28} {field.metadata['meaning']} (default: {value!r})" for name, value, field in flatten(Config())
+        ]
+    return "\n".join(lines)

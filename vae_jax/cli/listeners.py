@@ -1,0 +1,121 @@
+"""What listens to training: the metrics file, TensorBoard and the terminal."""
+
+import json
+import os
+import pathlib
+import sys
+from typing import Any
+
+import tqdm
+from tensorboardX import SummaryWriter
+
+Row = dict[str, Any]
+
+
+class MetricsFile:
+    """`metrics.jsonl`: a row per log point, cut back to where a continued run starts.
+
+    Args:
+        path: The file.
+        step: Steps that are already taken; later rows are dropped, so that no step is there twice.
+    """
+
+    def __init__(self, path: pathlib.Path, step: int) -> None:
+        kept = [row for row in read_rows(path) if row["step"] <= step]
+        unfinished = path.with_name(f".{path.name}.unfinished")
+        unfinished.write_text("".join(f"{json.dumps(row)}\n" for row in kept))
+        os.replace(unfinished, path)
+        self._file = path.open("a")
+
+    def write(self, row: Row) -> None:
+        """Adds a row."""
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+
+    def sync(self) -> None:
+        """Makes sure that the rows outlive the machine; called before a checkpoint that they lead up to."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+def read_rows(path: pathlib.Path) -> list[Row]:
+    """The rows of a metrics file; a last line that was cut off in writing is left out."""
+    if not path.is_file():
+        return []
+    rows = []
+    for line in path.read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return rows
+
+
+class TensorBoard:
+    """The same rows as event files.
+
+    Args:
+        folder: Where they go.
+        step: Steps that are already taken; TensorBoard hides what an earlier start wrote after it.
+    """
+
+    def __init__(self, folder: pathlib.Path, step: int) -> None:
+        self._writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+
+    def write(self, row: Row) -> None:
+        """Adds a row."""
+        for name, value in row.items():
+            if isinstance(value, float) and name != "epoch":
+                self._writer.add_scalar(f"{row['split']}/{name}", value, row["step"])
+
+    def close(self) -> None:
+        """Writes what is still buffered."""
+        self._writer.close()
+
+
+class Console:
+    """A progress bar with the current terms; plain lines where the output is no terminal.
+
+    Args:
+        step: Steps that are already taken.
+        num_steps: Steps in all.
+    """
+
+    def __init__(self, step: int, num_steps: int) -> None:
+        self._bar = tqdm.tqdm(
+            initial=step, total=num_steps, unit="step", disable=not sys.stderr.isatty(), dynamic_ncols=True
+        )
+
+    def write(self, row: Row) -> None:
+        """Shows a row."""
+        if row["split"] == "train":
+            self._bar.update(row["step"] - self._bar.n)
+            self._bar.set_postfix_str(
+                f"elbo {row['elbo']:.2f} = {row['reconstruction']:.2f} - {row['kl']:.2f}, "
+                f"{row['images_per_second']:,.0f} images/s"
+            )
+        else:
+            self.say(f"step {row['step']:>7}, epoch {row['epoch']:.1f}: {describe(row)}")
+
+    def say(self, line: str) -> None:
+        """Prints a line above the bar."""
+        self._bar.clear()
+        print(line, flush=True)
+        self._bar.refresh()
+
+    def close(self) -> None:
+        """Leaves the bar as it is."""
+        self._bar.close()
+
+
+def describe(row: Row) -> str:
+    """The bound of a split in one line, with its error bar."""
+    error = row.get("elbo_standard_error")
+    bar = "" if error is None else f" ± {error:.2f}"
+    return (
+        f"{row['split']} ELBO {row['elbo']:.2f}{bar} nats "
+        f"(reconstruction {row['reconstruction']:.2f}, KL {row['kl']:.2f})"
+    )

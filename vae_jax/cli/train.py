@@ -1,0 +1,217 @@
+"""`train`: a run from its config to its last checkpoint, or on from where it was."""
+
+import dataclasses
+import pathlib
+import time
+
+import jax
+import numpy as np
+from absl import flags
+from jax.sharding import Mesh
+
+from vae_jax import build, checkpoints
+from vae_jax.cli.flags import config_file, define_config, read_config
+from vae_jax.cli.listeners import Console, MetricsFile, Row, TensorBoard, describe, read_rows
+from vae_jax.cli.show import reconstruction_grid, sample_grid
+from vae_jax.config import Config
+from vae_jax.data import Data
+from vae_jax.errors import UserError
+from vae_jax.evaluation import make_bound, map_images
+from vae_jax.keys import Stream, stream_key
+from vae_jax.numerics import estimate
+from vae_jax.pictures import write_png
+from vae_jax.runs import RunFolder, command_line
+from vae_jax.sharding import batch_mesh, replicated
+from vae_jax.training import CheckpointDue, Logged, TrainState, make_run_steps, make_train_step, training_events
+from vae_jax.vae import VAE, Params
+
+_BOUND_SAMPLES = 1
+_IMAGES_AT_ONCE = 1000
+
+
+def define(values: flags.FlagValues, arguments: list[str]) -> None:
+    """The flags of this verb."""
+    define_config(values, arguments)
+    name = pathlib.Path(config_file(arguments) or "digits").stem
+    flags.DEFINE_string("workdir", f"runs/{name}", "folder of the run; made if it isn't there", flag_values=values)
+    flags.DEFINE_string("init_from", None, "folder of a run whose parameters to start from", flag_values=values)
+
+
+def run(values: flags.FlagValues) -> None:
+    """Runs the verb."""
+    train(read_config(values), pathlib.Path(values["workdir"].value), values["init_from"].value)
+
+
+def train(config: Config, workdir: pathlib.Path, init_from: str | None = None) -> None:
+    """Trains, or continues, the run in a folder.
+
+    Args:
+        config: The run.
+        workdir: Its folder.
+        init_from: Folder of another run whose parameters a new run starts from.
+
+    Raises:
+        UserError: For whatever a user can mend; what was saved before stays whole.
+    """
+    folder = RunFolder(workdir)
+    session = _Session.prepare(config, folder, init_from)
+    folder.add_to_manifest(command_line(), session.data)
+    start = int(session.state.step)
+    num_steps = session.schedule.num_steps
+    if start >= num_steps:
+        print(f"{workdir} is finished: {start} steps of {num_steps}. {_last_result(folder)}")
+        return
+    if start:
+        print(f"continuing {workdir} at step {start} of {num_steps}")
+    console = Console(start, num_steps)
+    metrics = MetricsFile(folder.metrics, start)
+    listeners = [metrics, TensorBoard(folder.tensorboard, start), console]
+    began = time.perf_counter()
+    try:
+        for event in session.events():
+            for row in session.rows(event):
+                for listener in listeners:
+                    listener.write(row)
+            if isinstance(event, CheckpointDue):
+                metrics.sync()
+                session.keep(event)
+    except OSError as error:
+        raise UserError(
+            f"{workdir} can't be written ({error.strerror or error}); make room, then run the same command again to "
+            "continue from the last checkpoint"
+        ) from error
+    finally:
+        for listener in listeners:
+            listener.close()
+    print(f"{num_steps - start} steps in {time.perf_counter() - began:.1f} s. {_last_result(folder)}")
+    print(f"everything is in {workdir}; next: evaluate --workdir={workdir}")
+
+
+@dataclasses.dataclass
+class _Session:
+    """What one start of a run works with."""
+
+    config: Config
+    folder: RunFolder
+    data: Data
+    model: VAE
+    schedule: build.Schedule
+    state: TrainState
+    mesh: Mesh
+    score: float | None = None
+
+    @classmethod
+    def prepare(cls, config: Config, folder: RunFolder, init_from: str | None) -> "_Session":
+        """Checks everything before anything is written, then starts or opens the folder."""
+        data = build.build_data(config)
+        build.check_fit(config, data)
+        image_shape = data.dataset.image_shape
+        model = build.build_model(config.model, image_shape)
+        schedule = build.build_schedule(config, len(data.training.images))
+        build.build_loss(config, model)
+        mesh = batch_mesh(config.train.batch_size)
+        fresh = jax.jit(
+            lambda: build.build_state(config, model, image_shape, schedule.num_steps), out_shardings=replicated(mesh)
+        )()
+        initial = None if init_from is None else _with_params_of(init_from, fresh)
+        folder.start(config)
+        state = _latest_state(folder, fresh)
+        if state is None:
+            state = fresh if initial is None else initial
+        return cls(config, folder, data, model, schedule, state, mesh)
+
+    def events(self):
+        """The events of training, from where the state is."""
+        loss = build.build_loss(self.config, self.model)
+        tx = build.build_optimizer(self.config, self.schedule.num_steps)
+        train_step = make_train_step(loss, tx, build.build_preparation(self.data), self.config.train.ema_decay)
+        return training_events(
+            self.state,
+            make_run_steps(train_step, self.mesh),
+            jax.device_put(self.data.training.images, replicated(self.mesh)),
+            jax.random.key(self.config.seed),
+            self.config.seed,
+            self.config.train.batch_size,
+            self.schedule,
+        )
+
+    def rows(self, event: Logged | CheckpointDue) -> list[Row]:
+        """An event as rows of metrics; a checkpoint is measured on the validation and test images."""
+        if isinstance(event, Logged):
+            return [
+                {
+                    "step": event.step,
+                    "epoch": event.epoch,
+                    "split": "train",
+                    **event.metrics,
+                    "images_per_second": event.images_per_second,
+                }
+            ]
+        rows = []
+        for split in ("validation", "test"):
+            if len(self.data.part(split).images):
+                rows.append(self._measured(split, event))
+        validation = [row["elbo"] for row in rows if row["split"] == "validation"]
+        self.score = validation[0] if validation else None
+        return rows
+
+    def keep(self, event: CheckpointDue) -> None:
+        """Pictures, then the checkpoint itself."""
+        params = event.state.evaluated_params
+        write_png(self.folder.images / f"samples_{event.step:07d}.png", sample_grid(self.model, params, 64, 0, "mean"))
+        split = "test" if len(self.data.part("test").images) else "train"
+        picture = reconstruction_grid(self.model, params, self.data.for_evaluation(split), 32, "mean", 0)
+        write_png(self.folder.images / f"reconstructions_{event.step:07d}.png", picture)
+        checkpoints.save(
+            self.folder.checkpoints, event.step, event.state, self.score, self.config.train.keep_checkpoints
+        )
+
+    def _measured(self, split: str, event: CheckpointDue) -> Row:
+        part = self.data.for_evaluation(split)
+        mesh = batch_mesh(_IMAGES_AT_ONCE)
+        key = stream_key(jax.random.key(self.config.data.seed), Stream.EVALUATION)
+        params = jax.device_put(event.state.evaluated_params, replicated(mesh))
+        terms = map_images(
+            lambda x, ids: self._bound(params, x, ids, key), part.images, part.max_value, _IMAGES_AT_ONCE, mesh
+        )
+        elbo = estimate(terms.elbo)
+        return {
+            "step": event.step,
+            "epoch": event.step / self.schedule.steps_per_epoch,
+            "split": split,
+            "elbo": elbo.mean,
+            "elbo_standard_error": elbo.standard_error_images,
+            "reconstruction": float(np.mean(terms.reconstruction, dtype=np.float64)),
+            "kl": float(np.mean(terms.kl, dtype=np.float64)),
+            "num_images": elbo.num_images,
+        }
+
+    def __post_init__(self) -> None:
+        self._bound = make_bound(self.model, _BOUND_SAMPLES)
+
+
+def _latest_state(folder: RunFolder, like: TrainState) -> TrainState | None:
+    """The state of the newest sound checkpoint; damaged ones are named and passed over."""
+    for checkpoint in reversed(checkpoints.listing(folder.checkpoints)):
+        wrong = checkpoints.damage(checkpoint)
+        if wrong is None:
+            return checkpoints.load(checkpoint, like)
+        print(f"checkpoint {checkpoint.folder} is damaged ({wrong}); going back to an earlier one")
+    return None
+
+
+def _with_params_of(init_from: str, fresh: TrainState) -> TrainState:
+    other = RunFolder(pathlib.Path(init_from))
+    other.read_config()
+    saved = checkpoints.load(checkpoints.choose(other.checkpoints, "latest"))
+    params = saved["average"] if saved.get("average") is not None else saved["params"]
+    ours, theirs = (jax.tree.map(lambda leaf: leaf.shape, tree) for tree in (fresh.params, params))
+    if ours != theirs:
+        raise UserError(f"the parameters in {init_from} have other shapes than this model's; use the same config.model")
+    params = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), params, fresh.params)
+    return fresh.replace(params=params, average=None if fresh.average is None else params)
+
+
+def _last_result(folder: RunFolder) -> str:
+    rows = [row for row in read_rows(folder.metrics) if row["split"] != "train"]
+    return describe(rows[-1]) if rows else ""

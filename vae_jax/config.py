@@ -1,0 +1,206 @@
+"""Every configuration field: its name, default, meaning and bounds, defined once.
+
+Frozen dataclasses. `configs/*.py` turn them into an `ml_collections.ConfigDict` for the command line
+(`to_config_dict`), which is turned back and checked once, at the edge (`from_mapping`).
+"""
+
+import dataclasses
+import difflib
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import ml_collections
+
+from vae_jax.errors import UserError
+
+
+def _field(default: Any, meaning: str, *, minimum: float | None = None, below: float | None = None) -> Any:
+    metadata = {"meaning": meaning, "minimum": minimum, "below": below}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Where images come from and how they are turned into what the model sees."""
+
+    source: str = _field("digits", "where images come from: digits, tfds or npz")
+    name: str = _field("", "TFDS name of the data set, for source tfds")
+    dir: str = _field("", "TFDS folder; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets")
+    path: str = _field("", "the .npz file, for source npz")
+    binarization: str = _field("dynamic", "dynamic (drawn anew at each use), fixed, threshold or none")
+    seed: int = _field(0, "fixes splits and the binarization of evaluated images", minimum=0)
+    validation_fraction: float = _field(
+        0.05, "share of the training images that chooses the best checkpoint", minimum=0.0, below=1.0
+    )
+    test_fraction: float = _field(
+        0.2, "share of all images held out where a source has no test part", minimum=0.0, below=1.0
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The parts of the model."""
+
+    network: str = _field("mlp", "encoder and decoder: mlp")
+    hidden: tuple[int, ...] = _field((200,), "widths of the encoder's layers; the decoder mirrors them", minimum=1)
+    activation: str = _field("relu", "between layers: relu, tanh, gelu or silu")
+    latents: int = _field(10, "numbers in z", minimum=1)
+    likelihood: str = _field("bernoulli", "p(x|z): bernoulli, gaussian or gaussian_learned")
+    likelihood_stddev: float = _field(1.0, "standard deviation of gaussian, on pixels in [0, 1]", minimum=1e-6)
+    posterior: str = _field("diagonal_gaussian", "q(z|x): diagonal_gaussian")
+    prior: str = _field("standard_normal", "p(z): standard_normal")
+
+
+@dataclasses.dataclass(frozen=True)
+class ObjectiveConfig:
+    """What is optimized."""
+
+    name: str = _field("elbo", "elbo")
+    num_samples: int = _field(1, "posterior samples per image and step (L)", minimum=1)
+    analytic_kl: bool = _field(True, "the KL in closed form (AEVB eq. 10), else by Monte Carlo (eq. 6)")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How it is optimized, and what is written down meanwhile."""
+
+    batch_size: int = _field(64, "images per step, over all devices", minimum=1)
+    num_epochs: int = _field(200, "passes over the training images", minimum=1)
+    num_steps: int = _field(0, "steps in all, instead of epochs; 0: count epochs", minimum=0)
+    optimizer: str = _field("adam", "adam, adamw, adagrad, rmsprop or sgd")
+    learning_rate: float = _field(1e-3, "peak learning rate", minimum=0.0)
+    schedule: str = _field("constant", "learning rate over the steps: constant or cosine")
+    warmup_steps: int = _field(0, "steps over which the learning rate rises from 0", minimum=0)
+    clip_norm: float = _field(0.0, "gradients are scaled down to this global norm; 0: never", minimum=0.0)
+    ema_decay: float = _field(
+        0.0, "decay per step of an average of the parameters that is evaluated instead; 0: none", minimum=0.0, below=1.0
+    )
+    log_every: int = _field(100, "steps between rows of metrics", minimum=1)
+    checkpoint_every: int = _field(1000, "steps between checkpoints; 0: at the end of each epoch", minimum=0)
+    keep_checkpoints: int = _field(3, "newest checkpoints that are kept, besides the best", minimum=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateConfig:
+    """How a trained model is measured."""
+
+    num_samples: int = _field(500, "importance samples per image (K)", minimum=1)
+    num_images: int = _field(0, "how many images of the split, from its start; 0: all", minimum=0)
+    memory_mb: int = _field(256, "bound on the memory that chunks of samples take, in MB", minimum=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A whole run."""
+
+    seed: int = _field(0, "every random number of the run follows from it", minimum=0)
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+
+# What may differ when a run is continued: nothing here changes a step that was already taken.
+MAY_CHANGE = (
+    "train.num_epochs",
+    "train.num_steps",
+    "train.log_every",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+    "evaluate.",
+)
+
+
+def flatten(section: Any, prefix: str = "") -> Iterator[tuple[str, Any, dataclasses.Field]]:
+    """Every field below a section: dotted name, value and definition."""
+    for field in dataclasses.fields(section):
+        value = getattr(section, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from flatten(value, f"{prefix}{field.name}.")
+        else:
+            yield f"{prefix}{field.name}", value, field
+
+
+def to_config_dict(config: Config) -> ml_collections.ConfigDict:
+    """The same fields as an `ml_collections.ConfigDict`, which the command line can override."""
+    return ml_collections.ConfigDict(dataclasses.asdict(config))
+
+
+def from_mapping(mapping: Mapping[str, Any]) -> Config:
+    """Checks names, types and bounds, and makes the dataclasses.
+
+    Args:
+        mapping: Nested names and values, as from a `ConfigDict` or JSON; what is absent has its default.
+
+    Returns:
+        The config.
+
+    Raises:
+        UserError: For an unknown name (with the closest valid one), a wrong type or a value out of bounds.
+    """
+    return _section(Config, mapping, "")
+
+
+def unknown_field(name: str) -> UserError:
+    """The error for a name that no field has.
+
+    Args:
+        name: Dotted name as the user gave it, without the leading `config.`.
+    """
+    names = [known for known, _, _ in flatten(Config())]
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    if not close:
+        close = [known for known in names if known.split(".")[-1] == name.split(".")[-1]]
+    hint = f"; did you mean '{close[0]}'?" if close else f"; the fields are {', '.join(names)}"
+    return UserError(f"config has no field '{name}'{hint}")
+
+
+def differences(old: Config, new: Config) -> list[str]:
+    """What differs between two configs and may not change in a running run, as `name: old -> new`."""
+    pairs = zip(flatten(old), flatten(new), strict=True)
+    return [
+        f"{name}: {before!r} -> {after!r}"
+        for (name, before, _), (_, after, _) in pairs
+        if before != after and not name.startswith(MAY_CHANGE)
+    ]
+
+
+def _section(cls: type, mapping: Mapping[str, Any], prefix: str) -> Any:
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    if not isinstance(mapping, Mapping):
+        raise UserError(f"config field '{prefix[:-1]}' holds fields of its own; set one, e.g. '{prefix}{next(iter(fields))}'")
+    values = {}
+    for name, value in mapping.items():
+        if name not in fields:
+            raise unknown_field(f"{prefix}{name}")
+        field = fields[name]
+        if dataclasses.is_dataclass(field.type):
+            values[name] = _section(typing.cast(type, field.type), value, f"{prefix}{name}.")
+        else:
+            values[name] = _checked(f"{prefix}{name}", value, field)
+    return cls(**values)
+
+
+def _checked(name: str, value: Any, field: dataclasses.Field) -> Any:
+    """The value as the type of its field, or an error that says what would be right."""
+    if field.type == tuple[int, ...]:
+        items = value if isinstance(value, list | tuple) else None
+        if items is None or not all(isinstance(item, int) and not isinstance(item, bool) for item in items):
+            raise UserError(f"config field '{name}' is {value!r} but must be whole numbers, e.g. (400,) or ()")
+        value = tuple(items)
+    elif field.type is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    elif type(value) is not field.type:
+        expected = {int: "a whole number", float: "a number", str: "a text", bool: "True or False"}[
+            typing.cast(type, field.type)
+        ]
+        raise UserError(f"config field '{name}' is {value!r} but must be {expected}, e.g. {field.default!r}")
+    minimum, below = field.metadata["minimum"], field.metadata["below"]
+    for number in value if isinstance(value, tuple) else [value]:
+        if minimum is not None and not number >= minimum:
+            raise UserError(f"config field '{name}' is {value!r} but must be at least {minimum}")
+        if below is not None and not number < below:
+            raise UserError(f"config field '{name}' is {value!r} but must be below {below}")
+    return value

@@ -1,0 +1,34 @@
+"""The embedded data set: 1,797 handwritten digits of 8 by 8 pixels, which ship inside scikit-learn."""
+
+import numpy as np
+from sklearn.datasets import load_digits as _sklearn_digits
+
+from vae_jax.data.dataset import Dataset, fingerprint, split_indices
+
+
+def load_digits(test_fraction: float, seed: int) -> Dataset:
+    """The digits, divided into training and test images.
+
+    Args:
+        test_fraction: Share of the images held out for testing.
+        seed: What the division is drawn from.
+
+    Returns:
+        Images of 8 x 8 x 1 pixels with values 0 to 16, and their labels.
+
+    Source:
+        E. Alpaydin, C. Kaynak, *Optical Recognition of Handwritten Digits*, UCI, 1998.
+    """
+    bunch = _sklearn_digits()
+    images = bunch.images.astype(np.uint8)[..., np.newaxis]
+    labels = bunch.target.astype(np.int32)
+    train, test = split_indices(len(images), test_fraction, seed)
+    return Dataset(
+        name="digits",
+        train_images=images[train],
+        test_images=images[test],
+        train_labels=labels[train],
+        test_labels=labels[test],
+        max_value=16,
+        fingerprint=fingerprint(images, labels, train, test),
+    )

@@ -1,0 +1,95 @@
+"""The parts of a data set that a run trains on, chooses its checkpoint by, and reports."""
+
+import dataclasses
+import functools
+
+import numpy as np
+
+from vae_jax.data.binarization import binarized_once, thresholded
+from vae_jax.data.dataset import Dataset, Images, Labels, split_indices
+from vae_jax.errors import UserError
+
+SPLITS = ("train", "validation", "test")
+BINARIZATIONS = ("dynamic", "fixed", "threshold", "none")
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Images with what their pixels mean.
+
+    Attributes:
+        images: `uint8[N, H, W, C]`, values in `0 .. max_value`.
+        labels: `int32[N]`, or None.
+        max_value: 1 where the pixels are binary.
+    """
+
+    images: Images
+    labels: Labels | None
+    max_value: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """A data set, divided and with its binarization decided.
+
+    Attributes:
+        dataset: As the source has it.
+        binarization: One of `BINARIZATIONS`.
+        validation_fraction: Share of the training images set aside.
+        seed: `data.seed`: fixes the division and the binarization of everything that is evaluated.
+    """
+
+    dataset: Dataset
+    binarization: str
+    validation_fraction: float
+    seed: int
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether the model sees zeros and ones."""
+        return self.binarization != "none"
+
+    @property
+    def is_dynamic(self) -> bool:
+        """Whether training images are drawn anew at each use."""
+        return self.binarization == "dynamic"
+
+    @functools.cached_property
+    def training(self) -> Split:
+        """What training draws from; still grey where the binarization is dynamic."""
+        part = self.part("train")
+        return part if self.is_dynamic else self._fixed(part, SPLITS.index("train"))
+
+    def for_evaluation(self, split: str) -> Split:
+        """A split as it is measured: the same pixels for every run with this `data.seed`.
+
+        Raises:
+            UserError: If there is no such split, or it has no images.
+        """
+        if split not in SPLITS:
+            raise UserError(f"there is no split '{split}'; choose one of {', '.join(SPLITS)}")
+        part = self.part(split)
+        if not len(part.images):
+            raise UserError(
+                f"the {split} split has no images; train with --config.data.{split}_fraction above 0, or choose another"
+            )
+        return self._fixed(part, SPLITS.index(split))
+
+    @functools.cached_property
+    def _train_and_validation(self) -> tuple[np.ndarray, np.ndarray]:
+        return split_indices(len(self.dataset.train_images), self.validation_fraction, self.seed)
+
+    def part(self, split: str) -> Split:
+        source = self.dataset
+        if split == "test":
+            return Split(source.test_images, source.test_labels, source.max_value)
+        indices = self._train_and_validation[SPLITS.index(split)]
+        labels = None if source.train_labels is None else source.train_labels[indices]
+        return Split(source.train_images[indices], labels, source.max_value)
+
+    def _fixed(self, part: Split, number: int) -> Split:
+        if not self.is_binary:
+            return part
+        if self.binarization == "threshold":
+            return Split(thresholded(part.images, part.max_value), part.labels, 1)
+        return Split(binarized_once(part.images, part.max_value, self.seed, number), part.labels, 1)

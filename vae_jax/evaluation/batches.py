@@ -1,0 +1,52 @@
+"""Runs a compiled function over all images of a split; no partial batch is lost."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int, UInt8
+
+from vae_jax.sharding import split_batch
+
+PerImage = Callable[[Float[Array, "b h w c"], Int[Array, "b"]], Any]
+
+
+def map_images(
+    function: PerImage,
+    images: UInt8[np.ndarray, "n h w c"],
+    max_value: int,
+    batch_size: int,
+    mesh: Mesh,
+    on_batch: Callable[[int], None] | None = None,
+) -> Any:
+    """Applies a function to batches of images and joins what it says of each image.
+
+    The last batch is filled up with repetitions of its last image, whose results are dropped, so that one
+    compiled function serves all batches.
+
+    Args:
+        function: `(x, image_ids) -> tree of arrays [B, ...]`.
+        images: Pixels from 0 to `max_value`.
+        max_value: Largest value a pixel can take.
+        batch_size: Images per call; a multiple of the number of devices.
+        mesh: Its devices share each batch.
+        on_batch: Told how many images are done after each batch; None lets all batches be dispatched
+            before the first is waited for.
+
+    Returns:
+        The same tree with NumPy arrays `[N, ...]`.
+    """
+    results = []
+    sharding = split_batch(mesh)
+    for start in range(0, len(images), batch_size):
+        ids = np.minimum(np.arange(start, start + batch_size), len(images) - 1)
+        x = np.asarray(images[ids], np.float32) / np.float32(max_value)
+        result = function(jax.device_put(x, sharding), jax.device_put(ids.astype(np.int32), sharding))
+        results.append(result)
+        if on_batch is not None:
+            jax.block_until_ready(result)
+            on_batch(min(start + batch_size, len(images)))
+    host = jax.device_get(results)
+    return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(images)], *host)

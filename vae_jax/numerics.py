@@ -1,0 +1,122 @@
+"""Numerics that have no home in one distribution: streaming log-mean-exp, sums over events, intervals."""
+
+import math
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+LOG_2PI = math.log(2.0 * math.pi)
+
+
+def sum_event(values: Float[Array, "*batch h w c"]) -> Float[Array, "*batch"]:
+    """Sums the three axes of an image in float32, whatever the values were computed in."""
+    return jnp.sum(values.astype(jnp.promote_types(values.dtype, jnp.float32)), axis=(-3, -2, -1))
+
+
+class LogMeanExp(NamedTuple):
+    """Running sums of weights, enough for their mean and effective sample size.
+
+    With `m` the running maximum of the log-weights: `total = sum exp(w - m)` and
+    `total_squares = sum exp(2 (w - m))`. Adding a chunk rescales both, so nothing overflows.
+    """
+
+    maximum: Float[Array, "b"]
+    total: Float[Array, "b"]
+    total_squares: Float[Array, "b"]
+    count: Float[Array, ""]
+
+    @classmethod
+    def empty(cls, num_images: int, dtype: jnp.dtype = jnp.float32) -> "LogMeanExp":
+        """Sums of no weights at all."""
+        zeros = jnp.zeros((num_images,), dtype)
+        return cls(jnp.full((num_images,), -jnp.inf, dtype), zeros, zeros, jnp.zeros((), dtype))
+
+    def add(self, log_weights: Float[Array, "k b"], valid: Float[Array, "k"] | None = None) -> "LogMeanExp":
+        """Takes in a chunk of log-weights.
+
+        Args:
+            log_weights: `[K, B]`.
+            valid: 1 for the samples that count and 0 for the padding of a last chunk; None if all count.
+
+        Returns:
+            The sums with the chunk added.
+        """
+        if valid is not None:
+            log_weights = jnp.where(valid[:, None] > 0, log_weights, -jnp.inf)
+        maximum = jnp.maximum(self.maximum, jnp.max(log_weights, axis=0))
+        # While every weight is zero the maximum is -inf, and -inf - -inf would be NaN.
+        anchor = jnp.where(jnp.isfinite(maximum), maximum, 0.0)
+        rescale = jnp.exp(self.maximum - anchor)
+        scaled = jnp.exp(log_weights - anchor)
+        count = log_weights.shape[0] if valid is None else jnp.sum(valid)
+        return LogMeanExp(
+            maximum=maximum,
+            total=self.total * rescale + jnp.sum(scaled, axis=0),
+            total_squares=self.total_squares * rescale**2 + jnp.sum(scaled**2, axis=0),
+            count=self.count + count,
+        )
+
+    @property
+    def value(self) -> Float[Array, "b"]:
+        """`log (1/K sum_k w_k)` of each image."""
+        return self.maximum + jnp.log(self.total) - jnp.log(self.count)
+
+    @property
+    def effective_sample_size(self) -> Float[Array, "b"]:
+        """`(sum w)^2 / sum w^2`, from 1 (one weight has it all) to K (all weights equal)."""
+        return self.total**2 / self.total_squares
+
+    @property
+    def variance(self) -> Float[Array, "b"]:
+        """Variance of `value` over repetitions, by the delta method: `(K / ESS - 1) / (K - 1)`.
+
+        Infinite for a single weight, from which no spread can be told.
+        """
+        spread = jnp.maximum(self.count / self.effective_sample_size - 1.0, 0.0)
+        return jnp.where(self.count > 1, spread / jnp.maximum(self.count - 1.0, 1.0), jnp.inf)
+
+
+class Estimate(NamedTuple):
+    """A mean over images with its two kinds of error, all in the unit of the values.
+
+    Attributes:
+        mean: Mean over images.
+        standard_error_images: Because the images are a sample of all images.
+        standard_error_estimator: Because each image's value is a Monte Carlo estimate; None if exact.
+        num_images: How many images the mean is over.
+    """
+
+    mean: float
+    standard_error_images: float | None
+    standard_error_estimator: float | None
+    num_images: int
+
+
+def estimate(
+    values: Float[np.ndarray, "n"], estimator_variances: Float[np.ndarray, "n"] | None = None
+) -> Estimate:
+    """Mean over images with its errors.
+
+    Args:
+        values: One number per image.
+        estimator_variances: Variance of each number as a Monte Carlo estimate; None if exact.
+
+    Returns:
+        The mean, its standard error over images (None for a single image, which tells none) and the
+        standard error of the estimator (None if there is none or it can't be told).
+    """
+    num_images = len(values)
+    values = np.asarray(values, np.float64)
+    over_images = float(values.std(ddof=1) / math.sqrt(num_images)) if num_images > 1 else None
+    of_estimator = None
+    if estimator_variances is not None:
+        total = float(np.sum(np.asarray(estimator_variances, np.float64)))
+        of_estimator = math.sqrt(total) / num_images if math.isfinite(total) else None
+    return Estimate(float(values.mean()), over_images, of_estimator, num_images)
+
+
+def bits_per_dim(nats: float, num_dims: int) -> float:
+    """Turns nats per image into bits per pixel value: `-nats / (D log 2)`."""
+    return -nats / (num_dims * math.log(2.0))

@@ -1,0 +1,55 @@
+"""Arrays to grids to PNG files."""
+
+import os
+import pathlib
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+_GAP = 1
+_SMALLEST_SIDE = 28
+
+
+def grid(images: Float[np.ndarray, "n h w c"], columns: int) -> UInt8[np.ndarray, "height width c"]:
+    """Lays images out in rows with a thin gap between them.
+
+    Args:
+        images: Values in [0, 1]; what lies outside is cut off.
+        columns: Images per row.
+
+    Returns:
+        One picture; small images are enlarged by a whole factor so that they can be seen.
+    """
+    factor = -(-_SMALLEST_SIDE // max(images.shape[1:3]))
+    images = images.repeat(factor, axis=1).repeat(factor, axis=2)
+    count, height, width, channels = images.shape
+    rows = -(-count // columns)
+    canvas = np.full((rows * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP, channels), 0.5)
+    for index, image in enumerate(images):
+        row, column = divmod(index, columns)
+        top, left = _GAP + row * (height + _GAP), _GAP + column * (width + _GAP)
+        canvas[top : top + height, left : left + width] = image
+    return np.round(255.0 * np.clip(canvas, 0.0, 1.0)).astype(np.uint8)
+
+
+def side_by_side(
+    originals: Float[np.ndarray, "n h w c"], reconstructions: Float[np.ndarray, "n h w c"], pairs_per_row: int
+) -> UInt8[np.ndarray, "height width c"]:
+    """A grid in which each original stands left of its reconstruction."""
+    pairs = np.stack([originals, reconstructions], axis=1)
+    return grid(pairs.reshape(-1, *originals.shape[1:]), 2 * pairs_per_row)
+
+
+def write_png(path: pathlib.Path, picture: UInt8[np.ndarray, "height width c"]) -> None:
+    """Writes a picture, whole or not at all.
+
+    Args:
+        path: Where to.
+        picture: One channel is grey, three are red, green and blue.
+    """
+    image = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    image.save(unfinished, format="PNG")
+    os.replace(unfinished, path)

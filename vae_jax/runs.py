@@ -1,0 +1,205 @@
+"""The folder of a run: its paths, its config and manifest, and how it is opened again."""
+
+import dataclasses
+import datetime
+import functools
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+from typing import Any
+
+import jax
+
+from vae_jax import checkpoints
+from vae_jax.build import build_data, build_model, build_schedule, build_state
+from vae_jax.config import Config, differences, from_mapping
+from vae_jax.data import Data
+from vae_jax.errors import UserError
+from vae_jax.vae import VAE, Params
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "vae-jax")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFolder:
+    """Where the files of a run are.
+
+    Attributes:
+        root: The folder itself.
+    """
+
+    root: pathlib.Path
+
+    @property
+    def config(self) -> pathlib.Path:
+        """Every field of the run."""
+        return self.root / "config.json"
+
+    @property
+    def manifest(self) -> pathlib.Path:
+        """Versions, devices, commit, data and command of each start."""
+        return self.root / "manifest.json"
+
+    @property
+    def metrics(self) -> pathlib.Path:
+        """One row per log point."""
+        return self.root / "metrics.jsonl"
+
+    @property
+    def tensorboard(self) -> pathlib.Path:
+        """The same as event files."""
+        return self.root / "tensorboard"
+
+    @property
+    def checkpoints(self) -> pathlib.Path:
+        """See `vae_jax.checkpoints`."""
+        return self.root / "checkpoints"
+
+    @property
+    def images(self) -> pathlib.Path:
+        """Grids as PNG."""
+        return self.root / "images"
+
+    @property
+    def evaluation(self) -> pathlib.Path:
+        """What `evaluate` found."""
+        return self.root / "evaluation.json"
+
+    def write_json(self, path: pathlib.Path, content: Any) -> None:
+        """Writes a file of the run, whole or not at all.
+
+        Raises:
+            UserError: If the file system doesn't take it.
+        """
+        unfinished = path.with_name(f".{path.name}.unfinished")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            unfinished.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+            os.replace(unfinished, path)
+        except OSError as error:
+            raise UserError(
+                f"{path} can't be written ({error.strerror or error}); choose another --workdir"
+            ) from error
+
+    def read_config(self) -> Config:
+        """The config the run was started with.
+
+        Raises:
+            UserError: If there is no run here, or its config can't be read.
+        """
+        if not self.config.is_file():
+            raise UserError(
+                f"'{self.root}' holds no run (no {self.config.name}); train first, or set --workdir to a run's folder"
+            )
+        try:
+            return from_mapping(json.loads(self.config.read_text()))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.config} can't be read ({error}); restore it or start a new run") from error
+
+    def start(self, config: Config) -> None:
+        """Makes the folder for a new run, or checks that the run in it is the same.
+
+        Raises:
+            UserError: If it can't be written, is another run's, or is some other folder with files in it.
+        """
+        if self.config.is_file():
+            different = differences(self.read_config(), config)
+            if different:
+                raise UserError(
+                    f"'{self.root}' holds a run with another config ({'; '.join(different)}); choose another --workdir, "
+                    "or the same config to continue"
+                )
+        elif self.root.is_dir() and any(self.root.iterdir()):
+            raise UserError(f"'{self.root}' has files in it but no run; choose another --workdir")
+        self.write_json(self.config, dataclasses.asdict(config))
+
+    def add_to_manifest(self, command: list[str], data: Data) -> None:
+        """Notes down this start of the run."""
+        starts = json.loads(self.manifest.read_text())["starts"] if self.manifest.is_file() else []
+        start = {
+            "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "command": command,
+            "commit": _commit(),
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "versions": {name: _version(name) for name in _PACKAGES},
+            "devices": [f"{device.platform}: {device.device_kind}" for device in jax.devices()],
+            "data": {"name": data.dataset.name, "fingerprint": data.dataset.fingerprint},
+        }
+        self.write_json(self.manifest, {"starts": [*starts, start]})
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedRun:
+    """A run as other verbs see it: its model with the parameters of one checkpoint.
+
+    Attributes:
+        folder: Where it is.
+        config: As it was trained.
+        data: What it was trained on.
+        model: The model.
+        params: What is evaluated (the average, where one is kept).
+        step: Steps these parameters have seen.
+    """
+
+    folder: RunFolder
+    config: Config
+    data: Data
+    model: VAE
+    params: Params
+    step: int
+
+
+def open_run(workdir: str, which: str = "latest") -> TrainedRun:
+    """Opens a run from its folder alone.
+
+    Args:
+        workdir: The folder.
+        which: A step, `best` or `latest`.
+
+    Raises:
+        UserError: If there is no such run or checkpoint, or it is damaged.
+    """
+    folder = RunFolder(pathlib.Path(workdir))
+    config = folder.read_config()
+    checkpoint = checkpoints.choose(folder.checkpoints, which)
+    data = build_data(config)
+    image_shape = data.dataset.image_shape
+    model = build_model(config.model, image_shape)
+    schedule = build_schedule(config, len(data.training.images))
+    like = jax.eval_shape(lambda: build_state(config, model, image_shape, schedule.num_steps))
+    state = checkpoints.load(checkpoint, like)
+    return TrainedRun(folder, config, data, model, state.evaluated_params, checkpoint.step)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+@functools.cache
+def _commit() -> str | None:
+    """The commit of the checkout that this file is in, if it is in one."""
+    try:
+        answer = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=pathlib.Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()
+
+
+def command_line() -> list[str]:
+    """The command as it was typed."""
+    return [pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]

@@ -1,0 +1,143 @@
+"""One training step as a pure function, and many of them in one compiled call."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int, Key, UInt8
+
+from vae_jax.keys import Stream, stream_key
+from vae_jax.objectives import ElboTerms
+from vae_jax.sharding import replicated, split_batch
+from vae_jax.vae import Params
+
+LossFunction = Callable[
+    [Params, Float[Array, "b h w c"], Key[Array, ""], Int[Array, ""]], tuple[Float[Array, ""], ElboTerms]
+]
+Preparation = Callable[[UInt8[Array, "b h w c"], Key[Array, ""]], Float[Array, "b h w c"]]
+Metrics = dict[str, Float[Array, ""]]
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything that a checkpoint holds; no key and no position in the data: both follow from `step`.
+
+    Attributes:
+        step: Steps taken.
+        params: Parameters of the model.
+        opt_state: State of the optimizer.
+        average: Exponential moving average of the parameters, or None.
+    """
+
+    step: Int[Array, ""]
+    params: Params
+    opt_state: Any
+    average: Params | None
+
+    @property
+    def evaluated_params(self) -> Params:
+        """What is evaluated and sampled from: the average where one is kept."""
+        return self.params if self.average is None else self.average
+
+
+def create_state(params: Params, tx: optax.GradientTransformation, with_average: bool) -> TrainState:
+    """The state before the first step.
+
+    Args:
+        params: Fresh parameters.
+        tx: The optimizer.
+        with_average: Whether a moving average of the parameters is kept.
+    """
+    average = jax.tree.map(jnp.copy, params) if with_average else None
+    return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), average)
+
+
+def make_train_step(
+    loss_function: LossFunction,
+    tx: optax.GradientTransformation,
+    prepare: Preparation,
+    ema_decay: float = 0.0,
+) -> Callable[[TrainState, UInt8[Array, "b h w c"], Key[Array, ""]], tuple[TrainState, Metrics]]:
+    """The step of a model, an objective and an optimizer.
+
+    Args:
+        loss_function: `(params, x, key, step) -> (surrogate, terms per image)`.
+        tx: The optimizer.
+        prepare: `(images, key) -> x`: scaling and binarization.
+        ema_decay: Decay of the average of the parameters; 0 where none is kept.
+
+    Returns:
+        `train_step(state, batch, key) -> (state, metrics)`, pure and jit-compiled. `batch` is
+        `uint8[B, H, W, C]`; `key` is the key of the run, from which the step derives its own by stream
+        and `state.step`; the metrics are means over the images of the batch: `loss`, and the terms of the
+        bound in nats, before the update.
+    """
+
+    @jax.jit
+    def train_step(
+        state: TrainState, batch: UInt8[Array, "b h w c"], key: Key[Array, ""]
+    ) -> tuple[TrainState, Metrics]:
+        x = prepare(batch, stream_key(key, Stream.BINARIZATION, state.step))
+        noise_key = stream_key(key, Stream.POSTERIOR_NOISE, state.step)
+        (loss, terms), gradients = jax.value_and_grad(loss_function, has_aux=True)(
+            state.params, x, noise_key, state.step
+        )
+        updates, opt_state = tx.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        average = state.average
+        if average is not None:
+            average = optax.incremental_update(params, average, 1.0 - ema_decay)
+        metrics = {"loss": loss, **{name: jnp.mean(term) for name, term in terms._asdict().items()}}
+        return TrainState(state.step + 1, params, opt_state, average), metrics
+
+    return train_step
+
+
+def make_run_steps(
+    train_step: Callable[[TrainState, UInt8[Array, "b h w c"], Key[Array, ""]], tuple[TrainState, Metrics]],
+    mesh: Mesh,
+) -> Callable[..., tuple[TrainState, Metrics]]:
+    """Many steps in one compiled call, on data that lives on the device.
+
+    The number of steps is a traced bound, so that one compilation serves chunks of every length, and the
+    bits don't depend on how steps are divided into chunks.
+
+    Args:
+        train_step: From `make_train_step`.
+        mesh: Its devices share each batch.
+
+    Returns:
+        `run_steps(state, images, order, num_steps, key) -> (state, metrics)` with `order` of `int32[S, B]`:
+        which images make up each batch, of which the first `num_steps` rows are used. The state is
+        donated. The metrics are means over the steps.
+    """
+
+    def run_steps(
+        state: TrainState,
+        images: UInt8[Array, "n h w c"],
+        order: Int[Array, "s b"],
+        num_steps: Int[Array, ""],
+        key: Key[Array, ""],
+    ) -> tuple[TrainState, Metrics]:
+        def body(i: Int[Array, ""], carry: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
+            state, sums = carry
+            batch = jax.lax.with_sharding_constraint(images[order[i]], split_batch(mesh))
+            state, metrics = train_step(state, batch, key)
+            return state, jax.tree.map(jnp.add, sums, metrics)
+
+        metric_shapes = jax.eval_shape(lambda: train_step(state, images[order[0]], key)[1])
+        zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), metric_shapes)
+        state, sums = jax.lax.fori_loop(0, num_steps, body, (state, zeros))
+        return state, jax.tree.map(lambda total: total / num_steps, sums)
+
+    same = replicated(mesh)
+    return jax.jit(
+        run_steps,
+        donate_argnums=0,
+        in_shardings=(same, same, split_batch(mesh, axis=1), same, same),
+        out_shardings=(same, same),
+    )
