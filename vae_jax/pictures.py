@@ -7,8 +7,10 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
+from vae_jax.errors import UserError
+
 _GAP = 1
-_SMALLEST_SIDE = 28
+_SMALLEST_SIDE = 56
 
 
 def grid(images: Float[np.ndarray, "n h w c"], columns: int) -> UInt8[np.ndarray, "height width c"]:
@@ -46,10 +48,16 @@ def write_png(path: pathlib.Path, picture: UInt8[np.ndarray, "height width c"]) 
 
     Args:
         path: Where to.
-        picture: One channel is grey, three are red, green and blue.
+        picture: Three channels are red, green and blue; of any other number the first is shown in grey.
+
+    Raises:
+        UserError: If the file system doesn't take it.
     """
-    image = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(picture if picture.shape[-1] == 3 else picture[..., 0])
     unfinished = path.with_name(f".{path.name}.unfinished")
-    image.save(unfinished, format="PNG")
-    os.replace(unfinished, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.save(unfinished, format="PNG")
+        os.replace(unfinished, path)
+    except OSError as error:
+        raise UserError(f"picture {path} can't be written ({error.strerror or error}); choose another place") from error

@@ -36,7 +36,11 @@ def make_dataset(labels: bool = True, seed: int = 0) -> Dataset:
 
 def assert_same(loaded: Dataset | None, saved: Dataset) -> None:
     assert loaded is not None
-    assert (loaded.name, loaded.max_value, loaded.fingerprint) == (saved.name, saved.max_value, saved.fingerprint)
+    assert (loaded.name, loaded.max_value, loaded.fingerprint) == (
+        saved.name,
+        saved.max_value,
+        saved.fingerprint,
+    )
     for name in ("train_images", "test_images", "train_labels", "test_labels"):
         one, other = getattr(loaded, name), getattr(saved, name)
         if other is None:

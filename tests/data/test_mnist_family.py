@@ -10,11 +10,14 @@ from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import requests
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download.checksums import UrlInfo
+from tensorflow_datasets.core.utils import Size
 from tensorflow_datasets.image_classification import mnist
 
 from vae_jax.data import mnist_family
@@ -22,8 +25,9 @@ from vae_jax.data.tfds import load_tfds
 from vae_jax.errors import UserError
 
 NUM_TRAIN, NUM_TEST = 12, 5
-FILES = ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz")
-FILES += ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz")
+FILES = [
+    f"{split}-{content}-ubyte.gz" for split in ("train", "t10k") for content in ("images-idx3", "labels-idx1")
+]
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -73,7 +77,7 @@ def point_tfds_at(monkeypatch: pytest.MonkeyPatch, name: str, url: str, folder: 
     builder_class = mnist_family.builder_class(name)
     infos = {
         url + file: UrlInfo(
-            size=(folder / file).stat().st_size,
+            size=Size((folder / file).stat().st_size),
             checksum=hashlib.sha256((folder / file).read_bytes()).hexdigest(),
             filename=file,
         )
@@ -104,7 +108,7 @@ def test_downloaded_prepared_and_read_by_plain_tfds(served, originals, name, tmp
     test = by_content(dataset.test_images, dataset.test_labels)
     assert test == by_content(originals[FILES[2]], originals[FILES[3]])
 
-    plain = tfds.builder(name, data_dir=root)
+    plain: Any = tfds.builder(name, data_dir=root)
     assert type(plain) is not mnist_family.builder_class(name)
     source = plain.as_data_source("train")
     for index, example in enumerate(source):
@@ -149,7 +153,7 @@ def test_interrupted_preparation_leaves_nothing_that_looks_prepared(served, tmp_
             load_tfds("mnist", str(tmp_path / "tfds"))
     assert not list((tmp_path / "tfds").glob("mnist/*"))
     # A killed process cannot tidy up: what it leaves is passed over.
-    left = tmp_path / "tfds" / "mnist" / "3.0.1.incomplete.AB12"
+    left = tmp_path / "tfds" / "mnist" / "incomplete.AB12CD_3.0.1"
     left.mkdir(parents=True)
     (left / "dataset_info.json").write_text("{")
     assert len(load_tfds("mnist", str(tmp_path / "tfds")).train_images) == NUM_TRAIN
@@ -172,6 +176,30 @@ def test_without_a_network_it_fails_fast(served, tmp_path, monkeypatch) -> None:
         load_tfds("mnist", str(tmp_path / "tfds"))
     assert time.monotonic() - start < 10
     assert str(tmp_path / "tfds") in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_host_that_never_answers_is_given_up(served, tmp_path, monkeypatch) -> None:
+    folder, _ = served
+    point_tfds_at(monkeypatch, "mnist", "http://127.0.0.1:9/", folder)
+    monkeypatch.setattr("vae_jax.data.tfds._PROBE_SECONDS", 0.1)
+    done = threading.Event()
+
+    def answer_too_late(*args, **kwargs) -> None:
+        done.wait()
+        raise requests.ConnectTimeout
+
+    monkeypatch.setattr(requests, "head", answer_too_late)
+    with pytest.raises(UserError, match=r"127\.0\.0\.1:9: no answer in 0\.1 s"):
+        load_tfds("mnist", str(tmp_path / "tfds"))
+    done.set()
+
+
+def test_a_host_out_of_order_counts_as_none(served, tmp_path, monkeypatch) -> None:
+    folder, url = served
+    point_tfds_at(monkeypatch, "mnist", url, folder)
+    monkeypatch.setattr(QuietHandler, "do_HEAD", lambda handler: handler.send_error(503))
+    with pytest.raises(UserError, match="HTTP status 503"):
+        load_tfds("mnist", str(tmp_path / "tfds"))
 
 
 def test_files_of_another_size_are_refused(served, tmp_path, monkeypatch) -> None:

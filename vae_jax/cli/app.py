@@ -32,6 +32,10 @@ def main(argv: list[str] | None = None) -> None:
         message = " ".join(str(error).split())
         print(f"vae-jax: error: {message}", file=sys.stderr)
         sys.exit(USER_ERROR_STATUS)
+    except BrokenPipeError:
+        # Whoever read our output has closed it, as `head` does: nobody is left to tell.
+        sys.stdout = None
+        sys.exit(0)
     except KeyboardInterrupt:
         print("vae-jax: stopped; the same command continues from the last checkpoint", file=sys.stderr)
         sys.exit(130)

@@ -1,0 +1,165 @@
+"""`evaluate`: the bound and log p(x) of a trained model, with their errors."""
+
+import dataclasses
+import math
+import sys
+from typing import Any
+
+import jax
+import numpy as np
+import tqdm
+from absl import flags
+
+from vae_jax.cli.flags import define_workdir
+from vae_jax.config import EvaluateConfig
+from vae_jax.errors import UserError
+from vae_jax.evaluation import ImportanceEstimate, make_importance_estimate, map_images, samples_at_once
+from vae_jax.keys import Stream, stream_key
+from vae_jax.numerics import Estimate, bits_per_dim, estimate
+from vae_jax.runs import TrainedRun, open_run
+from vae_jax.sharding import batch_mesh, replicated
+
+_IMAGES_AT_ONCE = 100
+# Fewer effective samples than this leave the weights' spread itself unknown.
+_TOO_FEW_EFFECTIVE_SAMPLES = 5.0
+
+
+def define(values: flags.FlagValues, arguments: list[str]) -> None:
+    """The flags of this verb."""
+    define_workdir(values)
+    flags.DEFINE_string("split", "test", "train, validation or test", flag_values=values)
+    for field in dataclasses.fields(EvaluateConfig):
+        meaning = f"{field.metadata['meaning']}; as in the run's config if not given"
+        flags.DEFINE_integer(
+            field.name, None, meaning, flag_values=values, lower_bound=int(field.metadata["minimum"])
+        )
+
+
+def run(values: flags.FlagValues) -> None:
+    """Runs the verb."""
+    trained = open_run(values["workdir"].value, values["checkpoint"].value)
+    given = {field.name: values[field.name].value for field in dataclasses.fields(EvaluateConfig)}
+    settings = dataclasses.replace(
+        trained.config.evaluate, **{name: value for name, value in given.items() if value is not None}
+    )
+    split = values["split"].value
+    result = summary(trained, split, settings, importance_estimates(trained, split, settings))
+    name = "evaluation.json" if split == "test" else f"evaluation_{split}.json"
+    trained.folder.write_json(trained.folder.root / name, result)
+    print(table(result))
+    print(f"written to {trained.folder.root / name}")
+
+
+def importance_estimates(trained: TrainedRun, split: str, settings: EvaluateConfig) -> ImportanceEstimate:
+    """Estimates log p(x) of each image, with a progress bar.
+
+    Args:
+        trained: The run.
+        split: Which images.
+        settings: Samples, images and memory.
+
+    Returns:
+        Arrays over the images.
+    """
+    part = trained.data.for_evaluation(split)
+    images = part.images[: settings.num_images or None]
+    batch_size = min(_IMAGES_AT_ONCE, len(images))
+    mesh = batch_mesh(batch_size)
+    image_shape = trained.data.dataset.image_shape
+    chunk = samples_at_once(trained.model, image_shape, batch_size, settings.memory_mb)
+    function = make_importance_estimate(trained.model, settings.num_samples, min(chunk, settings.num_samples))
+    key = stream_key(jax.random.key(trained.config.data.seed), Stream.EVALUATION)
+    params = jax.device_put(trained.params, replicated(mesh))
+    with tqdm.tqdm(total=len(images), unit="image", disable=not sys.stderr.isatty()) as bar:
+        return map_images(
+            lambda x, ids: function(params, x, ids, key),
+            images,
+            part.max_value,
+            batch_size,
+            mesh,
+            lambda done: bar.update(done - bar.n),
+        )
+
+
+def summary(
+    trained: TrainedRun, split: str, settings: EvaluateConfig, per_image: ImportanceEstimate
+) -> dict[str, Any]:
+    """What `evaluation.json` holds.
+
+    Raises:
+        UserError: If an estimate is not a finite number.
+    """
+    if not np.all(np.isfinite(per_image.log_likelihood)):
+        bad = int(np.flatnonzero(~np.isfinite(per_image.log_likelihood))[0])
+        raise UserError(f"log p(x) of {split} image {bad} is not finite; the model may have diverged, try --checkpoint=best")
+    log_likelihood = estimate(per_image.log_likelihood, per_image.log_likelihood_variance)
+    num_dims = math.prod(trained.data.dataset.image_shape)
+    per_dim = 1.0 / (num_dims * math.log(2.0))
+    ess = per_image.effective_sample_size
+    return {
+        "split": split,
+        "step": trained.step,
+        "num_images": log_likelihood.num_images,
+        "num_samples": settings.num_samples,
+        "unit": "nats per image",
+        "measure": _measure(trained),
+        "elbo": _with_errors(estimate(per_image.elbo, per_image.elbo_variance)),
+        "reconstruction": float(np.mean(per_image.reconstruction, dtype=np.float64)),
+        "kl": float(np.mean(per_image.kl, dtype=np.float64)),
+        "log_likelihood": _with_errors(log_likelihood),
+        "bits_per_dim": {
+            "mean": bits_per_dim(log_likelihood.mean, num_dims),
+            "standard_error_images": _scaled(log_likelihood.standard_error_images, per_dim),
+            "standard_error_estimator": _scaled(log_likelihood.standard_error_estimator, per_dim),
+        },
+        "effective_sample_size": {
+            "mean": float(ess.mean()),
+            "minimum": float(ess.min()),
+            "images_below_5": int(np.sum(ess < _TOO_FEW_EFFECTIVE_SAMPLES)),
+        },
+    }
+
+
+def table(result: dict[str, Any]) -> str:
+    """The summary for people."""
+    ess = result["effective_sample_size"]
+    lines = [
+        f"{result['num_images']} {result['split']} images, step {result['step']}, K = {result['num_samples']}, "
+        f"{result['unit']}, density: {result['measure']}",
+        f"  ELBO            {_text(result['elbo'])}",
+        f"    reconstruction {result['reconstruction']:.3f}, KL {result['kl']:.3f}",
+        f"  log p(x)        {_text(result['log_likelihood'])}",
+        f"  bits per dim    {_text(result['bits_per_dim'], 4)}",
+        f"  effective sample size: mean {ess['mean']:.1f}, smallest {ess['minimum']:.1f} of {result['num_samples']}",
+    ]
+    if ess["images_below_5"]:
+        lines.append(
+            f"  note: {ess['images_below_5']} images have an effective sample size below 5: their log p(x) is a lower "
+            "bound whose error is not known; raise --num_samples"
+        )
+    return "\n".join(lines)
+
+
+def _with_errors(value: Estimate) -> dict[str, float | None]:
+    return {
+        "mean": value.mean,
+        "standard_error_images": value.standard_error_images,
+        "standard_error_estimator": value.standard_error_estimator,
+    }
+
+
+def _text(entry: dict[str, float | None], digits: int = 3) -> str:
+    errors = [
+        f"± {entry[key]:.{digits}f} ({name})"
+        for key, name in (("standard_error_images", "images"), ("standard_error_estimator", "estimator"))
+        if entry[key] is not None
+    ]
+    return " ".join([f"{entry['mean']:.{digits}f}", *errors])
+
+
+def _scaled(error: float | None, factor: float) -> float | None:
+    return None if error is None else error * factor
+
+
+def _measure(trained: TrainedRun) -> str:
+    return trained.model.likelihood.measure

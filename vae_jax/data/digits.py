@@ -1,7 +1,6 @@
 """The embedded data set: 1,797 handwritten digits of 8 by 8 pixels, which ship inside scikit-learn."""
 
 import numpy as np
-from sklearn.datasets import load_digits as _sklearn_digits
 
 from vae_jax.data.dataset import Dataset, fingerprint, split_indices
 
@@ -19,7 +18,9 @@ def load_digits(test_fraction: float, seed: int) -> Dataset:
     Source:
         E. Alpaydin, C. Kaynak, *Optical Recognition of Handwritten Digits*, UCI, 1998.
     """
-    bunch = _sklearn_digits()
+    import sklearn.datasets  # here, since it takes a second and only this source needs it
+
+    bunch = sklearn.datasets.load_digits()
     images = bunch.images.astype(np.uint8)[..., np.newaxis]
     labels = bunch.target.astype(np.int32)
     train, test = split_indices(len(images), test_fraction, seed)

@@ -133,7 +133,7 @@ def _require_network(builder: Any, root: Path, request: _Request) -> None:
     if problem:
         raise UserError(
             f"{request.name} isn't in {root} (no {request.dataset}/<version>/dataset_info.json) and can't be "
-            f"downloaded ({problem}); set --config.data.dir=FOLDER or TFDS_DATA_DIR=FOLDER to one that has it, "
+            f"downloaded ({problem}); set --config.data.dir=FOLDER or TFDS_DATA_DIR=FOLDER to one with it, "
             f"or run this command once where there's a network and copy {root / request.dataset} from there"
         )
 

@@ -1,0 +1,23 @@
+"""Settings of all tests: shapes are checked while they run, and eight CPU devices are simulated."""
+
+import os
+import pathlib
+
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+
+import jax
+import jaxtyping
+import pytest
+
+jaxtyping.install_import_hook("vae_jax", "beartype.beartype")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def shared_data() -> pathlib.Path:
+    """Real data; the tests that need it are skipped where it is absent."""
+    beside = pathlib.Path(__file__).parents[2] / "shared" / "data"
+    folder = pathlib.Path(os.environ.get("VAE_JAX_TEST_DATA", beside))
+    if not folder.is_dir():
+        pytest.skip(f"the real data is not at {folder}; set VAE_JAX_TEST_DATA to where it is")
+    return folder
