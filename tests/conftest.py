@@ -9,8 +9,7 @@ import jax
 import jaxtyping
 import pytest
 
-jaxtyping.install_import_hook("vae_jax", "beartype.beartype")
-jax.config.update("jax_numpy_rank_promotion", "raise")
+jaxtyping.install_import_hook("vae_jax", "checked_types.checked")
 
 
 @pytest.fixture

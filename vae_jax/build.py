@@ -99,7 +99,7 @@ def build_model(config: ModelConfig, image_shape: ImageShape) -> VAE:
     """
     height, width, channels = image_shape
     likelihood = choose("model.likelihood", config.likelihood, LIKELIHOODS)(config)
-    outputs = (height, width, channels * likelihood.outputs_per_value)
+    outputs = (height, width, likelihood.outputs_per_pixel(channels))
     encoder, decoder = choose("model.network", config.network, NETWORKS)(config, outputs)
     return VAE(
         encoder=encoder,

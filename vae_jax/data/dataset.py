@@ -28,9 +28,9 @@ class Dataset:
 
     name: str
     train_images: Images
-    test_images: Images
+    test_images: UInt8[np.ndarray, "m h w c"]
     train_labels: Labels | None
-    test_labels: Labels | None
+    test_labels: Int[np.ndarray, "m"] | None
     max_value: int
     fingerprint: str
 

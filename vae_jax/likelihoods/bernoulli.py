@@ -33,7 +33,10 @@ class Bernoulli(nn.Module):
     """Independent Bernoulli pixels; the decoder puts out logits."""
 
     measure = "binary"
-    outputs_per_value = 1
+
+    def outputs_per_pixel(self, channels: int) -> int:
+        """One number for each channel."""
+        return channels
 
     def log_prob(
         self, outputs: Float[Array, "*batch h w c"], x: Float[Array, "*#batch h w c"]

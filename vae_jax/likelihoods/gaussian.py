@@ -45,11 +45,14 @@ class Gaussian(nn.Module):
     learned: bool = False
 
     measure = "continuous on [0, 1]"
-    outputs_per_value = 1
 
     def setup(self) -> None:
         logvar = jnp.asarray(2.0 * math.log(self.stddev))
         self.logvar = self.param("logvar", lambda key: logvar) if self.learned else logvar
+
+    def outputs_per_pixel(self, channels: int) -> int:
+        """One number for each channel."""
+        return channels
 
     def log_prob(
         self, outputs: Float[Array, "*batch h w c"], x: Float[Array, "*#batch h w c"]

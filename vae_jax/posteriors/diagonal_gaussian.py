@@ -1,12 +1,4 @@
-"""Approximate posteriors q(z|x): from an encoder's features to latents and their density.
-
-A posterior is a Linen module. Called on features it gives its parameters for each image; everything
-else is a deterministic function of those parameters and of standard normal noise that the caller
-brings, which is the reparameterization trick: `z = g(noise; parameters)`. It declares
-
-- `noise_size`: how many normal numbers one sample takes;
-- `analytic_kl`: whether the KL divergence to a standard normal is known in closed form.
-"""
+"""Gaussian posterior with independent components."""
 
 from typing import NamedTuple
 
@@ -74,6 +66,9 @@ class DiagonalGaussian(nn.Module):
     latents: int
 
     analytic_kl = True
+    has_density = True
+    log_prob_anywhere = True
+    reparameterized = True
 
     @property
     def noise_size(self) -> int:

@@ -1,8 +1,4 @@
-"""Priors p(z): densities over latents that can be sampled.
-
-A prior is a Linen module with `log_prob(z)` and `sample(key, num_samples)`. It declares
-`is_standard_normal`, which tells whether closed-form divergences to a standard normal apply.
-"""
+"""The standard normal prior."""
 
 import flax.linen as nn
 import jax
