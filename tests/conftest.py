@@ -5,7 +5,6 @@ import pathlib
 
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
 
-import jax
 import jaxtyping
 import pytest
 

@@ -85,9 +85,7 @@ def build_data(config: Config) -> data_module.Data:
     """Loads the data set and decides its splits and binarization."""
     choose("data.binarization", config.data.binarization, dict.fromkeys(data_module.BINARIZATIONS))
     dataset = choose("data.source", config.data.source, SOURCES)(config)
-    return data_module.Data(
-        dataset, config.data.binarization, config.data.validation_fraction, config.data.seed
-    )
+    return data_module.Data(dataset, config.data.binarization, config.data.validation_fraction, config.data.seed)
 
 
 def build_model(config: ModelConfig, image_shape: ImageShape) -> VAE:
@@ -175,4 +173,3 @@ def build_state(config: Config, model: VAE, image_shape: ImageShape, num_steps: 
     """A fresh state, before the first step."""
     params = init_params(model, stream_key(jax.random.key(config.seed), Stream.PARAMETERS), image_shape)
     return create_state(params, build_optimizer(config, num_steps), config.train.ema_decay > 0)
-

@@ -170,7 +170,9 @@ def differences(old: Config, new: Config) -> list[str]:
 def _section(cls: type, mapping: Mapping[str, Any], prefix: str) -> Any:
     fields = {field.name: field for field in dataclasses.fields(cls)}
     if not isinstance(mapping, Mapping):
-        raise UserError(f"config field '{prefix[:-1]}' holds fields of its own; set one, e.g. '{prefix}{next(iter(fields))}'")
+        raise UserError(
+            f"config field '{prefix[:-1]}' holds fields of its own; set one, e.g. '{prefix}{next(iter(fields))}'"
+        )
     values = {}
     for name, value in mapping.items():
         if name not in fields:

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+PerImage = Float[np.ndarray | Array, "n"]
+
 LOG_2PI = math.log(2.0 * math.pi)
 
 
@@ -94,9 +96,7 @@ class Estimate(NamedTuple):
     num_images: int
 
 
-def estimate(
-    values: Float[np.ndarray, "n"], estimator_variances: Float[np.ndarray, "n"] | None = None
-) -> Estimate:
+def estimate(values: Float[np.ndarray, "n"], estimator_variances: Float[np.ndarray, "n"] | None = None) -> Estimate:
     """Mean over images with its errors.
 
     Args:
@@ -108,13 +108,13 @@ def estimate(
         standard error of the estimator (None if there is none or it can't be told).
     """
     num_images = len(values)
-    values = np.asarray(values, np.float64)
-    over_images = float(values.std(ddof=1) / math.sqrt(num_images)) if num_images > 1 else None
+    exact = np.asarray(values, np.float64)
+    over_images = float(exact.std(ddof=1) / math.sqrt(num_images)) if num_images > 1 else None
     of_estimator = None
     if estimator_variances is not None:
         total = float(np.sum(np.asarray(estimator_variances, np.float64)))
         of_estimator = math.sqrt(total) / num_images if math.isfinite(total) else None
-    return Estimate(float(values.mean()), over_images, of_estimator, num_images)
+    return Estimate(float(exact.mean()), over_images, of_estimator, num_images)
 
 
 def bits_per_dim(nats: float, num_dims: int) -> float:

@@ -81,9 +81,7 @@ class RunFolder:
             unfinished.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
             os.replace(unfinished, path)
         except OSError as error:
-            raise UserError(
-                f"{path} can't be written ({error.strerror or error}); choose another --workdir"
-            ) from error
+            raise UserError(f"{path} can't be written ({error.strerror or error}); choose another --workdir") from error
 
     def read_config(self) -> Config:
         """The config the run was started with.
@@ -110,8 +108,8 @@ class RunFolder:
             different = differences(self.read_config(), config)
             if different:
                 raise UserError(
-                    f"'{self.root}' holds a run with another config ({'; '.join(different)}); choose another --workdir, "
-                    "or the same config to continue"
+                    f"'{self.root}' holds a run with another config ({'; '.join(different)}); "
+                    "choose another --workdir, or the same config to continue"
                 )
         elif self.root.is_dir() and any(self.root.iterdir()):
             raise UserError(f"'{self.root}' has files in it but no run; choose another --workdir")
@@ -154,7 +152,7 @@ class TrainedRun:
     step: int
 
 
-def open_run(workdir: str, which: str = "latest") -> TrainedRun:
+def open_run(workdir: str | None, which: str = "latest") -> TrainedRun:
     """Opens a run from its folder alone.
 
     Args:
@@ -164,6 +162,8 @@ def open_run(workdir: str, which: str = "latest") -> TrainedRun:
     Raises:
         UserError: If there is no such run or checkpoint, or it is damaged.
     """
+    if not workdir:
+        raise UserError("no run is named; add --workdir=FOLDER, e.g. --workdir=runs/digits")
     folder = RunFolder(pathlib.Path(workdir))
     config = folder.read_config()
     checkpoint = checkpoints.choose(folder.checkpoints, which)

@@ -1,5 +1,8 @@
 """The one mesh of the project: all devices along one axis, the batch divided over it."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -7,7 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 BATCH_AXIS = "batch"
 
 
-def batch_mesh(batch_size: int, devices: list[jax.Device] | None = None) -> Mesh:
+def batch_mesh(batch_size: int, devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh of as many devices as divide the batch evenly.
 
     Args:

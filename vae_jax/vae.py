@@ -89,9 +89,7 @@ class VAE(nn.Module):
             return self.posterior.kl_to_standard_normal(parameters)
         return None
 
-    def joint_terms(
-        self, parameters: Any, x: Float[Array, "b h w c"], noise: Float[Array, "k b e"]
-    ) -> JointTerms:
+    def joint_terms(self, parameters: Any, x: Float[Array, "b h w c"], noise: Float[Array, "k b e"]) -> JointTerms:
         """Samples z = g(noise; parameters) and everything known of them.
 
         Args:

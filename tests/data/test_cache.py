@@ -112,9 +112,7 @@ def test_damage_is_seen_and_mended(data_dir: Path, damage, caplog: pytest.LogCap
     assert_same(cache.load(data_dir, "key"), dataset)
 
 
-def test_the_user_cache_stands_in_for_a_folder_that_cannot_be_written(
-    data_dir: Path, own_user_cache: Path
-) -> None:
+def test_the_user_cache_stands_in_for_a_folder_that_cannot_be_written(data_dir: Path, own_user_cache: Path) -> None:
     data_dir.mkdir()
     (data_dir / ".vae_jax_cache").write_text("in the way")
     dataset = make_dataset()

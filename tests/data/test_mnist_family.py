@@ -25,9 +25,7 @@ from vae_jax.data.tfds import load_tfds
 from vae_jax.errors import UserError
 
 NUM_TRAIN, NUM_TEST = 12, 5
-FILES = [
-    f"{split}-{content}-ubyte.gz" for split in ("train", "t10k") for content in ("images-idx3", "labels-idx1")
-]
+FILES = [f"{split}-{content}-ubyte.gz" for split in ("train", "t10k") for content in ("images-idx3", "labels-idx1")]
 
 
 def idx(array: np.ndarray) -> bytes:

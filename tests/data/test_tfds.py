@@ -218,9 +218,7 @@ def test_what_is_no_name_is_refused(root: Path, name: str) -> None:
     assert "can't be the name" in refused(name, root)
 
 
-def test_a_builder_that_needs_tensorflow_says_what_to_install(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_builder_that_needs_tensorflow_says_what_to_install(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def unpack(manager, urls):
         raise ExtractError("broken") from ModuleNotFoundError(name="tensorflow")
 

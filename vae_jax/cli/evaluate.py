@@ -10,7 +10,7 @@ import numpy as np
 import tqdm
 from absl import flags
 
-from vae_jax.cli.flags import define_workdir
+from vae_jax.cli.flags import Flags, define_workdir
 from vae_jax.config import EvaluateConfig
 from vae_jax.errors import UserError
 from vae_jax.evaluation import ImportanceEstimate, make_importance_estimate, map_images, samples_at_once
@@ -30,19 +30,17 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     flags.DEFINE_string("split", "test", "train, validation or test", flag_values=values)
     for field in dataclasses.fields(EvaluateConfig):
         meaning = f"{field.metadata['meaning']}; as in the run's config if not given"
-        flags.DEFINE_integer(
-            field.name, None, meaning, flag_values=values, lower_bound=int(field.metadata["minimum"])
-        )
+        flags.DEFINE_integer(field.name, None, meaning, flag_values=values, lower_bound=int(field.metadata["minimum"]))
 
 
-def run(values: flags.FlagValues) -> None:
+def run(values: Flags) -> None:
     """Runs the verb."""
-    trained = open_run(values["workdir"].value, values["checkpoint"].value)
-    given = {field.name: values[field.name].value for field in dataclasses.fields(EvaluateConfig)}
+    trained = open_run(values["workdir"], values["checkpoint"])
+    given = {field.name: values[field.name] for field in dataclasses.fields(EvaluateConfig)}
     settings = dataclasses.replace(
         trained.config.evaluate, **{name: value for name, value in given.items() if value is not None}
     )
-    split = values["split"].value
+    split = values["split"]
     result = summary(trained, split, settings, importance_estimates(trained, split, settings))
     name = "evaluation.json" if split == "test" else f"evaluation_{split}.json"
     trained.folder.write_json(trained.folder.root / name, result)
@@ -81,9 +79,7 @@ def importance_estimates(trained: TrainedRun, split: str, settings: EvaluateConf
         )
 
 
-def summary(
-    trained: TrainedRun, split: str, settings: EvaluateConfig, per_image: ImportanceEstimate
-) -> dict[str, Any]:
+def summary(trained: TrainedRun, split: str, settings: EvaluateConfig, per_image: ImportanceEstimate) -> dict[str, Any]:
     """What `evaluation.json` holds.
 
     Raises:
@@ -91,7 +87,9 @@ def summary(
     """
     if not np.all(np.isfinite(per_image.log_likelihood)):
         bad = int(np.flatnonzero(~np.isfinite(per_image.log_likelihood))[0])
-        raise UserError(f"log p(x) of {split} image {bad} is not finite; the model may have diverged, try --checkpoint=best")
+        raise UserError(
+            f"log p(x) of {split} image {bad} is not finite; the model may have diverged, try --checkpoint=best"
+        )
     log_likelihood = estimate(per_image.log_likelihood, per_image.log_likelihood_variance)
     num_dims = math.prod(trained.data.dataset.image_shape)
     per_dim = 1.0 / (num_dims * math.log(2.0))

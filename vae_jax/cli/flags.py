@@ -4,6 +4,7 @@ import difflib
 import pathlib
 import types
 from collections.abc import Mapping
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
@@ -11,22 +12,24 @@ from ml_collections import config_flags
 from vae_jax.config import Config, flatten, from_mapping, to_config_dict, unknown_field
 from vae_jax.errors import UserError
 
-# Shown as the default where the real one is worked out from other flags.
-_WORKDIR_HELP = "folder of the run"
+Flags = Mapping[str, Any]
 
 
 def define_workdir(values: flags.FlagValues) -> None:
     """`--workdir` and `--checkpoint`, which every verb but `train` needs."""
-    flags.DEFINE_string("workdir", None, _WORKDIR_HELP, flag_values=values, required=True)
+    flags.DEFINE_string("workdir", None, "folder of the run", flag_values=values)
     flags.DEFINE_string("checkpoint", "latest", "a step, 'best' or 'latest'", flag_values=values)
 
 
-def parse(module: types.ModuleType, arguments: list[str]) -> flags.FlagValues:
+def parse(module: types.ModuleType, arguments: list[str]) -> Flags:
     """Parses a verb's arguments.
 
     Args:
         module: The verb; its `define(values, arguments)` defines its flags.
         arguments: What follows the verb.
+
+    Returns:
+        The value of each flag by its name.
 
     Raises:
         UserError: For a flag that isn't there, with the closest one that is.
@@ -43,7 +46,7 @@ def parse(module: types.ModuleType, arguments: list[str]) -> flags.FlagValues:
         raise UserError(f"there is no flag --{error.flagname}; {hint}") from error
     if leftover:
         raise UserError(f"'{leftover[0]}' is no flag; flags are written --name=value")
-    return values
+    return values.flag_values_dict()
 
 
 def define_config(values: flags.FlagValues, arguments: list[str]) -> None:
@@ -63,9 +66,9 @@ def define_config(values: flags.FlagValues, arguments: list[str]) -> None:
         )
 
 
-def read_config(values: flags.FlagValues) -> Config:
+def read_config(values: Flags) -> Config:
     """The checked config of parsed flags."""
-    return from_mapping(values["config"].value.to_dict())
+    return from_mapping(values["config"].to_dict())
 
 
 def config_file(arguments: list[str]) -> str | None:

@@ -4,7 +4,7 @@ import pathlib
 
 from absl import flags
 
-from vae_jax.cli.flags import define_workdir
+from vae_jax.cli.flags import Flags, define_workdir
 from vae_jax.cli.show import SHOWS, reconstruction_grid
 from vae_jax.pictures import write_png
 from vae_jax.runs import open_run
@@ -14,24 +14,20 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     """The flags of this verb."""
     define_workdir(values)
     flags.DEFINE_string("split", "test", "train, validation or test", flag_values=values)
-    flags.DEFINE_integer(
-        "num_images", 32, "how many, from the start of the split", flag_values=values, lower_bound=1
-    )
+    flags.DEFINE_integer("num_images", 32, "how many, from the start of the split", flag_values=values, lower_bound=1)
     flags.DEFINE_integer("seed", 0, "what samples of p(x|z) are drawn from", flag_values=values, lower_bound=0)
-    flags.DEFINE_enum(
-        "show", "mean", SHOWS, "the mean of p(x|z) (probabilities) or a sample of it", flag_values=values
-    )
+    flags.DEFINE_enum("show", "mean", SHOWS, "the mean of p(x|z) (probabilities) or a sample of it", flag_values=values)
     flags.DEFINE_string("output", None, "PNG file; in the run's images folder if not given", flag_values=values)
 
 
-def run(values: flags.FlagValues) -> None:
+def run(values: Flags) -> None:
     """Runs the verb."""
-    trained = open_run(values["workdir"].value, values["checkpoint"].value)
-    show, name = values["show"].value, values["split"].value
+    trained = open_run(values["workdir"], values["checkpoint"])
+    show, name = values["show"], values["split"]
     split = trained.data.for_evaluation(name)
-    num_images = min(values["num_images"].value, len(split.images))
-    picture = reconstruction_grid(trained.model, trained.params, split, num_images, show, values["seed"].value)
+    num_images = min(values["num_images"], len(split.images))
+    picture = reconstruction_grid(trained.model, trained.params, split, num_images, show, values["seed"])
     default = trained.folder.images / f"reconstructions_{name}_{show}_step{trained.step}.png"
-    output = pathlib.Path(values["output"].value or default)
+    output = pathlib.Path(values["output"] or default)
     write_png(output, picture)
     print(f"{num_images} {name} images, each left of its reconstruction (the {show} of p(x|z)), in {output}")

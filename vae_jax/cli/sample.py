@@ -4,7 +4,7 @@ import pathlib
 
 from absl import flags
 
-from vae_jax.cli.flags import define_workdir
+from vae_jax.cli.flags import Flags, define_workdir
 from vae_jax.cli.show import SHOWS, sample_grid
 from vae_jax.pictures import write_png
 from vae_jax.runs import open_run
@@ -15,19 +15,15 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     define_workdir(values)
     flags.DEFINE_integer("num_images", 64, "how many", flag_values=values, lower_bound=1)
     flags.DEFINE_integer("seed", 0, "what they are drawn from", flag_values=values, lower_bound=0)
-    flags.DEFINE_enum(
-        "show", "mean", SHOWS, "the mean of p(x|z) (probabilities) or a sample of it", flag_values=values
-    )
+    flags.DEFINE_enum("show", "mean", SHOWS, "the mean of p(x|z) (probabilities) or a sample of it", flag_values=values)
     flags.DEFINE_string("output", None, "PNG file; in the run's images folder if not given", flag_values=values)
 
 
-def run(values: flags.FlagValues) -> None:
+def run(values: Flags) -> None:
     """Runs the verb."""
-    trained = open_run(values["workdir"].value, values["checkpoint"].value)
-    show = values["show"].value
-    picture = sample_grid(
-        trained.model, trained.params, values["num_images"].value, values["seed"].value, show
-    )
-    output = values["output"].value or trained.folder.images / f"samples_{show}_step{trained.step}.png"
+    trained = open_run(values["workdir"], values["checkpoint"])
+    show = values["show"]
+    picture = sample_grid(trained.model, trained.params, values["num_images"], values["seed"], show)
+    output = values["output"] or trained.folder.images / f"samples_{show}_step{trained.step}.png"
     write_png(pathlib.Path(output), picture)
-    print(f"{values['num_images'].value} samples (the {show} of p(x|z)) of step {trained.step} in {output}")
+    print(f"{values['num_images']} samples (the {show} of p(x|z)) of step {trained.step} in {output}")

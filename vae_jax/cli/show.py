@@ -42,9 +42,7 @@ def sample_grid(model: VAE, params: Params, num_images: int, seed: int, show: st
     return grid(sample_images(model, params, num_images, seed, show), _COLUMNS)
 
 
-def reconstruction_grid(
-    model: VAE, params: Params, split: Split, num_images: int, show: str, seed: int
-) -> np.ndarray:
+def reconstruction_grid(model: VAE, params: Params, split: Split, num_images: int, show: str, seed: int) -> np.ndarray:
     """A picture of the first images of a split, each left of its reconstruction from the posterior mean."""
     originals = np.asarray(split.images[:num_images], np.float32) / split.max_value
     z = apply(model, params, "posterior_mean", originals)

@@ -10,7 +10,7 @@ from absl import flags
 from jax.sharding import Mesh
 
 from vae_jax import build, checkpoints
-from vae_jax.cli.flags import config_file, define_config, read_config
+from vae_jax.cli.flags import Flags, config_file, define_config, read_config
 from vae_jax.cli.listeners import Console, MetricsFile, Row, TensorBoard, describe, read_rows
 from vae_jax.cli.show import reconstruction_grid, sample_grid
 from vae_jax.config import Config
@@ -23,7 +23,7 @@ from vae_jax.pictures import write_png
 from vae_jax.runs import RunFolder, command_line
 from vae_jax.sharding import batch_mesh, replicated
 from vae_jax.training import CheckpointDue, Logged, TrainState, make_run_steps, make_train_step, training_events
-from vae_jax.vae import VAE, Params
+from vae_jax.vae import VAE
 
 _BOUND_SAMPLES = 1
 _IMAGES_AT_ONCE = 1000
@@ -37,9 +37,9 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     flags.DEFINE_string("init_from", None, "folder of a run whose parameters to start from", flag_values=values)
 
 
-def run(values: flags.FlagValues) -> None:
+def run(values: Flags) -> None:
     """Runs the verb."""
-    train(read_config(values), pathlib.Path(values["workdir"].value), values["init_from"].value)
+    train(read_config(values), pathlib.Path(values["workdir"]), values["init_from"])
 
 
 def train(config: Config, workdir: pathlib.Path, init_from: str | None = None) -> None:
@@ -209,7 +209,7 @@ def _with_params_of(init_from: str, fresh: TrainState) -> TrainState:
     if ours != theirs:
         raise UserError(f"the parameters in {init_from} have other shapes than this model's; use the same config.model")
     params = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), params, fresh.params)
-    return fresh.replace(params=params, average=None if fresh.average is None else params)
+    return dataclasses.replace(fresh, params=params, average=None if fresh.average is None else params)
 
 
 def _last_result(folder: RunFolder) -> str:

@@ -1,5 +1,7 @@
 """From integer pixels to what a likelihood is a density of."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,11 +20,14 @@ def scaled(images: UInt8[Array, "b h w c"], max_value: int) -> Float[Array, "b h
 def dynamic_binarization(
     images: UInt8[Array, "b h w c"], max_value: int, key: Key[Array, ""]
 ) -> Float[Array, "b h w c"]:
-    """A fresh Bernoulli draw of every pixel, `P(1) = pixel / max_value`.
+    """A fresh Bernoulli draw of every pixel, `P(1) = pixel / max_value` to within 2^-17.
+
+    Two pixels share one 32-bit random number: drawing these is what the step pays for, and a float for
+    each pixel would make a step of a small model a tenth longer. Black stays 0 and white stays 1.
 
     Args:
         images: Pixels from 0 to `max_value`.
-        max_value: Largest value a pixel can take.
+        max_value: Largest value a pixel can take, at most 255.
         key: What this draw, and no other, is made from.
 
     Returns:
@@ -31,7 +36,12 @@ def dynamic_binarization(
     Source:
         Salakhutdinov & Murray 2008; Burda et al., arXiv 1509.00519, section 5.
     """
-    return jax.random.bernoulli(key, scaled(images, max_value)).astype(jnp.float32)
+    num_pixels = math.prod(images.shape[1:])
+    words = jax.random.bits(key, (images.shape[0], -(-num_pixels // 2)), jnp.uint32)
+    draws = jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(images.shape[0], -1)
+    draws = draws[:, :num_pixels].reshape(images.shape).astype(jnp.int32)
+    # The draw stands for the middle of its interval: (draw + 1/2) / 2^16 < pixel / max_value.
+    return ((2 * draws + 1) * max_value < images.astype(jnp.int32) << 17).astype(jnp.float32)
 
 
 def binarized_once(

@@ -20,9 +20,9 @@ def load_digits(test_fraction: float, seed: int) -> Dataset:
     """
     import sklearn.datasets  # here, since it takes a second and only this source needs it
 
-    bunch = sklearn.datasets.load_digits()
-    images = bunch.images.astype(np.uint8)[..., np.newaxis]
-    labels = bunch.target.astype(np.int32)
+    pixels, targets = sklearn.datasets.load_digits(return_X_y=True)
+    images = np.asarray(pixels, np.uint8).reshape(-1, 8, 8, 1)
+    labels = np.asarray(targets, np.int32)
     train, test = split_indices(len(images), test_fraction, seed)
     return Dataset(
         name="digits",

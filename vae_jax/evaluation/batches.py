@@ -19,7 +19,7 @@ def map_images(
     max_value: int,
     batch_size: int,
     mesh: Mesh,
-    on_batch: Callable[[int], None] | None = None,
+    on_batch: Callable[[int], object] | None = None,
 ) -> Any:
     """Applies a function to batches of images and joins what it says of each image.
 

@@ -25,9 +25,7 @@ def make_bound(
     """
 
     @jax.jit
-    def bound(
-        params: Params, x: Float[Array, "b h w c"], image_ids: Int[Array, "b"], key: Key[Array, ""]
-    ) -> ElboTerms:
+    def bound(params: Params, x: Float[Array, "b h w c"], image_ids: Int[Array, "b"], key: Key[Array, ""]) -> ElboTerms:
         noise = normal_per_image(key, image_ids, jax.numpy.arange(num_samples), model.noise_size)
         return elbo_terms(apply(model, params, "__call__", x, noise))
 

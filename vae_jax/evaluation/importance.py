@@ -40,9 +40,7 @@ class _Moments(NamedTuple):
     mean: Float[Array, "b"]
     deviation: Float[Array, "b"]
 
-    def add(
-        self, values: Float[Array, "k b"], valid: Float[Array, "k"], count: Float[Array, ""]
-    ) -> "_Moments":
+    def add(self, values: Float[Array, "k b"], valid: Float[Array, "k"], count: Float[Array, ""]) -> "_Moments":
         """Takes in a chunk; `count` is how many samples came before it."""
         new = jnp.sum(valid)
         weights = valid[:, None]

@@ -48,8 +48,6 @@ class Bernoulli(nn.Module):
         """Probability that each pixel is 1."""
         return jax.nn.sigmoid(outputs)
 
-    def sample(
-        self, outputs: Float[Array, "*batch h w c"], key: Key[Array, ""]
-    ) -> Float[Array, "*batch h w c"]:
+    def sample(self, outputs: Float[Array, "*batch h w c"], key: Key[Array, ""]) -> Float[Array, "*batch h w c"]:
         """Binary images."""
         return jax.random.bernoulli(key, jax.nn.sigmoid(outputs)).astype(jnp.float32)

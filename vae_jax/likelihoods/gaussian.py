@@ -64,9 +64,7 @@ class Gaussian(nn.Module):
         """Mean of each pixel."""
         return outputs
 
-    def sample(
-        self, outputs: Float[Array, "*batch h w c"], key: Key[Array, ""]
-    ) -> Float[Array, "*batch h w c"]:
+    def sample(self, outputs: Float[Array, "*batch h w c"], key: Key[Array, ""]) -> Float[Array, "*batch h w c"]:
         """Images with the noise in them."""
         noise = jax.random.normal(key, outputs.shape, outputs.dtype)
         return outputs + jnp.exp(0.5 * self.logvar) * noise

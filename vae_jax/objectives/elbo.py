@@ -43,10 +43,8 @@ def elbo_terms(joint: JointTerms, analytic_kl: bool = True) -> ElboTerms:
         Nats per image; an unbiased estimate of the bound in either form.
     """
     reconstruction = jnp.mean(joint.log_likelihood, axis=0)
-    if analytic_kl and joint.kl is not None:
-        kl = joint.kl
-    else:
-        kl = jnp.mean(joint.log_posterior - joint.log_prior, axis=0)
+    closed_form = joint.kl if analytic_kl else None
+    kl = jnp.mean(joint.log_posterior - joint.log_prior, axis=0) if closed_form is None else closed_form
     return ElboTerms(reconstruction - kl, reconstruction, kl)
 
 

@@ -1,0 +1,313 @@
+"""Whatever a user gets wrong is answered by one line with cause and mend and status 2; nothing is lost."""
+
+import os
+import pathlib
+import pickle
+import shutil
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from vae_jax import checkpoints
+from vae_jax.cli import main
+
+REPOSITORY = pathlib.Path(__file__).parents[2]
+TINY = ["--config.model.hidden=(4,)", "--config.model.latents=2"]
+
+
+def contents(folder: pathlib.Path) -> dict[str, bytes | None]:
+    """Every file below a folder, byte for byte, and every folder."""
+    paths = sorted(folder.rglob("*"))
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in paths}
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test writes into the checkout, whatever the default of --workdir."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def refused(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture):
+    """Runs a command that has to be refused, and gives its one line."""
+
+    def run(*arguments: str) -> str:
+        before = contents(tmp_path)
+        with pytest.raises(SystemExit) as caught:
+            main(list(arguments))
+        assert caught.value.code == 2
+        errors = capsys.readouterr().err
+        assert errors.startswith("vae-jax: error: ") and errors.endswith("\n")
+        assert errors.count("\n") == 1
+        assert "Traceback" not in errors
+        assert contents(tmp_path) == before
+        return errors
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A run of two checkpoints and no validation images."""
+    workdir = tmp_path_factory.mktemp("runs") / "finished"
+    few = ["--config.train.num_steps=2", "--config.train.checkpoint_every=1", "--config.data.validation_fraction=0"]
+    main([f"--workdir={workdir}", *few, *TINY])
+    return workdir
+
+
+@pytest.fixture
+def workdir(finished: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
+    """A copy of it that a test may harm."""
+    return pathlib.Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+# What is typed, and what the answer has to name: the cause first, then the mend.
+COMMANDS = {
+    "unknown verb": (["trian"], ["'trian'", "train"]),
+    "unknown flag": (["--workdri=x"], ["--workdri", "--workdir"]),
+    "unknown flag of a verb": (["sample", "--workdir=x", "--num_image=3"], ["--num_image", "--num_images"]),
+    "no flag": (["train", "x"], ["'x'", "--name=value"]),
+    "unknown field": (["--config.train.batchsize=3"], ["train.batchsize", "train.batch_size"]),
+    "unknown section": (["--config.trian.batch_size=3"], ["trian.batch_size", "train.batch_size"]),
+    "section as a field": (["--config.model=3"], ["'model'", "model."]),
+    "text for a number": (["--config.train.batch_size=many"], ["train.batch_size", "many"]),
+    "text for a float": (["--config.train.learning_rate=fast"], ["train.learning_rate", "fast"]),
+    "fraction for a whole number": (["--config.train.batch_size=2.5"], ["train.batch_size", "2.5"]),
+    "text for a truth": (["--config.objective.analytic_kl=maybe"], ["analytic_kl", "maybe"]),
+    "text for a tuple": (["--config.model.hidden=wide"], ["model.hidden", "wide", "(400,)"]),
+    "fraction in a tuple": (["--config.model.hidden=(3.5,)"], ["model.hidden", "3.5", "whole numbers"]),
+    "unclosed tuple": (["--config.model.hidden=(3,"], ["model.hidden"]),
+    "no value": (["--config.train.batch_size="], ["train.batch_size"]),
+    "batch of zero": (["--config.train.batch_size=0"], ["train.batch_size", "0", "at least 1"]),
+    "negative batch": (["--config.train.batch_size=-3"], ["train.batch_size", "-3", "at least 1"]),
+    "no latents": (["--config.model.latents=0"], ["model.latents", "at least 1"]),
+    "layer without width": (["--config.model.hidden=(8,0)"], ["model.hidden", "at least 1"]),
+    "no epochs": (["--config.train.num_epochs=0"], ["train.num_epochs", "at least 1"]),
+    "negative steps": (["--config.train.num_steps=-1"], ["train.num_steps", "at least 0"]),
+    "log never": (["--config.train.log_every=0"], ["train.log_every", "at least 1"]),
+    "negative seed": (["--config.seed=-1"], ["seed", "-1", "at least 0"]),
+    "seed of 80 bits": (["--config.seed=1208925819614629174706176"], ["seed", "1208925819614629174706176"]),
+    "data seed of 80 bits": (["--config.data.seed=1208925819614629174706176"], ["data.seed"]),
+    "rate of nan": (["--config.train.learning_rate=nan"], ["learning_rate", "nan"]),
+    "rate of infinity": (["--config.train.learning_rate=inf"], ["learning_rate", "inf"]),
+    "decay of 1": (["--config.train.ema_decay=1.0"], ["ema_decay", "below 1"]),
+    "all for validation": (["--config.data.validation_fraction=1.0"], ["validation_fraction", "below 1"]),
+    "nothing left to train on": (["--config.data.validation_fraction=0.9999"], ["images", "smaller fraction"]),
+    "batch larger than the data": (["--config.train.batch_size=5000"], ["5000", "1366", "use at most"]),
+    "unknown source": (["--config.data.source=digit"], ["data.source", "'digit'", "digits"]),
+    "unknown network": (["--config.model.network=mpl"], ["model.network", "'mpl'", "mlp"]),
+    "unknown likelihood": (["--config.model.likelihood=bernouli"], ["model.likelihood", "bernoulli"]),
+    "unknown posterior": (["--config.model.posterior=diagonal"], ["model.posterior", "diagonal_gaussian"]),
+    "unknown prior": (["--config.model.prior=normal"], ["model.prior", "standard_normal"]),
+    "unknown activation": (["--config.model.activation=rellu"], ["model.activation", "relu"]),
+    "unknown objective": (["--config.objective.name=ebo"], ["objective.name", "elbo"]),
+    "unknown optimizer": (["--config.train.optimizer=adamm"], ["train.optimizer", "adam"]),
+    "unknown schedule": (["--config.train.schedule=cosin"], ["train.schedule", "cosine"]),
+    "unknown binarization": (["--config.data.binarization=dynamc"], ["data.binarization", "dynamic"]),
+    "grey pixels for bernoulli": (["--config.data.binarization=none"], ["bernoulli", "gaussian_learned"]),
+    "member that can't be imported": (["--config.model.network=nowhere:Net"], ["model.network", "nowhere"]),
+    "unknown data set": (
+        ["--config.data.source=tfds", "--config.data.name=mnits", "--config.data.dir=empty"],
+        ["mnits", "mnist"],
+    ),
+    "npz without a path": (["--config.data.source=npz"], ["--config.data.path"]),
+    "npz that isn't there": (["--config.data.source=npz", "--config.data.path=no.npz"], ["no.npz"]),
+    "config that isn't there": (["--config=configs/none.py"], ["configs/none.py", "--config="]),
+    "init from nowhere": (["--init_from=nowhere"], ["nowhere", "no run"]),
+    "evaluate without a folder": (["evaluate"], ["workdir"]),
+    "evaluate without a run": (["evaluate", "--workdir=nowhere"], ["nowhere", "train first"]),
+    "sample without a run": (["sample", "--workdir=nowhere"], ["nowhere", "train first"]),
+    "reconstruct without a run": (["reconstruct", "--workdir=nowhere"], ["nowhere", "train first"]),
+    "no importance samples": (["evaluate", "--workdir=x", "--num_samples=0"], ["num_samples", "0"]),
+    "no samples": (["sample", "--workdir=x", "--num_images=0"], ["num_images", "0"]),
+    "unknown way to show": (["sample", "--workdir=x", "--show=median"], ["median", "mean"]),
+    "negative seed of samples": (["sample", "--workdir=x", "--seed=-1"], ["seed", "-1"]),
+}
+
+
+@pytest.mark.parametrize(("arguments", "names"), COMMANDS.values(), ids=COMMANDS)
+def test_what_is_typed(arguments: list[str], names: list[str], refused) -> None:
+    message = refused(*arguments)
+    assert [name for name in names if name not in message] == []
+
+
+ARCHIVES = {
+    "floats": ({"images": np.zeros((9, 4, 4), np.float32)}, ["float32", "uint8"]),
+    "truths": ({"images": np.zeros((9, 4, 4), bool)}, ["bool", "uint8"]),
+    "one axis": ({"images": np.zeros(9, np.uint8)}, ["(9,)", "[N, H, W]"]),
+    "five axes": ({"images": np.zeros((9, 4, 4, 1, 1), np.uint8)}, ["(9, 4, 4, 1, 1)", "[N, H, W]"]),
+    "no images": ({"images": np.zeros((0, 4, 4), np.uint8)}, ["(0, 4, 4)", "put"]),
+    "no pixels": ({"images": np.zeros((9, 0, 4), np.uint8)}, ["(9, 0, 4)", "put"]),
+    "one image": ({"images": np.zeros((1, 4, 4), np.uint8)}, ["1 images", "more images"]),
+    "objects": ({"images": np.array([{}, None])}, ["images.npz", "np.savez"]),
+    "other names": ({"x": np.zeros((9, 4, 4), np.uint8)}, ["x", "'images'"]),
+    "only training images": ({"train_images": np.zeros((9, 4, 4), np.uint8)}, ["test_images"]),
+    "two sizes": (
+        {"train_images": np.zeros((9, 4, 4), np.uint8), "test_images": np.zeros((9, 4, 5), np.uint8)},
+        ["4x4", "4x5", "one size"],
+    ),
+    "labels for others": (
+        {"images": np.zeros((9, 4, 4), np.uint8), "labels": np.zeros(8, np.int64)},
+        ["labels", "(8,)", "9"],
+    ),
+    "labels that aren't whole": (
+        {"images": np.zeros((9, 4, 4), np.uint8), "labels": np.zeros(9)},
+        ["labels", "float64", "whole numbers"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("arrays", "names"), ARCHIVES.values(), ids=ARCHIVES)
+def test_images_in_an_archive(
+    arrays: dict[str, np.ndarray], names: list[str], refused, tmp_path: pathlib.Path
+) -> None:
+    np.savez(tmp_path / "images.npz", **arrays)
+    message = refused("--config.data.source=npz", "--config.data.path=images.npz")
+    assert [name for name in names if name not in message] == []
+
+
+@pytest.mark.parametrize("content", [b"", b"text", pickle.dumps([1, 2]), b"PK\x03\x04 cut off"])
+def test_what_is_no_archive(content: bytes, refused, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "images.npz").write_bytes(content)
+    message = refused("--config.data.source=npz", "--config.data.path=images.npz")
+    assert "images.npz" in message and "np.savez" in message
+
+
+def test_truncated_archive(refused, tmp_path: pathlib.Path) -> None:
+    rng = np.random.default_rng(0)
+    np.savez_compressed(tmp_path / "whole.npz", images=rng.integers(0, 256, (40, 8, 8), np.uint8))
+    whole = bytearray((tmp_path / "whole.npz").read_bytes())
+    whole[len(whole) // 2] ^= 255
+    (tmp_path / "images.npz").write_bytes(whole)
+    assert "images.npz" in refused("--config.data.source=npz", "--config.data.path=images.npz")
+
+
+CONFIG_FILES = {
+    "wrong syntax": "def get_config(:\n",
+    "no get_config": "x = 1\n",
+    "unknown import": "import nothing_of_that_name\n\ndef get_config():\n    return None\n",
+    "raises": "def get_config():\n    raise KeyError('lost')\n",
+    "returns nothing": "def get_config():\n    return None\n",
+    "unknown field": "import ml_collections\n\ndef get_config():\n"
+    "    return ml_collections.ConfigDict({'train': {'batchsize': 3}})\n",
+    "wrong type": "import ml_collections\n\ndef get_config():\n"
+    "    return ml_collections.ConfigDict({'train': {'batch_size': 'many'}})\n",
+    "no text": "\0",
+}
+
+
+@pytest.mark.parametrize("content", CONFIG_FILES.values(), ids=CONFIG_FILES)
+def test_broken_config_file(content: str, refused, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "mine.py").write_text(content)
+    message = refused("--config=mine.py")
+    assert "mine.py" in message or "train.batch" in message
+
+
+def test_config_file_that_is_a_folder(refused, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "configs").mkdir()
+    assert "'configs'" in refused("--config=configs")
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "/proc/nowhere"])
+def test_folder_that_cannot_be_written(place: str, refused, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    message = refused(f"--workdir={place}", *TINY)
+    assert place in message and "--workdir" in message
+
+
+def test_folder_with_other_files(refused, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("years of work")
+    message = refused("--workdir=thesis")
+    assert "thesis" in message and "another --workdir" in message
+
+
+def test_folder_of_another_config(refused, workdir: pathlib.Path) -> None:
+    message = refused(f"--workdir={workdir}", "--config.model.latents=3", "--config.model.hidden=(4,)")
+    assert "model.latents: 2 -> 3" in message and "--workdir" in message
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"model": 3}', '{"model": {"latent": 3}}'])
+def test_damaged_config_of_a_run(content: str, refused, workdir: pathlib.Path) -> None:
+    (workdir / "config.json").write_text(content)
+    refused("evaluate", f"--workdir={workdir}")
+    refused(f"--workdir={workdir}")
+
+
+def test_damaged_manifest_of_a_run(refused, workdir: pathlib.Path) -> None:
+    (workdir / "manifest.json").write_text("{")
+    same = ["--config.train.num_steps=2", "--config.train.checkpoint_every=1", "--config.data.validation_fraction=0"]
+    assert "manifest.json" in refused(f"--workdir={workdir}", *same, *TINY)
+
+
+def test_unknown_split(refused, workdir: pathlib.Path) -> None:
+    message = refused("evaluate", f"--workdir={workdir}", "--split=tset")
+    assert "'tset'" in message and "test" in message
+
+
+def test_split_without_images(refused, workdir: pathlib.Path) -> None:
+    message = refused("evaluate", f"--workdir={workdir}", "--split=validation")
+    assert "validation" in message and "validation_fraction" in message
+
+
+def test_unknown_checkpoint(refused, workdir: pathlib.Path) -> None:
+    message = refused("evaluate", f"--workdir={workdir}", "--checkpoint=7")
+    assert "'7'" in message and "1, 2" in message
+
+
+def test_best_checkpoint_where_none_was_chosen(refused, workdir: pathlib.Path) -> None:
+    message = refused("sample", f"--workdir={workdir}", "--checkpoint=best")
+    assert "best" in message and "validation_fraction" in message
+
+
+def test_run_without_checkpoints(refused, workdir: pathlib.Path) -> None:
+    shutil.rmtree(workdir / "checkpoints")
+    assert "train first" in refused("sample", f"--workdir={workdir}")
+
+
+def test_damaged_checkpoint(refused, workdir: pathlib.Path) -> None:
+    newest = checkpoints.choose(workdir / "checkpoints", "latest")
+    victim = newest.folder / "state" / sorted(newest.files)[-1]
+    victim.write_bytes(victim.read_bytes() + b"\0")
+    message = refused("evaluate", f"--workdir={workdir}")
+    assert str(newest.folder) in message and "damaged" in message and "delete" in message
+
+
+def test_init_from_another_model(refused, workdir: pathlib.Path) -> None:
+    message = refused("--workdir=new", f"--init_from={workdir}", "--config.model.latents=3")
+    assert str(workdir) in message and "config.model" in message
+
+
+def test_picture_that_cannot_be_written(refused, workdir: pathlib.Path) -> None:
+    assert "/proc/nowhere.png" in refused("sample", f"--workdir={workdir}", "--output=/proc/nowhere.png")
+
+
+def typed(arguments: list[str], folder: pathlib.Path, **environment: str) -> subprocess.CompletedProcess:
+    """The real command, as a shell would start it."""
+    clean = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "TFDS_DATA_DIR")}
+    command = [sys.executable, str(REPOSITORY / "main.py"), *arguments]
+    return subprocess.run(command, cwd=folder, env=clean | environment, capture_output=True, text=True, timeout=60)
+
+
+def test_shell_sees_one_line_and_status_2(tmp_path: pathlib.Path) -> None:
+    answer = typed(["--config.model.latent=3"], tmp_path)
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert answer.stderr == "vae-jax: error: config has no field 'model.latent'; did you mean 'model.latents'?\n"
+    assert contents(tmp_path) == {}
+
+
+def test_absent_data_without_a_network(tmp_path: pathlib.Path) -> None:
+    unreachable = "http://127.0.0.1:9"
+    proxies = {name: unreachable for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY")}
+    arguments = ["--config.data.source=tfds", "--config.data.name=mnist", f"--config.data.dir={tmp_path / 'tfds'}"]
+    began = time.monotonic()
+    answer = typed(arguments, tmp_path, NO_PROXY="", no_proxy="", **proxies)
+    assert time.monotonic() - began < 10
+    assert answer.returncode == 2
+    assert answer.stderr.count("\n") == 1 and "Traceback" not in answer.stderr
+    assert "mnist" in answer.stderr and str(tmp_path / "tfds") in answer.stderr
+    assert "--config.data.dir" in answer.stderr
+    assert not (tmp_path / "runs").exists()

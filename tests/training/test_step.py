@@ -1,0 +1,252 @@
+"""The training step: pure, compiled once, the same on one device and on eight, and right."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import sklearn.datasets
+
+from vae_jax.build import build_model
+from vae_jax.config import ModelConfig
+from vae_jax.data.binarization import dynamic_binarization, scaled
+from vae_jax.keys import Stream, stream_key
+from vae_jax.objectives import Elbo
+from vae_jax.sharding import batch_mesh
+from vae_jax.training import TrainState, create_state, make_optimizer, make_run_steps, make_train_step
+from vae_jax.training.loop import batch_indices
+from vae_jax.vae import VAE, init_params
+
+SHAPE = (8, 8, 1)
+KEY = jax.random.key(3)
+
+
+def digits() -> np.ndarray:
+    return sklearn.datasets.load_digits().images[:100].astype(np.uint8)[..., np.newaxis]
+
+
+def small_model(hidden: tuple[int, ...] = (8,)) -> VAE:
+    return build_model(ModelConfig(hidden=hidden, latents=3), SHAPE)
+
+
+def fresh(model: VAE, tx: optax.GradientTransformation, with_average: bool = False) -> TrainState:
+    return create_state(init_params(model, jax.random.key(0), SHAPE), tx, with_average)
+
+
+def step_of(model: VAE, tx: optax.GradientTransformation, ema_decay: float = 0.0):
+    objective = Elbo()
+
+    def loss(params, x, key, step):
+        return objective(model, params, x, key, step)
+
+    def prepare(images, key):
+        return dynamic_binarization(images, 16, key)
+
+    return make_train_step(loss, tx, prepare, ema_decay)
+
+
+def assert_same_bits(ours, theirs) -> None:
+    for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        assert np.asarray(one).tobytes() == np.asarray(other).tobytes()
+
+
+def test_same_arguments_give_the_same_bits_and_stay_as_they_were() -> None:
+    model, tx = small_model(), optax.adam(1e-2)
+    state, batch = fresh(model, tx), jnp.asarray(digits()[:16])
+    before = jax.tree.map(np.array, state)
+    train_step = step_of(model, tx)
+    first, second = train_step(state, batch, KEY), train_step(state, batch, KEY)
+    assert_same_bits(first, second)
+    assert_same_bits(state, before)
+
+
+def test_step_and_key_decide_the_noise() -> None:
+    model, tx = small_model(), optax.sgd(0.0)
+    state, batch = fresh(model, tx), jnp.asarray(digits()[:16])
+    train_step = step_of(model, tx)
+    _, here = train_step(state, batch, KEY)
+    _, later = train_step(state.replace(step=jnp.int32(1)), batch, KEY)
+    _, other_run = train_step(state, batch, jax.random.key(4))
+    assert len({float(metrics["elbo"]) for metrics in (here, later, other_run)}) == 3
+
+
+def test_one_sgd_step_is_the_gradient_worked_out_by_hand() -> None:
+    # A linear encoder and decoder, so that backpropagation is a few lines of NumPy in float64.
+    model, rate = small_model(hidden=()), 0.1
+    state = fresh(model, optax.sgd(rate))
+    binary = (digits()[:10] > 7).astype(np.uint8)
+    objective = Elbo()
+    train_step = make_train_step(
+        lambda params, x, key, step: objective(model, params, x, key, step),
+        optax.sgd(rate),
+        lambda images, key: scaled(images, 1),
+    )
+    after, metrics = train_step(state, jnp.asarray(binary), KEY)
+
+    params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), state.params)
+    mean_head, logvar_head = params["posterior"]["mean"], params["posterior"]["logvar"]
+    decoder = params["decoder"]["Dense_0"]
+    noise_key = stream_key(KEY, Stream.POSTERIOR_NOISE, 0)
+    noise = np.asarray(jax.random.normal(noise_key, (1, 10, 3)), np.float64)[0]
+    x = binary.reshape(10, -1).astype(np.float64)
+    mean = x @ mean_head["kernel"] + mean_head["bias"]
+    logvar = x @ logvar_head["kernel"] + logvar_head["bias"]
+    z = mean + np.exp(logvar / 2) * noise
+    logits = z @ decoder["kernel"] + decoder["bias"]
+    reconstruction = np.sum(x * logits - np.log1p(np.exp(logits)), axis=1)
+    kl = 0.5 * np.sum(mean**2 + np.exp(logvar) - 1 - logvar, axis=1)
+    d_logits = (1 / (1 + np.exp(-logits)) - x) / 10
+    d_z = d_logits @ decoder["kernel"].T
+    d_mean = d_z + mean / 10
+    d_logvar = d_z * noise * np.exp(logvar / 2) / 2 + (np.exp(logvar) - 1) / 20
+    by_hand = {
+        "posterior": {
+            "mean": {"kernel": x.T @ d_mean, "bias": d_mean.sum(0)},
+            "logvar": {"kernel": x.T @ d_logvar, "bias": d_logvar.sum(0)},
+        },
+        "decoder": {"Dense_0": {"kernel": z.T @ d_logits, "bias": d_logits.sum(0)}},
+    }
+
+    expected = jax.tree.map(lambda old, gradient: old - rate * gradient, params, by_hand)
+    jax.tree.map(lambda ours, theirs: np.testing.assert_allclose(ours, theirs, atol=2e-6), after.params, expected)
+    assert int(after.step) == 1
+    np.testing.assert_allclose(metrics["reconstruction"], reconstruction.mean(), rtol=1e-5)
+    np.testing.assert_allclose(metrics["kl"], kl.mean(), rtol=1e-5)
+    np.testing.assert_allclose(metrics["elbo"], (reconstruction - kl).mean(), rtol=1e-5)
+    np.testing.assert_allclose(metrics["loss"], -(reconstruction - kl).mean(), rtol=1e-5)
+
+
+def test_average_of_the_parameters_by_hand() -> None:
+    model, tx, decay = small_model(), optax.sgd(0.1), 0.8
+    state, batch = fresh(model, tx, with_average=True), jnp.asarray(digits()[:16])
+    train_step = step_of(model, tx, decay)
+    expected = np.asarray(state.params["decoder"]["Dense_1"]["bias"], np.float64)
+    for _ in range(3):
+        state, _ = train_step(state, batch, KEY)
+        expected = decay * expected + (1 - decay) * np.asarray(state.params["decoder"]["Dense_1"]["bias"])
+    assert state.average is not None
+    np.testing.assert_allclose(state.average["decoder"]["Dense_1"]["bias"], expected, atol=1e-7)
+    assert state.evaluated_params is state.average
+
+
+def run_in_chunks(lengths: list[int], devices: list | None = None, batch_size: int = 16):
+    """The state after so many steps, the mean of the chunks' metrics, and the compiled function."""
+    model, tx = small_model(), optax.adam(1e-2)
+    run_steps = make_run_steps(step_of(model, tx, 0.9), batch_mesh(batch_size, devices))
+    state, images, metrics = fresh(model, tx, with_average=True), jnp.asarray(digits()), []
+    for length in lengths:
+        order = np.zeros((12, batch_size), np.int32)
+        order[:length] = batch_indices(0, int(state.step), length, batch_size, len(images))
+        state, chunk = run_steps(state, images, order, jnp.int32(length), KEY)
+        metrics.append({name: length * np.asarray(value, np.float64) for name, value in chunk.items()})
+    return state, jax.tree.map(lambda *parts: sum(parts) / sum(lengths), *metrics), run_steps
+
+
+def test_division_into_chunks_changes_no_bit() -> None:
+    at_once, metrics, _ = run_in_chunks([12])
+    divided, other_metrics, _ = run_in_chunks([1, 4, 7])
+    assert_same_bits(at_once, divided)
+    for name, value in metrics.items():
+        np.testing.assert_allclose(other_metrics[name], value, rtol=1e-6)
+
+
+def test_chunks_of_all_lengths_are_compiled_once(caplog: pytest.LogCaptureFixture) -> None:
+    with jax.log_compiles(True):
+        run_in_chunks([12, 5, 5, 1, 12, 7])
+    compiled = [record.message for record in caplog.records if "Finished XLA compilation of" in record.message]
+    assert len([message for message in compiled if "run_steps" in message]) == 1
+    # The single step is part of the loop's program and never compiled by itself.
+    assert not [message for message in compiled if "train_step" in message]
+
+
+def test_many_steps_equal_single_steps() -> None:
+    model, tx = small_model(), optax.adam(1e-2)
+    state, train_step = fresh(model, tx, with_average=True), step_of(model, tx, 0.9)
+    images = digits()
+    for row in batch_indices(0, 0, 9, 16, len(images)):
+        state, _ = train_step(state, jnp.asarray(images[row]), KEY)
+    together, _, _ = run_in_chunks([9], jax.devices()[:1])
+    jax.tree.map(lambda ours, theirs: np.testing.assert_allclose(ours, theirs, atol=1e-5), state, together)
+
+
+@pytest.mark.parametrize("num_devices", [2, 8])
+def test_devices_give_the_numbers_of_one(num_devices: int) -> None:
+    one, metrics, _ = run_in_chunks([10], jax.devices()[:1])
+    many, other_metrics, _ = run_in_chunks([10], jax.devices()[:num_devices])
+    jax.tree.map(lambda ours, theirs: np.testing.assert_allclose(ours, theirs, atol=1e-5), many, one)
+    for name, value in metrics.items():
+        np.testing.assert_allclose(other_metrics[name], value, rtol=1e-5)
+
+
+def test_batch_is_divided_over_the_devices() -> None:
+    _, _, run_steps = run_in_chunks([1])
+    model, tx = small_model(), optax.adam(1e-2)
+    shapes = jax.eval_shape(lambda: fresh(model, tx, with_average=True))
+    order = jax.ShapeDtypeStruct((12, 16), jnp.int32)
+    text = run_steps.lower(shapes, digits(), order, jnp.int32(1), KEY).compile().as_text()
+    # Each of eight devices works on 2 of 16 images and adds up the gradients.
+    assert "f32[2,64]" in text and "f32[16,64]" not in text
+    assert "all-reduce" in text
+
+
+def test_no_key_is_used_twice() -> None:
+    with jax.debug_key_reuse(True):
+        run_in_chunks([2, 3])
+        model, tx = small_model(), optax.adam(1e-2)
+        step_of(model, tx)(fresh(model, tx), jnp.asarray(digits()[:16]), KEY)
+
+
+def test_key_checker_would_notice() -> None:
+    model, tx = small_model(), optax.adam(1e-2)
+    objective = Elbo()
+
+    def careless(params, x, key, step):
+        surrogate, terms = objective(model, params, x, key, step)
+        return surrogate + objective(model, params, x, key, step)[0], terms
+
+    train_step = make_train_step(careless, tx, lambda images, key: scaled(images, 16))
+    with jax.debug_key_reuse(True), pytest.raises(jax.errors.KeyReuseError):
+        train_step(fresh(model, tx), jnp.asarray(digits()[:16]), KEY)
+
+
+def updates(tx: optax.GradientTransformation, gradient: np.ndarray, num_steps: int) -> np.ndarray:
+    """What so many steps along one gradient add to the parameters, each."""
+    state, found = tx.init(gradient), []
+    for _ in range(num_steps):
+        update, state = tx.update(gradient, state, gradient)
+        found.append(np.asarray(update))
+    return np.stack(found)
+
+
+def test_gradients_are_clipped_to_their_norm() -> None:
+    long, short = np.array([30.0, 40.0], np.float32), np.array([0.3, 0.4], np.float32)
+    tx = make_optimizer("sgd", 0.1, 10, clip_norm=2.0)
+    np.testing.assert_allclose(updates(tx, long, 1)[0], [-0.12, -0.16], rtol=1e-6)
+    np.testing.assert_allclose(updates(tx, short, 1)[0], [-0.03, -0.04], rtol=1e-6)
+    unclipped = make_optimizer("sgd", 0.1, 10)
+    np.testing.assert_allclose(updates(unclipped, long, 1)[0], [-3.0, -4.0], rtol=1e-6)
+
+
+def test_rate_rises_then_falls_along_a_cosine() -> None:
+    tx = make_optimizer("sgd", 0.5, num_steps=12, schedule="cosine", warmup_steps=4)
+    rates = -updates(tx, np.ones(1, np.float32), 13)[:, 0]
+    rising = 0.5 * np.arange(4) / 4
+    falling = 0.25 * (1 + np.cos(np.pi * np.arange(9) / 8))
+    np.testing.assert_allclose(rates, [*rising, *falling], atol=1e-6)
+
+
+def test_rate_stays_constant_after_its_rise() -> None:
+    tx = make_optimizer("sgd", 0.5, num_steps=6, warmup_steps=2)
+    rates = -updates(tx, np.ones(1, np.float32), 6)[:, 0]
+    np.testing.assert_allclose(rates, [0.0, 0.25, 0.5, 0.5, 0.5, 0.5])
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "adagrad", "rmsprop", "sgd"])
+def test_optimizers_go_downhill(name: str) -> None:
+    tx = make_optimizer(name, 0.05, 200)
+    params = jnp.array([1.0, -2.0])
+    state = tx.init(params)
+    for _ in range(200):
+        update, state = tx.update(2 * params, state, params)
+        params = optax.apply_updates(params, update)
+    assert float(jnp.sum(jnp.square(params))) < 2.5

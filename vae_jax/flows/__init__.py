@@ -1,0 +1,26 @@
+"""Invertible maps with their log-determinants, and the Gaussians that they start from.
+
+What posteriors and priors share: they are built from these and know nothing of each other.
+"""
+
+from vae_jax.flows.autoregressive import AutoregressiveNetwork, MaskedDense, autoregressive_step
+from vae_jax.flows.coupling import AffineCoupling
+from vae_jax.flows.gaussian import (
+    ConditionalGaussian,
+    GaussianParameters,
+    diagonal_gaussian_log_prob,
+    standard_normal_log_prob,
+)
+from vae_jax.flows.planar import planar
+
+__all__ = [
+    "AffineCoupling",
+    "AutoregressiveNetwork",
+    "ConditionalGaussian",
+    "GaussianParameters",
+    "MaskedDense",
+    "autoregressive_step",
+    "diagonal_gaussian_log_prob",
+    "planar",
+    "standard_normal_log_prob",
+]

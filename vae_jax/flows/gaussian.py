@@ -1,0 +1,61 @@
+"""Gaussians: what flows start from and what the layers of a hierarchy are made of."""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vae_jax.numerics import LOG_2PI
+
+
+class GaussianParameters(NamedTuple):
+    """Means and log-variances of a Gaussian with independent components."""
+
+    mean: Float[Array, "*batch d"]
+    logvar: Float[Array, "*batch d"]
+
+
+def standard_normal_log_prob(z: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
+    """Log-density of independent standard normals, `sum_j -1/2 (log 2 pi + z_j^2)`, in nats."""
+    return jnp.sum(-0.5 * (LOG_2PI + jnp.square(z)), axis=-1)
+
+
+def diagonal_gaussian_log_prob(
+    mean: Float[Array, "*#batch d"], logvar: Float[Array, "*#batch d"], z: Float[Array, "*#batch d"]
+) -> Float[Array, "*batch"]:
+    """Log-density of a Gaussian with independent components.
+
+    `sum_j -1/2 [log 2 pi + logvar_j + (z_j - mean_j)^2 exp(-logvar_j)]`
+
+    Args:
+        mean: Means.
+        logvar: Logs of the variances.
+        z: Where to evaluate.
+
+    Returns:
+        Nats per latent vector.
+    """
+    return jnp.sum(-0.5 * (LOG_2PI + logvar + jnp.square(z - mean) * jnp.exp(-logvar)), axis=-1)
+
+
+class ConditionalGaussian(nn.Module):
+    """`N(mean(y), exp(logvar(y)))` of a vector y, through fully connected tanh layers.
+
+    Attributes:
+        hidden: Width of each layer; `()` makes mean and log-variance linear in y.
+        size: Components of what is distributed.
+
+    Source:
+        Burda et al., arXiv 1509.00519, section 5: the layers between the stochastic ones.
+    """
+
+    hidden: tuple[int, ...]
+    size: int
+
+    @nn.compact
+    def __call__(self, y: Float[Array, "*batch f"]) -> GaussianParameters:
+        """Means and log-variances for each y."""
+        for width in self.hidden:
+            y = nn.tanh(nn.Dense(width)(y))
+        return GaussianParameters(nn.Dense(self.size, name="mean")(y), nn.Dense(self.size, name="logvar")(y))

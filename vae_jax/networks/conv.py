@@ -1,0 +1,85 @@
+"""Strided convolutions and their mirror image, the classic convolutional autoencoder."""
+
+import flax.linen as nn
+import jax
+from jaxtyping import Array, Float
+
+from vae_jax.networks.mlp import Activation
+from vae_jax.networks.precision import at_least_float32
+from vae_jax.networks.resampling import Upsample, halved_sizes
+
+
+class ConvEncoder(nn.Module):
+    """Images to features, through 4×4 convolutions with stride 2; the last map is flattened.
+
+    Attributes:
+        hidden: Channels of each layer, at least one; each layer halves height and width, rounding up.
+        activation: Applied after each layer.
+        dtype: What is computed in; None for the type of the images.
+
+    Source:
+        The layers of DCGAN's discriminator (Radford et al., arXiv 1511.06434), without normalization.
+    """
+
+    hidden: tuple[int, ...]
+    activation: Activation = nn.relu
+    dtype: jax.typing.DTypeLike | None = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"], context: Float[Array, "b l"] | None = None) -> Float[Array, "b f"]:
+        """Features of each image.
+
+        Args:
+            x: Images.
+            context: What else is known of each; a learned projection of it is added to every position of the
+                first feature map, before the activation.
+
+        Raises:
+            ValueError: If there is no layer.
+        """
+        if not self.hidden:
+            raise ValueError("a convolutional encoder needs at least one width in hidden, e.g. (32, 64)")
+        for index, channels in enumerate(self.hidden):
+            x = nn.Conv(channels, (4, 4), strides=(2, 2), dtype=self.dtype)(x)
+            if index == 0 and context is not None:
+                x = x + nn.Dense(channels, use_bias=False, dtype=self.dtype, name="context")(context)[:, None, None]
+            x = self.activation(x)
+        return at_least_float32(x.reshape(x.shape[0], -1))
+
+
+class ConvDecoder(nn.Module):
+    """Latents to one or more numbers per pixel: a dense layer to the smallest map, then doublings.
+
+    Attributes:
+        hidden: Channels of each map, from the smallest on, at least one; each is followed by a doubling.
+        image_shape: Height, width and numbers per pixel of what comes out.
+        activation: Applied to each map in between.
+        upsampling: `transpose` or `resize`; see `Upsample`.
+        dtype: What is computed in; None for the type of the latents.
+
+    Source:
+        The layers of DCGAN's generator (Radford et al., arXiv 1511.06434), without normalization.
+    """
+
+    hidden: tuple[int, ...]
+    image_shape: tuple[int, int, int]
+    activation: Activation = nn.relu
+    upsampling: str = "transpose"
+    dtype: jax.typing.DTypeLike | None = None
+
+    @nn.compact
+    def __call__(self, z: Float[Array, "b d"]) -> Float[Array, "b h w o"]:
+        """What the likelihood needs to know of each pixel.
+
+        Raises:
+            ValueError: If there is no layer, or no such upsampling.
+        """
+        if not self.hidden:
+            raise ValueError("a convolutional decoder needs at least one width in hidden, e.g. (64, 32)")
+        height, width, outputs = self.image_shape
+        *larger, smallest = halved_sizes((height, width), len(self.hidden))
+        x = nn.Dense(smallest[0] * smallest[1] * self.hidden[0], dtype=self.dtype)(z)
+        x = x.reshape(z.shape[0], *smallest, self.hidden[0])
+        for channels, size in zip((*self.hidden[1:], outputs), reversed(larger), strict=True):
+            x = Upsample(channels, size, self.upsampling, self.dtype)(self.activation(x))
+        return at_least_float32(x)

@@ -1,0 +1,131 @@
+"""Residual networks with group normalization, for colour images of 32×32 to 128×128."""
+
+import math
+
+import flax.linen as nn
+import jax
+from jaxtyping import Array, Float
+
+from vae_jax.networks.mlp import Activation
+from vae_jax.networks.precision import at_least_float32
+from vae_jax.networks.resampling import Upsample, halved_sizes
+
+
+def num_groups(channels: int) -> int:
+    """Groups for group normalization: the largest divisor of the channels up to 32 that leaves 4 in each.
+
+    A group of a single channel would be set to zero wherever the map has shrunk to one pixel.
+
+    >>> num_groups(128), num_groups(48), num_groups(7)
+    (32, 12, 1)
+    """
+    return max(groups for groups in range(1, 33) if channels % groups == 0 and (groups == 1 or channels >= 4 * groups))
+
+
+class ResidualBlock(nn.Module):
+    """`x + conv(act(norm(conv(act(norm(x))))))` with 3×3 convolutions.
+
+    The last convolution starts at zero, so that a fresh block is the identity, however many there are.
+
+    Attributes:
+        activation: The `act` above.
+        dtype: What is computed in; None for the type of the input.
+    """
+
+    activation: Activation
+    dtype: jax.typing.DTypeLike | None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        """The map with the residual added."""
+        channels = x.shape[-1]
+        groups = num_groups(channels)
+        y = self.activation(nn.GroupNorm(groups, dtype=self.dtype)(x))
+        y = nn.Conv(channels, (3, 3), dtype=self.dtype)(y)
+        y = self.activation(nn.GroupNorm(groups, dtype=self.dtype)(y))
+        return x + nn.Conv(channels, (3, 3), dtype=self.dtype, kernel_init=nn.initializers.zeros)(y)
+
+
+class ResNetEncoder(nn.Module):
+    """Images to features, through residual blocks at falling resolutions; the last map is flattened.
+
+    Attributes:
+        hidden: Channels at each resolution, at least one. The first is that of the image; strided 3×3
+            convolutions halve height and width, rounding up, between one and the next.
+        blocks: Residual blocks at each resolution.
+        activation: Of the blocks.
+        dtype: What is computed in; None for the type of the images.
+
+    Source:
+        He et al., arXiv 1603.05027 (activation before convolution); Wu & He, arXiv 1803.08494 (group norm).
+    """
+
+    hidden: tuple[int, ...]
+    blocks: int = 1
+    activation: Activation = nn.silu
+    dtype: jax.typing.DTypeLike | None = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"], context: Float[Array, "b l"] | None = None) -> Float[Array, "b f"]:
+        """Features of each image.
+
+        Args:
+            x: Images.
+            context: What else is known of each; a learned projection of it is added to every position of the
+                first feature map.
+
+        Raises:
+            ValueError: If there is no resolution.
+        """
+        if not self.hidden:
+            raise ValueError("a residual encoder needs at least one width in hidden, e.g. (64, 128, 256)")
+        for index, channels in enumerate(self.hidden):
+            stride = 1 if index == 0 else 2
+            x = nn.Conv(channels, (3, 3), strides=(stride, stride), dtype=self.dtype)(x)
+            if index == 0 and context is not None:
+                x = x + nn.Dense(channels, use_bias=False, dtype=self.dtype, name="context")(context)[:, None, None]
+            for _ in range(self.blocks):
+                x = ResidualBlock(self.activation, self.dtype)(x)
+        x = self.activation(nn.GroupNorm(num_groups(x.shape[-1]), dtype=self.dtype)(x))
+        return at_least_float32(x.reshape(x.shape[0], -1))
+
+
+class ResNetDecoder(nn.Module):
+    """Latents to one or more numbers per pixel: a dense layer to the smallest map, then blocks and doublings.
+
+    Attributes:
+        hidden: Channels at each resolution, from the smallest on, at least one; the last is that of the image.
+        image_shape: Height, width and numbers per pixel of what comes out.
+        blocks: Residual blocks at each resolution.
+        activation: Of the blocks.
+        upsampling: `transpose` or `resize`; see `Upsample`.
+        dtype: What is computed in; None for the type of the latents.
+    """
+
+    hidden: tuple[int, ...]
+    image_shape: tuple[int, int, int]
+    blocks: int = 1
+    activation: Activation = nn.silu
+    upsampling: str = "resize"
+    dtype: jax.typing.DTypeLike | None = None
+
+    @nn.compact
+    def __call__(self, z: Float[Array, "b d"]) -> Float[Array, "b h w o"]:
+        """What the likelihood needs to know of each pixel.
+
+        Raises:
+            ValueError: If there is no resolution, or no such upsampling.
+        """
+        if not self.hidden:
+            raise ValueError("a residual decoder needs at least one width in hidden, e.g. (256, 128, 64)")
+        height, width, outputs = self.image_shape
+        sizes = halved_sizes((height, width), len(self.hidden) - 1)[::-1]
+        x = nn.Dense(math.prod(sizes[0]) * self.hidden[0], dtype=self.dtype)(z)
+        x = x.reshape(z.shape[0], *sizes[0], self.hidden[0])
+        for index, (channels, size) in enumerate(zip(self.hidden, sizes, strict=True)):
+            if index > 0:
+                x = Upsample(channels, size, self.upsampling, self.dtype)(x)
+            for _ in range(self.blocks):
+                x = ResidualBlock(self.activation, self.dtype)(x)
+        x = self.activation(nn.GroupNorm(num_groups(x.shape[-1]), dtype=self.dtype)(x))
+        return at_least_float32(nn.Conv(outputs, (3, 3), dtype=self.dtype)(x))
