@@ -65,6 +65,7 @@ def jax_epoch() -> Callable[[], dict[str, float]]:
         jax.device_put(build.build_state(config, model, shape, schedule.num_steps), replicated(mesh)),
         make_run_steps(step, mesh),
         jax.device_put(pixels, replicated(mesh)),
+        None,
         jax.random.key(0),
         0,
         BATCH,

@@ -42,23 +42,58 @@ class DataConfig:
 class ModelConfig:
     """The parts of the model."""
 
-    network: str = _field("mlp", "encoder and decoder: mlp")
-    hidden: tuple[int, ...] = _field((200,), "widths of the encoder's layers; the decoder mirrors them", minimum=1)
+    network: str = _field("mlp", "encoder and decoder: mlp, conv or resnet")
+    hidden: tuple[int, ...] = _field(
+        (200,), "widths of the encoder's layers (mlp) or channels of its stages; the decoder mirrors them", minimum=1
+    )
     activation: str = _field("relu", "between layers: relu, tanh, gelu or silu")
-    latents: int = _field(10, "numbers in z", minimum=1)
-    likelihood: str = _field("bernoulli", "p(x|z): bernoulli, gaussian or gaussian_learned")
-    likelihood_stddev: float = _field(1.0, "standard deviation of gaussian, on pixels in [0, 1]", minimum=1e-6)
-    posterior: str = _field("diagonal_gaussian", "q(z|x): diagonal_gaussian")
-    prior: str = _field("standard_normal", "p(z): standard_normal")
+    upsampling: str = _field("transpose", "how conv and resnet decoders grow: transpose or resize")
+    dtype: str = _field("float32", "what networks compute in: float32 or bfloat16; parameters are float32")
+    latents: int = _field(10, "numbers in z; with two layers, in the lower one", minimum=1)
+    conditional: bool = _field(False, "whether encoder and decoder are told the class label")
+    likelihood: str = _field(
+        "bernoulli",
+        "p(x|z): bernoulli, continuous_bernoulli, gaussian, gaussian_learned, gaussian_per_pixel, "
+        "discretized_logistic, discretized_logistic_mixture or mse",
+    )
+    likelihood_stddev: float = _field(
+        1.0, "standard deviation of gaussian, on pixels in [0, 1]; where gaussian_learned starts", minimum=1e-6
+    )
+    likelihood_components: int = _field(10, "components of discretized_logistic_mixture", minimum=1)
+    mse_kl_weight: float = _field(
+        0.00025, "weight of the KL for mse, as in PyTorch-VAE; 0: batch size / training images", minimum=0.0
+    )
+    posterior: str = _field(
+        "diagonal_gaussian", "q(z|x): diagonal_gaussian, full_gaussian, planar, iaf, hierarchical or point_mass"
+    )
+    posterior_flows: int = _field(4, "flows of planar and iaf", minimum=1)
+    posterior_hidden: tuple[int, ...] = _field((320, 320), "widths inside each iaf flow", minimum=1)
+    prior: str = _field("standard_normal", "p(z): standard_normal, mixture, vampprior, realnvp or hierarchical")
+    prior_components: int = _field(100, "components of mixture and vampprior", minimum=1)
+    prior_flows: int = _field(6, "flows of realnvp", minimum=1)
+    prior_hidden: tuple[int, ...] = _field((128, 128), "widths inside each realnvp flow", minimum=1)
+    upper_latents: int = _field(50, "numbers in the upper layer of hierarchical", minimum=1)
+    upper_hidden: tuple[int, ...] = _field((100, 100), "widths between the layers of hierarchical", minimum=1)
 
 
 @dataclasses.dataclass(frozen=True)
 class ObjectiveConfig:
     """What is optimized."""
 
-    name: str = _field("elbo", "elbo")
-    num_samples: int = _field(1, "posterior samples per image and step (L)", minimum=1)
+    name: str = _field(
+        "elbo", "elbo, beta, free_bits, capacity, iwae, dreg, mmd, beta_tcvae, wake_sleep or autoencoder"
+    )
+    num_samples: int = _field(1, "posterior samples per image and step (L; K of iwae and dreg)", minimum=1)
     analytic_kl: bool = _field(True, "the KL in closed form (AEVB eq. 10), else by Monte Carlo (eq. 6)")
+    gradient: str = _field("reparameterized", "of the expectation: reparameterized or score_function")
+    beta: float = _field(1.0, "weight of the KL (beta), or of the total correlation (beta_tcvae)", minimum=0.0)
+    annealing: str = _field("none", "how beta gets there: none, linear or cyclical")
+    annealing_steps: int = _field(0, "steps of the rise, or of a cycle; of capacity too", minimum=0)
+    free_nats: float = _field(0.5, "per latent dimension, for free_bits", minimum=0.0)
+    capacity: float = _field(25.0, "nats that the KL is driven to, for capacity", minimum=0.0)
+    capacity_weight: float = _field(10.0, "gamma of capacity", minimum=0.0)
+    mmd_alpha: float = _field(1.0, "weight of the mutual information in mmd; 1: no KL term", minimum=-100.0)
+    mmd_weight: float = _field(500.0, "lambda of mmd", minimum=0.0)
 
 
 @dataclasses.dataclass(frozen=True)

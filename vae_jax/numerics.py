@@ -7,8 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-PerImage = Float[np.ndarray | Array, "n"]
-
 LOG_2PI = math.log(2.0 * math.pi)
 
 
@@ -96,7 +94,10 @@ class Estimate(NamedTuple):
     num_images: int
 
 
-def estimate(values: Float[np.ndarray, "n"], estimator_variances: Float[np.ndarray, "n"] | None = None) -> Estimate:
+def estimate(
+    values: Float[np.ndarray, "n"] | Float[Array, "n"],
+    estimator_variances: Float[np.ndarray, "n"] | Float[Array, "n"] | None = None,
+) -> Estimate:
     """Mean over images with its errors.
 
     Args:

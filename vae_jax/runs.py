@@ -15,7 +15,7 @@ from typing import Any
 import jax
 
 from vae_jax import checkpoints
-from vae_jax.build import build_data, build_model, build_schedule, build_state
+from vae_jax.build import build_data, build_model_for, build_schedule, build_state
 from vae_jax.config import Config, differences, from_mapping
 from vae_jax.data import Data
 from vae_jax.errors import UserError
@@ -116,8 +116,17 @@ class RunFolder:
         self.write_json(self.config, dataclasses.asdict(config))
 
     def add_to_manifest(self, command: list[str], data: Data) -> None:
-        """Notes down this start of the run."""
-        starts = json.loads(self.manifest.read_text())["starts"] if self.manifest.is_file() else []
+        """Notes down this start of the run.
+
+        Raises:
+            UserError: If the earlier starts can't be read, or the file can't be written.
+        """
+        try:
+            starts = json.loads(self.manifest.read_text())["starts"] if self.manifest.is_file() else []
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{self.manifest} can't be read ({error}); restore it or delete it, then continue"
+            ) from error
         start = {
             "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "command": command,
@@ -169,7 +178,7 @@ def open_run(workdir: str | None, which: str = "latest") -> TrainedRun:
     checkpoint = checkpoints.choose(folder.checkpoints, which)
     data = build_data(config)
     image_shape = data.dataset.image_shape
-    model = build_model(config.model, image_shape)
+    model = build_model_for(config, data)
     schedule = build_schedule(config, len(data.training.images))
     like = jax.eval_shape(lambda: build_state(config, model, image_shape, schedule.num_steps))
     state = checkpoints.load(checkpoint, like)

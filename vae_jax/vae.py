@@ -5,9 +5,12 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
+
+from vae_jax.priors import Components
 
 Params = Any
+Label = Int[Array, "b"] | None
 
 
 class JointTerms(NamedTuple):
@@ -17,34 +20,45 @@ class JointTerms(NamedTuple):
         z: The samples.
         log_likelihood: log p(x|z).
         log_prior: log p(z).
-        log_posterior: log q(z|x).
-        kl: KL(q(z|x) || p(z)) in closed form, where there is one.
+        log_posterior: log q(z|x), or None where the posterior has no density.
+        kl: KL(q(z|x) || p(z)) in closed form, or None where there is none.
     """
 
     z: Float[Array, "k b d"]
     log_likelihood: Float[Array, "k b"]
     log_prior: Float[Array, "k b"]
-    log_posterior: Float[Array, "k b"]
+    log_posterior: Float[Array, "k b"] | None
     kl: Float[Array, "b"] | None
 
     @property
     def log_weights(self) -> Float[Array, "k b"]:
-        """Log of the importance weights, log p(x, z) - log q(z|x)."""
+        """Log of the importance weights, log p(x, z) - log q(z|x).
+
+        Raises:
+            ValueError: If the posterior has no density.
+        """
+        if self.log_posterior is None:
+            raise ValueError(
+                "there are no importance weights: the posterior declares has_density = False; "
+                "use one with a density, such as diagonal_gaussian"
+            )
         return self.log_likelihood + self.log_prior - self.log_posterior
 
 
 class VAE(nn.Module):
-    """p(x, z) = p(x|z) p(z) with an encoder for q(z|x).
+    """p(x, z) = p(x|z) p(z) with an encoder for q(z|x); all but p(z) may depend on a class label.
 
     Nothing in here draws noise for q: it comes in as an argument, so that every method is a function of
     its arguments and the parameters.
 
     Attributes:
-        encoder: Images to features.
+        encoder: Images, and `context` if there are classes, to features.
         posterior: Features to q(z|x).
         prior: p(z).
-        decoder: Latents to the numbers that the likelihood needs.
+        decoder: Latents, followed by the class if there are any, to the numbers that the likelihood needs.
         likelihood: p(x|z) from those numbers.
+        num_classes: Labels run from 0 to this; 0 for a model without labels. Where it isn't 0, every method
+            that takes a label needs one.
     """
 
     encoder: nn.Module
@@ -52,36 +66,53 @@ class VAE(nn.Module):
     prior: nn.Module
     decoder: nn.Module
     likelihood: nn.Module
+    num_classes: int = 0
 
     @property
     def noise_size(self) -> int:
         """Standard normal numbers that one sample from q(z|x) takes."""
         return self.posterior.noise_size
 
-    def encode(self, x: Float[Array, "b h w c"]) -> Any:
+    def encode(self, x: Float[Array, "b h w c"], label: Label = None) -> Any:
         """Parameters of q(z|x), as the posterior defines them."""
-        return self.posterior(self.encoder(x))
+        context = {"context": self._one_hot(label)} if self.num_classes else {}
+        return self.posterior(self.encoder(x, **context))
 
-    def posterior_mean(self, x: Float[Array, "b h w c"]) -> Float[Array, "b d"]:
-        """Mean of q(z|x)."""
-        return self.posterior.mean(self.encode(x))
+    def posterior_mean(self, x: Float[Array, "b h w c"], label: Label = None) -> Float[Array, "b d"]:
+        """Mean of q(z|x), or what the posterior has in its place."""
+        return self.posterior.mean(self.encode(x, label))
 
-    def decode(self, z: Float[Array, "*batch d"]) -> Float[Array, "*batch h w o"]:
-        """What the likelihood needs to know of each pixel."""
-        outputs = self.decoder(z.reshape(-1, z.shape[-1]))
+    def decode(self, z: Float[Array, "*batch d"], label: Label = None) -> Float[Array, "*batch h w o"]:
+        """What the likelihood needs to know of each pixel.
+
+        Args:
+            z: Latents, of which the decoder sees the first `prior.num_decoded` components.
+            label: Class of each image, for all samples of z of that image.
+        """
+        seen = z[..., : self.prior.num_decoded]
+        if self.num_classes:
+            one_hot = self._one_hot(label).astype(z.dtype)
+            seen = jnp.concatenate([seen, jnp.broadcast_to(one_hot, (*z.shape[:-1], self.num_classes))], axis=-1)
+        outputs = self.decoder(seen.reshape(-1, seen.shape[-1]))
         return outputs.reshape(*z.shape[:-1], *outputs.shape[1:])
 
-    def decode_mean(self, z: Float[Array, "*batch d"]) -> Float[Array, "*batch h w c"]:
+    def decode_mean(self, z: Float[Array, "*batch d"], label: Label = None) -> Float[Array, "*batch h w c"]:
         """Mean of p(x|z): probabilities for binary pixels."""
-        return self.likelihood.mean(self.decode(z))
+        return self.likelihood.mean(self.decode(z, label))
 
-    def decode_sample(self, z: Float[Array, "*batch d"], key: Key[Array, ""]) -> Float[Array, "*batch h w c"]:
+    def decode_sample(
+        self, z: Float[Array, "*batch d"], key: Key[Array, ""], label: Label = None
+    ) -> Float[Array, "*batch h w c"]:
         """A draw from p(x|z)."""
-        return self.likelihood.sample(self.decode(z), key)
+        return self.likelihood.sample(self.decode(z, label), key)
 
     def sample_prior(self, key: Key[Array, ""], num_samples: int) -> Float[Array, "n d"]:
         """Latents drawn from p(z)."""
-        return self.prior.sample(key, num_samples)
+        return self.prior.sample(key, num_samples, *self._components())
+
+    def log_prior(self, z: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
+        """log p(z) in nats."""
+        return self.prior.log_prob(z, *self._components())
 
     def closed_form_kl(self, parameters: Any) -> Float[Array, "b"] | None:
         """KL(q(z|x) || p(z)) in nats per image, or None where there is no closed form."""
@@ -89,29 +120,108 @@ class VAE(nn.Module):
             return self.posterior.kl_to_standard_normal(parameters)
         return None
 
-    def joint_terms(self, parameters: Any, x: Float[Array, "b h w c"], noise: Float[Array, "k b e"]) -> JointTerms:
+    def kl_groups(self, parameters: Any) -> Float[Array, "b g"] | None:
+        """The closed form taken apart into latent dimensions, where it is a sum over them, else in one piece."""
+        kl = self.closed_form_kl(parameters)
+        if kl is None or not getattr(self.posterior, "factorized", False):
+            return None if kl is None else kl[:, None]
+        return self.posterior.kl_per_dimension(parameters)
+
+    def log_posterior(self, parameters: Any, z: Float[Array, "k b d"]) -> Float[Array, "k b"]:
+        """log q(z|x) in nats; only for a posterior that declares `log_prob_anywhere`."""
+        return self.posterior.log_prob(parameters, z)
+
+    def log_posterior_per_dimension(self, parameters: Any, z: Float[Array, "k #b d"]) -> Float[Array, "k b d"]:
+        """log q(z_d|x) in nats; only for a posterior that declares `factorized`."""
+        return self.posterior.log_prob_per_dimension(parameters, z)
+
+    def joint_terms(
+        self,
+        parameters: Any,
+        x: Float[Array, "b h w c"],
+        noise: Float[Array, "k b e"],
+        label: Label = None,
+    ) -> JointTerms:
         """Samples z = g(noise; parameters) and everything known of them.
 
         Args:
             parameters: Of q(z|x), from `encode`.
             x: Images.
             noise: Standard normal numbers, `e = noise_size` for each sample.
+            label: Class of each image.
 
         Returns:
             The terms; what the caller doesn't use is not computed under `jit`.
         """
         z, log_posterior = self.posterior.transform(parameters, noise)
+        return self._terms(parameters, x, z, log_posterior, label)
+
+    def joint_terms_at(
+        self, parameters: Any, x: Float[Array, "b h w c"], z: Float[Array, "k b d"], label: Label = None
+    ) -> JointTerms:
+        """The same at given z; only for a posterior that declares `log_prob_anywhere`."""
+        return self._terms(parameters, x, z, self.log_posterior(parameters, z), label)
+
+    def _terms(
+        self,
+        parameters: Any,
+        x: Float[Array, "b h w c"],
+        z: Float[Array, "k b d"],
+        log_posterior: Float[Array, "k b"] | None,
+        label: Label,
+    ) -> JointTerms:
         return JointTerms(
             z=z,
-            log_likelihood=self.likelihood.log_prob(self.decode(z), x),
-            log_prior=self.prior.log_prob(z),
+            log_likelihood=self.likelihood.log_prob(self.decode(z, label), x),
+            log_prior=self.log_prior(z),
             log_posterior=log_posterior,
             kl=self.closed_form_kl(parameters),
         )
 
-    def __call__(self, x: Float[Array, "b h w c"], noise: Float[Array, "k b e"]) -> JointTerms:
+    def __call__(self, x: Float[Array, "b h w c"], noise: Float[Array, "k b e"], label: Label = None) -> JointTerms:
         """Encodes x and gives `joint_terms`."""
-        return self.joint_terms(self.encode(x), x, noise)
+        return self.joint_terms(self.encode(x, label), x, noise, label)
+
+    def _components(self) -> tuple[Components, ...]:
+        """What a prior that is a mixture of posteriors takes as its last argument; nothing for others."""
+        if not self.prior.needs_components:
+            return ()
+        return (Components(self.posterior, self.encode(self.prior.pseudo_inputs())),)
+
+    def _one_hot(self, label: Label) -> Float[Array, "b n"]:
+        if label is None:
+            raise ValueError(f"this model is conditioned on {self.num_classes} classes; give the label of each image")
+        return jax.nn.one_hot(label, self.num_classes)
+
+
+def refusal(posterior: nn.Module, prior: nn.Module, num_classes: int = 0) -> str | None:
+    """Why a posterior and a prior can't be parts of one model, from what they declare.
+
+    Args:
+        posterior: q(z|x).
+        prior: p(z).
+        num_classes: Of the model; 0 without labels.
+
+    Returns:
+        The reason and what to choose instead, or None if they go together.
+    """
+    names = f"prior {type(prior).__name__} and posterior {type(posterior).__name__}"
+    if posterior.latents != prior.latents:
+        return (
+            f"{names} don't go together: they are of {prior.latents} and {posterior.latents} latents; "
+            "a hierarchical prior goes with the hierarchical posterior of the same sizes"
+        )
+    if prior.needs_components and not posterior.log_prob_anywhere:
+        return (
+            f"{names} don't go together: the prior is a mixture of posteriors, whose density it needs at any z, "
+            "and this posterior declares log_prob_anywhere = False; choose a Gaussian posterior"
+        )
+    if prior.needs_components and num_classes:
+        return (
+            f"{names} don't go together in a model conditioned on class labels: the images that the prior learns "
+            "have no label; choose a prior that is no mixture of posteriors"
+        )
+    return None
 
 
 def init_params(model: VAE, key: Key[Array, ""], image_shape: tuple[int, int, int]) -> Params:
@@ -127,7 +237,8 @@ def init_params(model: VAE, key: Key[Array, ""], image_shape: tuple[int, int, in
     """
     x = jnp.zeros((1, *image_shape))
     noise = jnp.zeros((1, 1, model.noise_size))
-    return jax.jit(model.init)(key, x, noise)["params"]
+    label = jnp.zeros((1,), jnp.int32) if model.num_classes else None
+    return jax.jit(model.init)(key, x, noise, label)["params"]
 
 
 def apply(model: VAE, params: Params, method: str, *args: Any) -> Any:

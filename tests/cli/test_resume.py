@@ -66,46 +66,39 @@ def train(workdir: pathlib.Path, num_steps: int, *arguments: str) -> None:
     main([f"--workdir={workdir}", f"--config.train.num_steps={num_steps}", *SMALL, *arguments])
 
 
-@pytest.fixture(scope="module")
-def killed_and_whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, pathlib.Path, str]:
-    """Folders of the run that was killed and continued and of the one that wasn't; what the former said."""
-    killed, whole = tmp_path_factory.mktemp("runs") / "killed", tmp_path_factory.mktemp("runs") / "whole"
-    process = start(killed)
+def kill_in_the_middle(workdir: pathlib.Path) -> int:
+    """Starts a run and kills it without warning; the step of its last checkpoint."""
+    process = start(workdir)
     deadline = time.monotonic() + 120
-    while len(checkpoints.listing(killed / "checkpoints")) < 2:
+    while len(checkpoints.listing(workdir / "checkpoints")) < 2:
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
-    reached = checkpoints.listing(killed / "checkpoints")[-1].step
+    return checkpoints.listing(workdir / "checkpoints")[-1].step
+
+
+def test_killed_run_ends_as_the_run_never_killed(tmp_path: pathlib.Path) -> None:
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    reached = kill_in_the_middle(killed)
     assert 0 < reached < NUM_STEPS
     # A row from beyond the checkpoint and a line cut in half, as a kill may leave them.
     with (killed / "metrics.jsonl").open("a") as file:
         file.write(json.dumps({"step": reached + 1, "split": "train", "elbo": 0.0}) + '\n{"step": 1')
-    uninterrupted, continued = start(whole), start(killed)
+    continued, uninterrupted = start(killed), start(whole)
+    assert f"continuing {killed} at step {reached}" in finish(continued)
     finish(uninterrupted)
-    return killed, whole, finish(continued)
 
-
-def test_killed_run_ends_with_the_same_bits(killed_and_whole) -> None:
-    killed, whole, said = killed_and_whole
-    assert f"continuing {killed} at step" in said
     state = saved(killed)
     assert int(state["step"]) == NUM_STEPS
     assert set(state) == {"step", "params", "opt_state", "average"}
     assert_same_bits(state, saved(whole))
 
-
-def test_killed_run_has_each_row_of_metrics_once(killed_and_whole) -> None:
-    killed, whole, _ = killed_and_whole
     assert rows(killed) == rows(whole)
     steps = [row["step"] for row in rows(killed) if row["split"] == "train"]
     assert steps == sorted({*range(7, NUM_STEPS, 7), *range(10, NUM_STEPS + 1, 10)})
 
-
-def test_killed_run_notes_both_starts(killed_and_whole) -> None:
-    killed, whole, _ = killed_and_whole
     starts = [len(json.loads((run / "manifest.json").read_text())["starts"]) for run in (killed, whole)]
     assert starts == [2, 1]
 

@@ -59,6 +59,11 @@ def importance_estimates(trained: TrainedRun, split: str, settings: EvaluateConf
     Returns:
         Arrays over the images.
     """
+    if not trained.model.posterior.has_density:
+        raise UserError(
+            f"this model has no log p(x) to estimate: its posterior '{trained.config.model.posterior}' has no density; "
+            "see its pictures with reconstruct, or train a model with another posterior"
+        )
     part = trained.data.for_evaluation(split)
     images = part.images[: settings.num_images or None]
     batch_size = min(_IMAGES_AT_ONCE, len(images))
@@ -70,11 +75,12 @@ def importance_estimates(trained: TrainedRun, split: str, settings: EvaluateConf
     params = jax.device_put(trained.params, replicated(mesh))
     with tqdm.tqdm(total=len(images), unit="image", disable=not sys.stderr.isatty()) as bar:
         return map_images(
-            lambda x, ids: function(params, x, ids, key),
+            lambda x, ids, label: function(params, x, ids, key, label),
             images,
             part.max_value,
             batch_size,
             mesh,
+            part.labels if trained.model.num_classes else None,
             lambda done: bar.update(done - bar.n),
         )
 

@@ -6,6 +6,7 @@ import types
 from collections.abc import Mapping
 from typing import Any
 
+import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
@@ -44,6 +45,17 @@ def parse(module: types.ModuleType, arguments: list[str]) -> Flags:
         known = ", ".join(f"--{name}" for name in sorted(values) if not name.startswith("config."))
         hint = f"did you mean --{close[0]}?" if close else f"the flags are {known}"
         raise UserError(f"there is no flag --{error.flagname}; {hint}") from error
+    except (UserError, flags.Error):
+        raise
+    except Exception as error:
+        # A config file is a program of the user's: it can raise anything.
+        path = config_file(arguments)
+        if path is None:
+            raise
+        raise UserError(
+            f"config file '{path}' can't be used ({type(error).__name__}: {error}); it has to define get_config() "
+            "as configs/digits.py does"
+        ) from error
     if leftover:
         raise UserError(f"'{leftover[0]}' is no flag; flags are written --name=value")
     return values.flag_values_dict()
@@ -68,7 +80,12 @@ def define_config(values: flags.FlagValues, arguments: list[str]) -> None:
 
 def read_config(values: Flags) -> Config:
     """The checked config of parsed flags."""
-    return from_mapping(values["config"].to_dict())
+    config = values["config"]
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise UserError(
+            f"get_config() of the config file returned {config!r}; return a ConfigDict as configs/digits.py does"
+        )
+    return from_mapping(config.to_dict())
 
 
 def config_file(arguments: list[str]) -> str | None:

@@ -93,10 +93,7 @@ class Console:
         """Shows a row."""
         if row["split"] == "train":
             self._bar.update(row["step"] - self._bar.n)
-            self._bar.set_postfix_str(
-                f"elbo {row['elbo']:.2f} = {row['reconstruction']:.2f} - {row['kl']:.2f}, "
-                f"{row['images_per_second']:,.0f} images/s"
-            )
+            self._bar.set_postfix_str(f"{_terms(row)}, {row['images_per_second']:,.0f} images/s")
         else:
             self.say(f"step {row['step']:>7}, epoch {row['epoch']:.1f}: {describe(row)}")
 
@@ -113,9 +110,17 @@ class Console:
 
 def describe(row: Row) -> str:
     """The bound of a split in one line, with its error bar."""
+    if row["elbo"] is None:
+        return f"{row['split']} reconstruction {row['reconstruction']:.2f} nats (no bound: q(z|x) has no density)"
     error = row.get("elbo_standard_error")
     bar = "" if error is None else f" ± {error:.2f}"
     return (
         f"{row['split']} ELBO {row['elbo']:.2f}{bar} nats "
         f"(reconstruction {row['reconstruction']:.2f}, KL {row['kl']:.2f})"
     )
+
+
+def _terms(row: Row) -> str:
+    if row["elbo"] is None:
+        return f"reconstruction {row['reconstruction']:.2f}"
+    return f"elbo {row['elbo']:.2f} = {row['reconstruction']:.2f} - {row['kl']:.2f}"

@@ -14,6 +14,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     """The flags of this verb."""
     define_workdir(values)
     flags.DEFINE_integer("num_images", 64, "how many", flag_values=values, lower_bound=1)
+    flags.DEFINE_integer("label", None, "class, for a conditional model; each in turn if not given", flag_values=values)
     flags.DEFINE_integer("seed", 0, "what they are drawn from", flag_values=values, lower_bound=0)
     flags.DEFINE_enum("show", "mean", SHOWS, "the mean of p(x|z) (probabilities) or a sample of it", flag_values=values)
     flags.DEFINE_string("output", None, "PNG file; in the run's images folder if not given", flag_values=values)
@@ -23,7 +24,7 @@ def run(values: Flags) -> None:
     """Runs the verb."""
     trained = open_run(values["workdir"], values["checkpoint"])
     show = values["show"]
-    picture = sample_grid(trained.model, trained.params, values["num_images"], values["seed"], show)
+    picture = sample_grid(trained.model, trained.params, values["num_images"], values["seed"], show, values["label"])
     output = values["output"] or trained.folder.images / f"samples_{show}_step{trained.step}.png"
     write_png(pathlib.Path(output), picture)
     print(f"{values['num_images']} samples (the {show} of p(x|z)) of step {trained.step} in {output}")

@@ -1,18 +1,22 @@
 """The two kinds of grid that several verbs make."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from vae_jax.data import Split
+from vae_jax.errors import UserError
 from vae_jax.keys import Stream, stream_key
 from vae_jax.pictures import grid, side_by_side
-from vae_jax.vae import VAE, Params, apply
+from vae_jax.vae import VAE, Label, Params, apply
 
 SHOWS = ("mean", "sample")
 _COLUMNS = 8
 
 
-def sample_images(model: VAE, params: Params, num_images: int, seed: int, show: str) -> np.ndarray:
+def sample_images(
+    model: VAE, params: Params, num_images: int, seed: int, show: str, label: int | None = None
+) -> np.ndarray:
     """Images of latents drawn from the prior.
 
     Args:
@@ -21,29 +25,50 @@ def sample_images(model: VAE, params: Params, num_images: int, seed: int, show: 
         num_images: How many.
         seed: What they are drawn from.
         show: `mean` of p(x|z), which for binary pixels is their probability, or a `sample` of it.
+        label: Class of all images of a conditional model; None for one class after the other.
 
     Returns:
         `float32[N, H, W, C]`.
+
+    Raises:
+        UserError: If the model has no prior that its decoder was trained on, or no such class.
     """
+    if not model.posterior.has_density:
+        raise UserError(
+            "a plain autoencoder has no distribution of z to sample from; see it with reconstruct, or train with "
+            "--config.objective.name=elbo and --config.model.posterior=diagonal_gaussian"
+        )
+    if label is not None and not 0 <= label < model.num_classes:
+        classes = f"0 to {model.num_classes - 1}" if model.num_classes else "none: the model isn't conditional"
+        raise UserError(f"there is no class {label}; the classes are {classes}")
     key = jax.random.key(seed)
     z = apply(model, params, "sample_prior", stream_key(key, Stream.SAMPLES, 0), num_images)
-    return decoded(model, params, z, key, show)
+    labels = None
+    if model.num_classes:
+        labels = jnp.arange(num_images) % model.num_classes if label is None else jnp.full((num_images,), label)
+    return decoded(model, params, z, key, show, labels)
 
 
-def decoded(model: VAE, params: Params, z: jax.Array, key: jax.Array, show: str) -> np.ndarray:
+def decoded(model: VAE, params: Params, z: jax.Array, key: jax.Array, show: str, label: Label = None) -> np.ndarray:
     """The mean of p(x|z), or a draw from it."""
     if show == "mean":
-        return np.asarray(jax.jit(lambda z: apply(model, params, "decode_mean", z))(z))
-    return np.asarray(apply(model, params, "decode_sample", z, stream_key(key, Stream.SAMPLES, 1)))
+        return np.asarray(jax.jit(lambda z: apply(model, params, "decode_mean", z, label))(z))
+    return np.asarray(apply(model, params, "decode_sample", z, stream_key(key, Stream.SAMPLES, 1), label))
 
 
-def sample_grid(model: VAE, params: Params, num_images: int, seed: int, show: str) -> np.ndarray:
-    """A picture of `sample_images`."""
-    return grid(sample_images(model, params, num_images, seed, show), _COLUMNS)
+def sample_grid(
+    model: VAE, params: Params, num_images: int, seed: int, show: str, label: int | None = None
+) -> np.ndarray:
+    """A picture of `sample_images`; one column a class where each class has its turn."""
+    columns = model.num_classes if model.num_classes and label is None else _COLUMNS
+    return grid(sample_images(model, params, num_images, seed, show, label), columns)
 
 
 def reconstruction_grid(model: VAE, params: Params, split: Split, num_images: int, show: str, seed: int) -> np.ndarray:
     """A picture of the first images of a split, each left of its reconstruction from the posterior mean."""
     originals = np.asarray(split.images[:num_images], np.float32) / split.max_value
-    z = apply(model, params, "posterior_mean", originals)
-    return side_by_side(originals, decoded(model, params, z, jax.random.key(seed), show), _COLUMNS // 2)
+    label = None
+    if model.num_classes and split.labels is not None:
+        label = jnp.asarray(split.labels[:num_images])
+    z = apply(model, params, "posterior_mean", jnp.asarray(originals), label)
+    return side_by_side(originals, decoded(model, params, z, jax.random.key(seed), show, label), _COLUMNS // 2)

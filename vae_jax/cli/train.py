@@ -22,7 +22,15 @@ from vae_jax.numerics import estimate
 from vae_jax.pictures import write_png
 from vae_jax.runs import RunFolder, command_line
 from vae_jax.sharding import batch_mesh, replicated
-from vae_jax.training import CheckpointDue, Logged, TrainState, make_run_steps, make_train_step, training_events
+from vae_jax.training import (
+    CheckpointDue,
+    Logged,
+    Schedule,
+    TrainState,
+    make_run_steps,
+    make_train_step,
+    training_events,
+)
 from vae_jax.vae import VAE
 
 _BOUND_SAMPLES = 1
@@ -63,11 +71,12 @@ def train(config: Config, workdir: pathlib.Path, init_from: str | None = None) -
         return
     if start:
         print(f"continuing {workdir} at step {start} of {num_steps}")
-    console = Console(start, num_steps)
-    metrics = MetricsFile(folder.metrics, start)
-    listeners = [metrics, TensorBoard(folder.tensorboard, start), console]
+    listeners = []
     began = time.perf_counter()
     try:
+        metrics = MetricsFile(folder.metrics, start)
+        listeners.append(metrics)
+        listeners += [TensorBoard(folder.tensorboard, start), Console(start, num_steps)]
         for event in session.events():
             for row in session.rows(event):
                 for listener in listeners:
@@ -95,7 +104,7 @@ class _Session:
     folder: RunFolder
     data: Data
     model: VAE
-    schedule: build.Schedule
+    schedule: Schedule
     state: TrainState
     mesh: Mesh
     score: float | None = None
@@ -104,11 +113,11 @@ class _Session:
     def prepare(cls, config: Config, folder: RunFolder, init_from: str | None) -> "_Session":
         """Checks everything before anything is written, then starts or opens the folder."""
         data = build.build_data(config)
+        config = build.resolve(config, data)
         build.check_fit(config, data)
         image_shape = data.dataset.image_shape
-        model = build.build_model(config.model, image_shape)
+        model = build.build_model_for(config, data)
         schedule = build.build_schedule(config, len(data.training.images))
-        build.build_loss(config, model)
         mesh = batch_mesh(config.train.batch_size)
         fresh = jax.jit(
             lambda: build.build_state(config, model, image_shape, schedule.num_steps), out_shardings=replicated(mesh)
@@ -122,13 +131,18 @@ class _Session:
 
     def events(self):
         """The events of training, from where the state is."""
-        loss = build.build_loss(self.config, self.model)
+        training = self.data.training
+        loss = build.build_loss(self.config, self.model, len(training.images))
         tx = build.build_optimizer(self.config, self.schedule.num_steps)
         train_step = make_train_step(loss, tx, build.build_preparation(self.data), self.config.train.ema_decay)
+        images, labels = jax.device_put(
+            (training.images, training.labels if self.model.num_classes else None), replicated(self.mesh)
+        )
         return training_events(
             self.state,
             make_run_steps(train_step, self.mesh),
-            jax.device_put(self.data.training.images, replicated(self.mesh)),
+            images,
+            labels,
             jax.random.key(self.config.seed),
             self.config.seed,
             self.config.train.batch_size,
@@ -151,14 +165,21 @@ class _Session:
         for split in ("validation", "test"):
             if len(self.data.part(split).images):
                 rows.append(self._measured(split, event))
-        validation = [row["elbo"] for row in rows if row["split"] == "validation"]
+        # Without a bound the reconstruction is what there is to choose by.
+        validation = [
+            row["reconstruction"] if row["elbo"] is None else row["elbo"]
+            for row in rows
+            if row["split"] == "validation"
+        ]
         self.score = validation[0] if validation else None
         return rows
 
     def keep(self, event: CheckpointDue) -> None:
         """Pictures, then the checkpoint itself."""
         params = event.state.evaluated_params
-        write_png(self.folder.images / f"samples_{event.step:07d}.png", sample_grid(self.model, params, 64, 0, "mean"))
+        if self.model.posterior.has_density:
+            samples = sample_grid(self.model, params, 10 * self.model.num_classes or 64, 0, "mean")
+            write_png(self.folder.images / f"samples_{event.step:07d}.png", samples)
         split = "test" if len(self.data.part("test").images) else "train"
         picture = reconstruction_grid(self.model, params, self.data.for_evaluation(split), 32, "mean", 0)
         write_png(self.folder.images / f"reconstructions_{event.step:07d}.png", picture)
@@ -172,18 +193,24 @@ class _Session:
         key = stream_key(jax.random.key(self.config.data.seed), Stream.EVALUATION)
         params = jax.device_put(event.state.evaluated_params, replicated(mesh))
         terms = map_images(
-            lambda x, ids: self._bound(params, x, ids, key), part.images, part.max_value, _IMAGES_AT_ONCE, mesh
+            lambda x, ids, label: self._bound(params, x, ids, key, label),
+            part.images,
+            part.max_value,
+            _IMAGES_AT_ONCE,
+            mesh,
+            part.labels if self.model.num_classes else None,
         )
-        elbo = estimate(terms.elbo)
+        reconstruction = estimate(terms.reconstruction)
+        elbo = None if terms.elbo is None else estimate(terms.elbo)
         return {
             "step": event.step,
             "epoch": event.step / self.schedule.steps_per_epoch,
             "split": split,
-            "elbo": elbo.mean,
-            "elbo_standard_error": elbo.standard_error_images,
-            "reconstruction": float(np.mean(terms.reconstruction, dtype=np.float64)),
-            "kl": float(np.mean(terms.kl, dtype=np.float64)),
-            "num_images": elbo.num_images,
+            "elbo": None if elbo is None else elbo.mean,
+            "elbo_standard_error": None if elbo is None else elbo.standard_error_images,
+            "reconstruction": reconstruction.mean,
+            "kl": None if terms.kl is None else float(np.mean(terms.kl, dtype=np.float64)),
+            "num_images": reconstruction.num_images,
         }
 
     def __post_init__(self) -> None:

@@ -1,9 +1,21 @@
 """Where images come from, and what is done to their pixels before a model sees them."""
 
+from vae_jax.data.binarization import dynamic_binarization, scaled
 from vae_jax.data.dataset import Dataset
 from vae_jax.data.digits import load_digits
 from vae_jax.data.npz import load_npz
 from vae_jax.data.splits import BINARIZATIONS, SPLITS, Data, Split
 from vae_jax.data.tfds import load_tfds
 
-__all__ = ["BINARIZATIONS", "SPLITS", "Data", "Dataset", "Split", "load_digits", "load_npz", "load_tfds"]
+__all__ = [
+    "BINARIZATIONS",
+    "SPLITS",
+    "Data",
+    "Dataset",
+    "Split",
+    "dynamic_binarization",
+    "load_digits",
+    "load_npz",
+    "load_tfds",
+    "scaled",
+]

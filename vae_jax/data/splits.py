@@ -54,6 +54,12 @@ class Data:
         """Whether training images are drawn anew at each use."""
         return self.binarization == "dynamic"
 
+    @property
+    def num_classes(self) -> int:
+        """Labels run from 0 to this; 0 where there are none."""
+        labels = [part for part in (self.dataset.train_labels, self.dataset.test_labels) if part is not None]
+        return 1 + max(int(part.max(initial=0)) for part in labels) if labels else 0
+
     @functools.cached_property
     def training(self) -> Split:
         """What training draws from; still grey where the binarization is dynamic."""

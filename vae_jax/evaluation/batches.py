@@ -9,8 +9,9 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, UInt8
 
 from vae_jax.sharding import split_batch
+from vae_jax.vae import Label
 
-PerImage = Callable[[Float[Array, "b h w c"], Int[Array, "b"]], Any]
+PerImage = Callable[[Float[Array, "b h w c"], Int[Array, "b"], Label], Any]
 
 
 def map_images(
@@ -19,6 +20,7 @@ def map_images(
     max_value: int,
     batch_size: int,
     mesh: Mesh,
+    labels: Int[np.ndarray, "n"] | None = None,
     on_batch: Callable[[int], object] | None = None,
 ) -> Any:
     """Applies a function to batches of images and joins what it says of each image.
@@ -27,11 +29,12 @@ def map_images(
     compiled function serves all batches.
 
     Args:
-        function: `(x, image_ids) -> tree of arrays [B, ...]`.
+        function: `(x, image_ids, label) -> tree of arrays [B, ...]`.
         images: Pixels from 0 to `max_value`.
         max_value: Largest value a pixel can take.
         batch_size: Images per call; a multiple of the number of devices.
         mesh: Its devices share each batch.
+        labels: Classes of the images, for a conditional model.
         on_batch: Told how many images are done after each batch; None lets all batches be dispatched
             before the first is waited for.
 
@@ -43,7 +46,8 @@ def map_images(
     for start in range(0, len(images), batch_size):
         ids = np.minimum(np.arange(start, start + batch_size), len(images) - 1)
         x = np.asarray(images[ids], np.float32) / np.float32(max_value)
-        result = function(jax.device_put(x, sharding), jax.device_put(ids.astype(np.int32), sharding))
+        label = None if labels is None else labels[ids]
+        result = function(*jax.device_put((x, ids.astype(np.int32), label), sharding))
         results.append(result)
         if on_batch is not None:
             jax.block_until_ready(result)

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from vae_jax.keys import normal_per_image
 from vae_jax.numerics import LogMeanExp
-from vae_jax.vae import VAE, Params, apply
+from vae_jax.vae import VAE, Label, Params, apply
 
 
 class ImportanceEstimate(NamedTuple):
@@ -56,9 +56,7 @@ class _Moments(NamedTuple):
         return self.deviation / (count * (count - 1)) if count > 1 else jnp.full_like(self.mean, jnp.inf)
 
 
-def make_importance_estimate(
-    model: VAE, num_samples: int, samples_per_chunk: int
-) -> Callable[[Params, Float[Array, "b h w c"], Int[Array, "b"], Key[Array, ""]], ImportanceEstimate]:
+def make_importance_estimate(model: VAE, num_samples: int, samples_per_chunk: int) -> Callable[..., ImportanceEstimate]:
     """A compiled function that estimates log p(x).
 
     `log p(x) ~= log 1/K sum_k p(x|z_k) p(z_k) / q(z_k|x)` with `z_k ~ q(z|x)`.
@@ -69,7 +67,7 @@ def make_importance_estimate(
         samples_per_chunk: How many of them are held in memory at a time.
 
     Returns:
-        `(params, x, image_ids, key) -> ImportanceEstimate`. The noise is a function of (key, image,
+        `(params, x, image_ids, key, label=None) -> ImportanceEstimate`. The noise is a function of (key, image,
         sample) alone, so that neither chunks nor devices change the result beyond rounding.
 
     Source:
@@ -79,9 +77,13 @@ def make_importance_estimate(
 
     @jax.jit
     def importance_estimate(
-        params: Params, x: Float[Array, "b h w c"], image_ids: Int[Array, "b"], key: Key[Array, ""]
+        params: Params,
+        x: Float[Array, "b h w c"],
+        image_ids: Int[Array, "b"],
+        key: Key[Array, ""],
+        label: Label = None,
     ) -> ImportanceEstimate:
-        parameters = apply(model, params, "encode", x)
+        parameters = apply(model, params, "encode", x, label)
 
         def add_chunk(
             chunk: Int[Array, ""], carry: tuple[LogMeanExp, _Moments, _Moments]
@@ -89,7 +91,7 @@ def make_importance_estimate(
             weights, reconstruction, bound = carry
             sample_ids = chunk * samples_per_chunk + jnp.arange(samples_per_chunk)
             noise = normal_per_image(key, image_ids, sample_ids, model.noise_size)
-            joint = apply(model, params, "joint_terms", parameters, x, noise)
+            joint = apply(model, params, "joint_terms", parameters, x, noise, label)
             valid = (sample_ids < num_samples).astype(joint.log_likelihood.dtype)
             sampled = joint.log_weights if joint.kl is None else joint.log_likelihood
             return (
@@ -135,7 +137,8 @@ def samples_at_once(model: VAE, image_shape: tuple[int, int, int], batch_size: i
     """
     x = jax.ShapeDtypeStruct((batch_size, *image_shape), jnp.float32)
     noise = jax.ShapeDtypeStruct((1, batch_size, model.noise_size), jnp.float32)
-    variables = jax.eval_shape(model.init, jax.random.key(0), x, noise)
-    jaxpr = jax.make_jaxpr(model.apply)(variables, x, noise)
+    label = jax.ShapeDtypeStruct((batch_size,), jnp.int32) if model.num_classes else None
+    variables = jax.eval_shape(model.init, jax.random.key(0), x, noise, label)
+    jaxpr = jax.make_jaxpr(model.apply)(variables, x, noise, label)
     num_bytes = sum(var.aval.size * var.aval.dtype.itemsize for eqn in jaxpr.eqns for var in eqn.outvars)
     return max(1, memory_mb * 2**20 // num_bytes)

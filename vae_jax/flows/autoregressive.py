@@ -44,8 +44,8 @@ def _may_act(
 class AutoregressiveNetwork(nn.Module):
     """Two numbers for each component of z that depend on the components before it and on a context.
 
-    Each unit has a degree and sees the components `1 ... degree` only. Hidden degrees run through
-    `0 ... D - 1`; units of degree 0 see nothing but the context, so one component is no special case.
+    Each unit has a degree and sees the components `1 ... degree` only. Hidden degrees are
+    spread over `0 ... D - 1`; units of degree 0 see nothing but the context, so one component is no special case.
 
     Attributes:
         hidden: Width of each layer.
@@ -64,7 +64,7 @@ class AutoregressiveNetwork(nn.Module):
         latents = z.shape[-1]
         degrees, features = np.arange(1, latents + 1), z
         for index, width in enumerate(self.hidden):
-            hidden_degrees = np.arange(width) % latents
+            hidden_degrees = np.arange(width) * latents // width
             features = MaskedDense(_may_act(degrees, hidden_degrees, np.greater_equal))(features)
             if index == 0:
                 features = features + nn.Dense(width, use_bias=False, name="context")(context)

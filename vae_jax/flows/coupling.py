@@ -2,7 +2,6 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 _LARGEST_LOG_SCALE = 2.0
@@ -39,8 +38,8 @@ class AffineCoupling(nn.Module):
         log_scale = _LARGEST_LOG_SCALE * jnp.tanh(raw / _LARGEST_LOG_SCALE)
         return (1.0 - keep) * log_scale, (1.0 - keep) * shift
 
-    def _keep(self, size: int) -> np.ndarray:
-        return ((np.arange(size) % 2 == 0) == self.keep_even).astype(np.float32)
+    def _keep(self, size: int) -> Float[Array, "d"]:
+        return ((jnp.arange(size) % 2 == 0) == self.keep_even).astype(jnp.float32)
 
     def forward(self, u: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
         """From u to z."""

@@ -5,12 +5,32 @@ Each is a Linen module (some have parameters of their own) over pure density fun
 - `outputs_per_pixel(channels)`: how many numbers it needs from the decoder for each pixel;
 - `measure`: what its density is with respect to: `binary` (probabilities of 0/1 images), `256 levels`
   (probabilities of grey levels), or `continuous on [0, 1]`;
+- `fits`: which pixels it is a density of: `binary` (0 or 1), `levels` (k/(L-1), as read from a file), `continuous`
+  (anything in [0, 1], as after dequantization);
 
 and, for decoder outputs `[..., H, W, outputs_per_pixel(C)]` and images `[..., H, W, C]` in [0, 1], has
 `log_prob(outputs, x)`, `mean(outputs)` and `sample(outputs, key)`.
 """
 
 from vae_jax.likelihoods.bernoulli import Bernoulli, bernoulli_log_prob
-from vae_jax.likelihoods.gaussian import Gaussian, gaussian_log_prob
+from vae_jax.likelihoods.continuous_bernoulli import ContinuousBernoulli, continuous_bernoulli_log_prob
+from vae_jax.likelihoods.discretized_logistic import DiscretizedLogistic, discretized_logistic_log_prob
+from vae_jax.likelihoods.discretized_logistic_mixture import DiscretizedLogisticMixture, logistic_mixture_log_prob
+from vae_jax.likelihoods.gaussian import Gaussian, GaussianPerPixel, gaussian_log_prob
+from vae_jax.likelihoods.mse import mse_equivalent_stddev, mse_loss_from_elbo
 
-__all__ = ["Bernoulli", "Gaussian", "bernoulli_log_prob", "gaussian_log_prob"]
+__all__ = [
+    "Bernoulli",
+    "ContinuousBernoulli",
+    "DiscretizedLogistic",
+    "DiscretizedLogisticMixture",
+    "Gaussian",
+    "GaussianPerPixel",
+    "bernoulli_log_prob",
+    "continuous_bernoulli_log_prob",
+    "discretized_logistic_log_prob",
+    "gaussian_log_prob",
+    "logistic_mixture_log_prob",
+    "mse_equivalent_stddev",
+    "mse_loss_from_elbo",
+]

@@ -33,6 +33,7 @@ class Bernoulli(nn.Module):
     """Independent Bernoulli pixels; the decoder puts out logits."""
 
     measure = "binary"
+    fits = frozenset({"binary"})
 
     def outputs_per_pixel(self, channels: int) -> int:
         """One number for each channel."""

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from vae_jax.likelihoods.soft_bound import softly_above
 from vae_jax.numerics import LOG_2PI, sum_event
 
 
@@ -45,6 +46,7 @@ class Gaussian(nn.Module):
     learned: bool = False
 
     measure = "continuous on [0, 1]"
+    fits = frozenset({"levels", "continuous"})
 
     def setup(self) -> None:
         logvar = jnp.asarray(2.0 * math.log(self.stddev))
@@ -68,3 +70,47 @@ class Gaussian(nn.Module):
         """Images with the noise in them."""
         noise = jax.random.normal(key, outputs.shape, outputs.dtype)
         return outputs + jnp.exp(0.5 * self.logvar) * noise
+
+
+class GaussianPerPixel(nn.Module):
+    """Gaussian pixels with a variance each; the decoder puts out all means, then all log-variances.
+
+    The density of a pixel that is the same in all images grows without end as its variance shrinks. So the
+    standard deviation stays above a bound, softly: `logvar = m + softplus(output - m)` with `m = 2 log min_stddev`
+    (-13.8 for the default) is the decoder's output wherever that is well above m.
+
+    Attributes:
+        min_stddev: The bound, in the unit of the pixels. The default is about the error of rounding to 256
+            levels, `1 / (255 sqrt 12)`, below which there is nothing to be learned.
+    """
+
+    min_stddev: float = 1e-3
+
+    measure = "continuous on [0, 1]"
+    fits = frozenset({"levels", "continuous"})
+
+    def outputs_per_pixel(self, channels: int) -> int:
+        """Mean and log-variance of each channel."""
+        return 2 * channels
+
+    def parameters(
+        self, outputs: Float[Array, "*batch h w c2"]
+    ) -> tuple[Float[Array, "*batch h w c"], Float[Array, "*batch h w c"]]:
+        """Means and log-variances."""
+        mean, logvar = jnp.split(outputs, 2, axis=-1)
+        return mean, softly_above(logvar, 2.0 * math.log(self.min_stddev))
+
+    def log_prob(
+        self, outputs: Float[Array, "*batch h w c2"], x: Float[Array, "*#batch h w c"]
+    ) -> Float[Array, "*batch"]:
+        """Nats per image; see `gaussian_log_prob`."""
+        return gaussian_log_prob(*self.parameters(outputs), x)
+
+    def mean(self, outputs: Float[Array, "*batch h w c2"]) -> Float[Array, "*batch h w c"]:
+        """Mean of each pixel."""
+        return self.parameters(outputs)[0]
+
+    def sample(self, outputs: Float[Array, "*batch h w c2"], key: Key[Array, ""]) -> Float[Array, "*batch h w c"]:
+        """Images with the noise in them."""
+        mean, logvar = self.parameters(outputs)
+        return mean + jnp.exp(0.5 * logvar) * jax.random.normal(key, mean.shape, mean.dtype)

@@ -1,4 +1,4 @@
-"""The evidence lower bound in both of its forms (Kingma & Welling 2014)."""
+"""The evidence lower bound in both of its forms (Kingma & Welling 2014), with a weight on its KL term."""
 
 import dataclasses
 from typing import NamedTuple
@@ -7,21 +7,25 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from vae_jax.vae import VAE, JointTerms, Params, apply
+from vae_jax.objectives.penalties import Penalty, Weighted
+from vae_jax.vae import VAE, JointTerms, Label, Params, apply
+
+UNWEIGHTED = Weighted()
+GRADIENTS = ("reparameterized", "score_function")
 
 
 class ElboTerms(NamedTuple):
     """The bound of each image and the two terms it is made of, in nats: `elbo = reconstruction - kl`.
 
     Attributes:
-        elbo: Lower bound of log p(x).
+        elbo: Lower bound of log p(x); None for a posterior without a density.
         reconstruction: E_q[log p(x|z)], mostly negative.
-        kl: KL(q(z|x) || p(z)), or its Monte Carlo estimate.
+        kl: KL(q(z|x) || p(z)), or its Monte Carlo estimate; None for a posterior without a density.
     """
 
-    elbo: Float[Array, "b"]
+    elbo: Float[Array, "b"] | None
     reconstruction: Float[Array, "b"]
-    kl: Float[Array, "b"]
+    kl: Float[Array, "b"] | None
 
 
 def elbo_terms(joint: JointTerms, analytic_kl: bool = True) -> ElboTerms:
@@ -43,6 +47,8 @@ def elbo_terms(joint: JointTerms, analytic_kl: bool = True) -> ElboTerms:
         Nats per image; an unbiased estimate of the bound in either form.
     """
     reconstruction = jnp.mean(joint.log_likelihood, axis=0)
+    if joint.log_posterior is None:
+        return ElboTerms(None, reconstruction, None)
     closed_form = joint.kl if analytic_kl else None
     kl = jnp.mean(joint.log_posterior - joint.log_prior, axis=0) if closed_form is None else closed_form
     return ElboTerms(reconstruction - kl, reconstruction, kl)
@@ -50,18 +56,34 @@ def elbo_terms(joint: JointTerms, analytic_kl: bool = True) -> ElboTerms:
 
 @dataclasses.dataclass(frozen=True)
 class Elbo:
-    """Minus the bound, averaged over the batch.
+    """Minus the bound, its KL term weighted by a penalty.
 
     Attributes:
         num_samples: Samples of z per image (L in the paper).
         analytic_kl: The KL in closed form where the model has one.
+        penalty: What the KL costs; by default itself.
+        gradient: `reparameterized` (through z) or `score_function` (the general estimator, for
+            comparison: its variance is why the reparameterization matters).
     """
 
     num_samples: int = 1
     analytic_kl: bool = True
+    penalty: Penalty = UNWEIGHTED
+    gradient: str = "reparameterized"
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What the posterior must declare."""
+        return ("has_density", "reparameterized" if self.gradient == "reparameterized" else "log_prob_anywhere")
 
     def __call__(
-        self, model: VAE, params: Params, x: Float[Array, "b h w c"], key: Key[Array, ""], step: Int[Array, ""]
+        self,
+        model: VAE,
+        params: Params,
+        x: Float[Array, "b h w c"],
+        key: Key[Array, ""],
+        step: Int[Array, ""],
+        label: Label = None,
     ) -> tuple[Float[Array, ""], ElboTerms]:
         """Surrogate to minimize, and the terms of each image.
 
@@ -70,11 +92,48 @@ class Elbo:
             params: Its parameters.
             x: Images, as the likelihood wants them.
             key: Consumed for the noise of z.
-            step: Not used; the bound is the same at every step.
+            step: Steps taken, for the annealing of the penalty.
+            label: Classes of the images, for a conditional model.
 
         Returns:
-            `-mean(elbo)` in nats, and the terms per image.
+            `-mean(reconstruction) + penalty` in nats, and the terms per image.
         """
+        parameters = apply(model, params, "encode", x, label)
         noise = jax.random.normal(key, (self.num_samples, x.shape[0], model.noise_size))
-        terms = elbo_terms(apply(model, params, "__call__", x, noise), self.analytic_kl)
-        return -jnp.mean(terms.elbo), terms
+        joint = apply(model, params, "joint_terms", parameters, x, noise, label)
+        if self.gradient == "score_function":
+            z = jax.lax.stop_gradient(joint.z)
+            joint = apply(model, params, "joint_terms_at", parameters, x, z, label)
+        terms = elbo_terms(joint, self.analytic_kl)
+        groups = apply(model, params, "kl_groups", parameters) if self.analytic_kl else None
+        if groups is None:
+            groups = jnp.mean(joint.log_posterior - joint.log_prior, axis=0)[:, None]
+        cost = self.penalty(groups, step)
+        surrogate = cost - jnp.mean(terms.reconstruction)
+        if self.gradient == "score_function":
+            # Its value is zero; its gradient is that of the expectation with respect to q.
+            learning_signal = joint.log_likelihood if joint.kl is not None and self.analytic_kl else joint.log_weights
+            surrogate -= score_function_term(learning_signal, joint.log_posterior)
+        return surrogate, terms
+
+
+def score_function_term(learning_signal: Float[Array, "k b"], log_posterior: Float[Array, "k b"]) -> Float[Array, ""]:
+    """A scalar of value zero whose gradient is the score-function estimate of an expectation's gradient.
+
+    `grad E_q[f(z)] = E_q[(f(z) - b) grad log q(z|x)]`; the baseline b of each sample is the mean of f over all
+    the other samples and images, which doesn't depend on it and so adds no bias.
+
+    Args:
+        learning_signal: f at each sample, in nats.
+        log_posterior: log q(z|x) at the same samples, which must not be differentiable through z.
+
+    Returns:
+        The term, averaged over samples and images.
+
+    Source:
+        Williams 1992; Mnih & Gregor, arXiv 1402.0030; leave-one-out baseline: Kool et al. 2019.
+    """
+    signal = jax.lax.stop_gradient(learning_signal)
+    others = max(signal.size - 1, 1)
+    baseline = (jnp.sum(signal) - signal) / others
+    return jnp.mean((signal - baseline) * (log_posterior - jax.lax.stop_gradient(log_posterior)))

@@ -1,37 +1,10 @@
 """Gaussian posterior with independent components."""
 
-from typing import NamedTuple
-
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vae_jax.numerics import LOG_2PI
-
-
-class GaussianParameters(NamedTuple):
-    """Mean and log-variance of a diagonal Gaussian for each image."""
-
-    mean: Float[Array, "b d"]
-    logvar: Float[Array, "b d"]
-
-
-def diagonal_gaussian_log_prob(
-    mean: Float[Array, "*#batch d"], logvar: Float[Array, "*#batch d"], z: Float[Array, "*batch d"]
-) -> Float[Array, "*batch"]:
-    """Log-density of a Gaussian with independent components.
-
-    `sum_j -1/2 [log 2 pi + logvar_j + (z_j - mean_j)^2 exp(-logvar_j)]`
-
-    Args:
-        mean: Means.
-        logvar: Logs of the variances.
-        z: Where to evaluate.
-
-    Returns:
-        Nats per latent vector.
-    """
-    return jnp.sum(-0.5 * (LOG_2PI + logvar + jnp.square(z - mean) * jnp.exp(-logvar)), axis=-1)
+from vae_jax.flows import GaussianParameters, diagonal_gaussian_log_prob
 
 
 def kl_to_standard_normal(mean: Float[Array, "b d"], logvar: Float[Array, "b d"]) -> Float[Array, "b d"]:
@@ -69,6 +42,7 @@ class DiagonalGaussian(nn.Module):
     has_density = True
     log_prob_anywhere = True
     reparameterized = True
+    factorized = True
 
     @property
     def noise_size(self) -> int:
@@ -104,3 +78,14 @@ class DiagonalGaussian(nn.Module):
     def kl_to_standard_normal(self, parameters: GaussianParameters) -> Float[Array, "b"]:
         """KL divergence to a standard normal in nats per image; see `kl_to_standard_normal`."""
         return jnp.sum(kl_to_standard_normal(parameters.mean, parameters.logvar), axis=-1)
+
+    def kl_per_dimension(self, parameters: GaussianParameters) -> Float[Array, "b d"]:
+        """The same, component by component."""
+        return kl_to_standard_normal(parameters.mean, parameters.logvar)
+
+    def log_prob_per_dimension(
+        self, parameters: GaussianParameters, z: Float[Array, "k #b d"]
+    ) -> Float[Array, "k b d"]:
+        """log q(z_d|x) in nats, anywhere."""
+        parts = GaussianParameters(parameters.mean[..., None], parameters.logvar[..., None])
+        return diagonal_gaussian_log_prob(*parts, z[..., None])

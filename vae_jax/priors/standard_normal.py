@@ -2,15 +2,9 @@
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from vae_jax.numerics import LOG_2PI
-
-
-def standard_normal_log_prob(z: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
-    """Log-density of independent standard normals, `sum_j -1/2 (log 2 pi + z_j^2)`, in nats."""
-    return jnp.sum(-0.5 * (LOG_2PI + jnp.square(z)), axis=-1)
+from vae_jax.flows import standard_normal_log_prob
 
 
 class StandardNormal(nn.Module):
@@ -23,6 +17,12 @@ class StandardNormal(nn.Module):
     latents: int
 
     is_standard_normal = True
+    needs_components = False
+
+    @property
+    def num_decoded(self) -> int:
+        """The decoder sees all of z."""
+        return self.latents
 
     def log_prob(self, z: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
         """log p(z) in nats."""

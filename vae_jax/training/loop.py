@@ -53,7 +53,7 @@ class Logged(NamedTuple):
 
     step: int
     epoch: float
-    metrics: dict[str, float]
+    metrics: dict[str, float | None]
     images_per_second: float
 
 
@@ -93,6 +93,7 @@ def training_events(
     state: TrainState,
     run_steps: Callable[..., tuple[TrainState, Metrics]],
     images: UInt8[Array, "n h w c"],
+    labels: Int[Array, "n"] | None,
     key: Key[Array, ""],
     seed: int,
     batch_size: int,
@@ -107,6 +108,7 @@ def training_events(
         state: Where to start; donated.
         run_steps: From `make_run_steps`.
         images: The training images, on the device.
+        labels: Their classes, on the device, for a conditional model.
         key: The key of the run.
         seed: The seed of the run, which orders the data.
         batch_size: Images per step.
@@ -121,7 +123,7 @@ def training_events(
 
     def read(first: int, last: int, metrics: Metrics) -> Logged:
         nonlocal last_read
-        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        values = {name: None if value is None else float(value) for name, value in jax.device_get(metrics).items()}
         seconds, last_read = time.perf_counter() - last_read, time.perf_counter()
         rate = (last - first) * batch_size / seconds
         return Logged(last, last / schedule.steps_per_epoch, values, rate)
@@ -130,7 +132,7 @@ def training_events(
         stop = schedule.next_stop(step)
         order = np.zeros((schedule.log_every, batch_size), np.int32)
         order[: stop - step] = batch_indices(seed, step, stop - step, batch_size, images.shape[0])
-        state, metrics = run_steps(state, images, order, jnp.int32(stop - step), key)
+        state, metrics = run_steps(state, images, labels, order, jnp.int32(stop - step), key)
         if unread is not None:
             yield read(*unread)
         unread = (step, stop, metrics)

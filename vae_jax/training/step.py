@@ -1,5 +1,6 @@
 """One training step as a pure function, and many of them in one compiled call."""
 
+import typing
 from collections.abc import Callable
 from typing import Any
 
@@ -13,15 +14,15 @@ from jaxtyping import Array, Float, Int, Key, UInt8
 from vae_jax.keys import Stream, stream_key
 from vae_jax.objectives import ElboTerms
 from vae_jax.sharding import replicated, split_batch
-from vae_jax.vae import Params
+from vae_jax.vae import Label, Params
 
-LossFunction = Callable[
-    [Params, Float[Array, "b h w c"], Key[Array, ""], Int[Array, ""]], tuple[Float[Array, ""], ElboTerms]
-]
+LossFunction = Callable[..., tuple[Float[Array, ""], ElboTerms]]
 Preparation = Callable[[UInt8[Array, "b h w c"], Key[Array, ""]], Float[Array, "b h w c"]]
-Metrics = dict[str, Float[Array, ""]]
+Metrics = dict[str, Float[Array, ""] | None]
 
 
+# A tree may hold anything while it is mapped over (None, strings, shapes), so its fields aren't checked.
+@typing.no_type_check
 @flax.struct.dataclass
 class TrainState:
     """Everything that a checkpoint holds; no key and no position in the data: both follow from `step`.
@@ -44,6 +45,10 @@ class TrainState:
         return self.params if self.average is None else self.average
 
 
+# (state, batch, key, label=None) -> (state, metrics)
+TrainStep = Callable[..., tuple[TrainState, Metrics]]
+
+
 def create_state(params: Params, tx: optax.GradientTransformation, with_average: bool) -> TrainState:
     """The state before the first step.
 
@@ -61,44 +66,44 @@ def make_train_step(
     tx: optax.GradientTransformation,
     prepare: Preparation,
     ema_decay: float = 0.0,
-) -> Callable[[TrainState, UInt8[Array, "b h w c"], Key[Array, ""]], tuple[TrainState, Metrics]]:
+) -> TrainStep:
     """The step of a model, an objective and an optimizer.
 
     Args:
-        loss_function: `(params, x, key, step) -> (surrogate, terms per image)`.
+        loss_function: `(params, x, key, step, label) -> (surrogate, terms per image)`.
         tx: The optimizer.
         prepare: `(images, key) -> x`: scaling and binarization.
         ema_decay: Decay of the average of the parameters; 0 where none is kept.
 
     Returns:
-        `train_step(state, batch, key) -> (state, metrics)`, pure and jit-compiled. `batch` is
-        `uint8[B, H, W, C]`; `key` is the key of the run, from which the step derives its own by stream
-        and `state.step`; the metrics are means over the images of the batch: `loss`, and the terms of the
-        bound in nats, before the update.
+        `train_step(state, batch, key, label=None) -> (state, metrics)`, pure and jit-compiled. `batch` is
+        `uint8[B, H, W, C]`, `label` `int32[B]` for a conditional model. `key` is the key of the run, from
+        which the step derives its own by stream and `state.step`. The metrics are means over the images of
+        the batch, before the update: `loss`, and the terms of the bound in nats, None where there is none.
     """
 
     @jax.jit
     def train_step(
-        state: TrainState, batch: UInt8[Array, "b h w c"], key: Key[Array, ""]
+        state: TrainState, batch: UInt8[Array, "b h w c"], key: Key[Array, ""], label: Label = None
     ) -> tuple[TrainState, Metrics]:
         x = prepare(batch, stream_key(key, Stream.BINARIZATION, state.step))
         noise_key = stream_key(key, Stream.POSTERIOR_NOISE, state.step)
         (loss, terms), gradients = jax.value_and_grad(loss_function, has_aux=True)(
-            state.params, x, noise_key, state.step
+            state.params, x, noise_key, state.step, label
         )
         updates, opt_state = tx.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         average = state.average
         if average is not None:
             average = optax.incremental_update(params, average, 1.0 - ema_decay)
-        metrics = {"loss": loss, **{name: jnp.mean(term) for name, term in terms._asdict().items()}}
+        metrics = {"loss": loss, **jax.tree.map(jnp.mean, terms._asdict())}
         return TrainState(state.step + 1, params, opt_state, average), metrics
 
     return train_step
 
 
 def make_run_steps(
-    train_step: Callable[[TrainState, UInt8[Array, "b h w c"], Key[Array, ""]], tuple[TrainState, Metrics]],
+    train_step: TrainStep,
     mesh: Mesh,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """Many steps in one compiled call, on data that lives on the device.
@@ -111,7 +116,7 @@ def make_run_steps(
         mesh: Its devices share each batch.
 
     Returns:
-        `run_steps(state, images, order, num_steps, key) -> (state, metrics)` with `order` of `int32[S, B]`:
+        `run_steps(state, images, labels, order, num_steps, key) -> (state, metrics)` with `order` of `int32[S, B]`:
         which images make up each batch, of which the first `num_steps` rows are used. The state is
         donated. The metrics are means over the steps.
     """
@@ -119,6 +124,7 @@ def make_run_steps(
     def run_steps(
         state: TrainState,
         images: UInt8[Array, "n h w c"],
+        labels: Int[Array, "n"] | None,
         order: Int[Array, "s b"],
         num_steps: Int[Array, ""],
         key: Key[Array, ""],
@@ -126,10 +132,12 @@ def make_run_steps(
         def body(i: Int[Array, ""], carry: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
             state, sums = carry
             batch = jax.lax.with_sharding_constraint(images[order[i]], split_batch(mesh))
-            state, metrics = train_step(state, batch, key)
+            label = None if labels is None else labels[order[i]]
+            state, metrics = train_step(state, batch, key, label)
             return state, jax.tree.map(jnp.add, sums, metrics)
 
-        metric_shapes = jax.eval_shape(lambda: train_step(state, images[order[0]], key)[1])
+        first = None if labels is None else labels[order[0]]
+        metric_shapes = jax.eval_shape(lambda: train_step(state, images[order[0]], key, first)[1])
         zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), metric_shapes)
         state, sums = jax.lax.fori_loop(0, num_steps, body, (state, zeros))
         return state, jax.tree.map(lambda total: total / num_steps, sums)
@@ -138,6 +146,6 @@ def make_run_steps(
     return jax.jit(
         run_steps,
         donate_argnums=0,
-        in_shardings=(same, same, split_batch(mesh, axis=1), same, same),
+        in_shardings=(same, same, same, split_batch(mesh, axis=1), same, same),
         out_shardings=(same, same),
     )

@@ -1,0 +1,102 @@
+"""Importance sampling: its sums against NumPy in float64, its padding, its memory and its keys."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+
+from vae_jax.build import build_model
+from vae_jax.config import ModelConfig
+from vae_jax.evaluation import make_bound, make_importance_estimate, samples_at_once
+from vae_jax.keys import normal_per_image
+from vae_jax.vae import VAE, apply, init_params
+
+SHAPE = (4, 4, 1)
+KEY = jax.random.key(2)
+IDS = jnp.arange(6)
+
+
+def small_model() -> VAE:
+    return build_model(ModelConfig(hidden=(8,), latents=3), SHAPE)
+
+
+def parameters():
+    params = init_params(small_model(), jax.random.key(0), SHAPE)
+    return jax.tree.map(lambda leaf: leaf + 0.3 * jnp.cos(jnp.arange(leaf.size, dtype=jnp.float32)).reshape(leaf.shape), params)
+
+
+def images() -> jax.Array:
+    return jnp.asarray(np.random.default_rng(0).integers(0, 2, (6, *SHAPE)), jnp.float32)
+
+
+def log_weights(num_samples: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All weights at once, the reconstruction terms and the KL; in float64."""
+    noise = normal_per_image(KEY, IDS, jnp.arange(num_samples), 3)
+    joint = apply(small_model(), parameters(), "__call__", images(), noise)
+    return tuple(np.asarray(part, np.float64) for part in (joint.log_weights, joint.log_likelihood, joint.kl))
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 20, 64])
+def test_every_number_is_that_of_numpy_on_all_weights(chunk: int) -> None:
+    # 20 samples in chunks of 64 or in chunks of 4: the padding of a last chunk counts for nothing.
+    weights, reconstruction, kl = log_weights(20)
+    estimate = make_importance_estimate(small_model(), 20, chunk)(parameters(), images(), IDS, KEY)
+    relative = np.exp(weights - weights.max(0))
+    expected = {
+        "log_likelihood": scipy.special.logsumexp(weights, axis=0) - np.log(20),
+        "log_likelihood_variance": relative.var(0, ddof=1) / 20 / relative.mean(0) ** 2,
+        "effective_sample_size": relative.sum(0) ** 2 / (relative**2).sum(0),
+        "elbo": reconstruction.mean(0) - kl,
+        "elbo_variance": reconstruction.var(0, ddof=1) / 20,
+        "reconstruction": reconstruction.mean(0),
+        "kl": kl,
+    }
+    for name, value in expected.items():
+        np.testing.assert_allclose(getattr(estimate, name), value, rtol=2e-4, err_msg=name)
+
+
+def test_one_sample_tells_no_variance() -> None:
+    estimate = make_importance_estimate(small_model(), 1, 1)(parameters(), images(), IDS, KEY)
+    assert np.all(np.isinf(estimate.log_likelihood_variance)) and np.all(np.isinf(estimate.elbo_variance))
+    np.testing.assert_allclose(estimate.effective_sample_size, 1.0)
+
+
+def test_noise_of_an_image_is_its_own() -> None:
+    function = make_importance_estimate(small_model(), 8, 8)
+    whole = function(parameters(), images(), IDS, KEY).log_likelihood
+    part = function(parameters(), images()[jnp.array([4, 1])], jnp.array([4, 1]), KEY).log_likelihood
+    np.testing.assert_allclose(part, whole[jnp.array([4, 1])], rtol=1e-5)
+    renamed = function(parameters(), images(), IDS + 10, KEY).log_likelihood
+    assert np.all(np.asarray(renamed) != np.asarray(whole))
+
+
+@pytest.mark.parametrize(
+    ("hidden", "latents", "shape", "batch", "memory_mb"),
+    [((200,), 10, (8, 8, 1), 100, 16), ((400,), 20, (28, 28, 1), 100, 64), ((64, 32), 5, (16, 16, 3), 20, 32)],
+)
+def test_compiled_program_stays_within_its_memory(
+    hidden: tuple[int, ...], latents: int, shape: tuple[int, int, int], batch: int, memory_mb: int
+) -> None:
+    model = build_model(ModelConfig(hidden=hidden, latents=latents), shape)
+    chunk = samples_at_once(model, shape, batch, memory_mb)
+    assert chunk > 1
+    params = jax.eval_shape(lambda: init_params(model, jax.random.key(0), shape))
+    x, ids = jax.ShapeDtypeStruct((batch, *shape), jnp.float32), jax.ShapeDtypeStruct((batch,), jnp.int32)
+    function = make_importance_estimate(model, 50 * chunk, chunk)
+    analysis = function.lower(params, x, ids, jax.random.key(0)).compile().memory_analysis()
+    assert analysis.temp_size_in_bytes <= memory_mb * 2**20
+    # The bound is not met by wasting the room either.
+    assert analysis.temp_size_in_bytes > memory_mb * 2**20 / 20
+
+
+def test_one_sample_is_always_allowed() -> None:
+    model = build_model(ModelConfig(hidden=(400,)), (28, 28, 1))
+    assert samples_at_once(model, (28, 28, 1), 1000, 1) == 1
+
+
+def test_no_key_is_used_twice() -> None:
+    with jax.debug_key_reuse(True):
+        key = jax.random.key(11)
+        make_importance_estimate(small_model(), 6, 4)(parameters(), images(), IDS, key)
+        make_bound(small_model(), 2)(parameters(), images(), IDS, key)

@@ -1,0 +1,174 @@
+"""Encoders and decoders: any size of image, context, precision, and no parameter left behind."""
+
+import functools
+import operator
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vae_jax.networks import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder, ResNetDecoder, ResNetEncoder
+from vae_jax.networks.resampling import Upsample
+from vae_jax.networks.resnet import ResidualBlock, num_groups
+
+SHAPES = [(28, 28, 1), (28, 20, 1), (7, 5, 3), (8, 8, 1), (32, 32, 3), (64, 64, 3), (128, 128, 3), (1, 9, 2)]
+ENCODERS = {"mlp": MLPEncoder, "conv": ConvEncoder, "resnet": ResNetEncoder}
+DECODERS = {
+    "mlp": MLPDecoder,
+    "conv_transpose": functools.partial(ConvDecoder, upsampling="transpose"),
+    "conv_resize": functools.partial(ConvDecoder, upsampling="resize"),
+    "resnet_transpose": functools.partial(ResNetDecoder, upsampling="transpose", blocks=2),
+    "resnet_resize": functools.partial(ResNetDecoder, upsampling="resize"),
+}
+SMALL = (7, 5, 2)
+
+
+def images(shape: tuple[int, int, int] = SMALL) -> jax.Array:
+    return jax.random.uniform(jax.random.key(1), (3, *shape))
+
+
+def latents() -> jax.Array:
+    return jax.random.normal(jax.random.key(2), (3, 4))
+
+
+def with_random_zeros(params):
+    """Parameters in which what starts at zero, and hides others by it, doesn't."""
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(3), len(leaves))
+    noisy = [leaf + 0.1 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
+    return jax.tree.unflatten(tree, noisy)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", ENCODERS)
+def test_an_encoder_takes_any_size(name: str, shape: tuple[int, int, int]) -> None:
+    encoder = ENCODERS[name](hidden=(8, 6, 4))
+    features, variables = jax.eval_shape(lambda x: encoder.init_with_output(jax.random.key(0), x), images(shape))
+    assert features.shape[0] == 3 and features.ndim == 2
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", DECODERS)
+def test_a_decoder_gives_any_size(name: str, shape: tuple[int, int, int]) -> None:
+    decoder = DECODERS[name](hidden=(8, 6, 4), image_shape=shape)
+    outputs, _ = jax.eval_shape(lambda z: decoder.init_with_output(jax.random.key(0), z), latents())
+    assert outputs.shape == (3, *shape)
+
+
+def test_sizes_of_the_last_map() -> None:
+    x = images((28, 20, 1))
+    halved, same_then_halved = (
+        jax.eval_shape(lambda x, e=encoder: e.init_with_output(jax.random.key(0), x)[0], x).shape
+        for encoder in (ConvEncoder((8, 6, 4)), ResNetEncoder((8, 6, 4)))
+    )
+    assert halved == (3, 4 * 3 * 4)
+    assert same_then_halved == (3, 7 * 5 * 4)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_gradient_reaches_every_parameter_of_an_encoder_and_its_context(name: str) -> None:
+    encoder = ENCODERS[name](hidden=(8, 16), activation=nn.silu)
+    context = jax.nn.one_hot(jnp.arange(3), 4)
+    params = with_random_zeros(encoder.init(jax.random.key(0), images(), context))
+
+    def loss(params, context):
+        return jnp.sum(jnp.sin(encoder.apply(params, images(), context)))
+
+    of_params, of_context = jax.jit(jax.grad(loss, (0, 1)))(params, context)
+    assert all(jnp.any(leaf != 0) and jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((of_params, of_context)))
+    features, others = encoder.apply(params, images(), context), encoder.apply(params, images(), context[::-1])
+    assert not np.allclose(features, others)
+    assert features.shape == encoder.init_with_output(jax.random.key(0), images())[0].shape
+    # Each image has its own context: the middle one kept what it had.
+    np.testing.assert_allclose(features[1], others[1], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_gradient_reaches_every_parameter_of_a_decoder_and_the_latents(name: str) -> None:
+    decoder = DECODERS[name](hidden=(16, 8), image_shape=SMALL, activation=nn.silu)
+    params = with_random_zeros(decoder.init(jax.random.key(0), latents()))
+    of_params, of_latents = jax.jit(jax.grad(lambda p, z: jnp.sum(jnp.sin(decoder.apply(p, z))), (0, 1)))(
+        params, latents()
+    )
+    assert all(jnp.any(leaf != 0) and jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((of_params, of_latents)))
+
+
+def networks_in(dtype) -> list[tuple[nn.Module, jax.Array]]:
+    encoders = [(encoder(hidden=(8, 16), dtype=dtype), images()) for encoder in ENCODERS.values()]
+    decoders = [(decoder(hidden=(16, 8), image_shape=SMALL, dtype=dtype), latents()) for decoder in DECODERS.values()]
+    return encoders + decoders
+
+
+def test_bfloat16_computes_with_float32_parameters_and_outputs() -> None:
+    for (network, inputs), (exact, _) in zip(networks_in(jnp.bfloat16), networks_in(None), strict=True):
+        params = with_random_zeros(network.init(jax.random.key(0), inputs))
+        assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params))
+        outputs, expected = jax.jit(network.apply)(params, inputs), jax.jit(exact.apply)(params, inputs)
+        assert outputs.dtype == expected.dtype == jnp.float32
+        difference = np.abs(outputs - expected).max() / np.abs(expected).max()
+        assert 1e-5 < difference < 0.05
+
+
+def test_without_a_dtype_float64_stays_float64() -> None:
+    with jax.enable_x64(True):
+        for network, inputs in networks_in(None):
+            inputs = inputs.astype(jnp.float64)
+            variables = jax.eval_shape(network.init, jax.random.key(0), inputs)
+            assert jax.eval_shape(network.apply, variables, inputs).dtype == jnp.float64
+
+
+def test_upsampling_by_phases_is_a_transposed_convolution() -> None:
+    layer = Upsample(3, (12, 10), "transpose")
+    x = jax.random.normal(jax.random.key(0), (2, 6, 5, 4))
+    params = with_random_zeros(layer.init(jax.random.key(1), x))
+    phases = params["params"]["Conv_0"]["kernel"].reshape(2, 2, 4, 2, 2, 3)
+    kernel = np.zeros((4, 4, 4, 3), np.float32)
+    # Tap t of output phase p: where it lies in the kernel of the convolution with the dilated input.
+    place = {(0, 0): 1, (0, 1): 0, (1, 0): 3, (1, 1): 2}
+    for (tap_h, phase_h), row in place.items():
+        for (tap_w, phase_w), column in place.items():
+            kernel[row, column] = phases[tap_h, tap_w, :, phase_h, phase_w]
+    expected = jax.lax.conv_transpose(x, jnp.asarray(kernel), (2, 2), "SAME") + params["params"]["bias"]
+    np.testing.assert_allclose(layer.apply(params, x), expected, rtol=1e-4, atol=1e-4)
+    cropped = Upsample(3, (11, 9), "transpose").apply(params, x)
+    np.testing.assert_allclose(cropped, expected[:, :11, :9], rtol=1e-4, atol=1e-4)
+
+
+def test_upsampling_by_repetition_gives_each_pixel_four_times() -> None:
+    x = jnp.arange(6.0).reshape(1, 2, 3, 1)
+    center = jnp.zeros((3, 3, 1, 1)).at[1, 1].set(1.0)
+    params = {"params": {"Conv_0": {"kernel": center, "bias": jnp.zeros(1)}}}
+    larger = Upsample(1, (4, 5), "resize").apply(params, x)
+    np.testing.assert_allclose(larger[0, :, :, 0], np.kron(x[0, :, :, 0], np.ones((2, 2)))[:, :5])
+
+
+def test_a_fresh_residual_block_is_the_identity() -> None:
+    x = jax.random.normal(jax.random.key(0), (2, 4, 4, 8))
+    outputs, _ = ResidualBlock(nn.silu, None).init_with_output(jax.random.key(1), x)
+    np.testing.assert_array_equal(outputs, x)
+
+
+def test_groups_divide_the_channels_and_hold_several() -> None:
+    for channels in range(1, 300):
+        groups = num_groups(channels)
+        assert channels % groups == 0 and groups <= 32
+        assert groups == 1 or channels // groups >= 4
+
+
+def test_no_layers_is_a_linear_map_for_mlp_and_refused_by_the_others() -> None:
+    features, _ = MLPEncoder(()).init_with_output(jax.random.key(0), images(), jnp.ones((3, 4)))
+    assert features.shape == (3, functools.reduce(operator.mul, SMALL) + 4)
+    for encoder in (ConvEncoder(()), ResNetEncoder(())):
+        with pytest.raises(ValueError, match="at least one width"):
+            encoder.init(jax.random.key(0), images())
+    for decoder in (ConvDecoder((), SMALL), ResNetDecoder((), SMALL)):
+        with pytest.raises(ValueError, match="at least one width"):
+            decoder.init(jax.random.key(0), latents())
+
+
+def test_an_unknown_upsampling_is_refused() -> None:
+    with pytest.raises(ValueError, match="'bilinear' but must be one of transpose, resize"):
+        ConvDecoder((8,), SMALL, upsampling="bilinear").init(jax.random.key(0), latents())

@@ -1,0 +1,142 @@
+"""The bound's two forms, its samples, and its gradient against finite differences in float64."""
+
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+
+from vae_jax.build import build_model
+from vae_jax.config import ModelConfig
+from vae_jax.objectives import Elbo, elbo_terms
+from vae_jax.vae import JointTerms, apply, init_params
+
+SHAPE = (3, 3, 1)
+KEY = jax.random.key(5)
+STEP = jnp.int32(0)
+# Smooth, so that finite differences know no kinks.
+MODEL = build_model(ModelConfig(hidden=(5,), latents=2, activation="tanh"), SHAPE)
+
+
+def images(count: int = 4) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(0).integers(0, 2, (count, *SHAPE)), jnp.float32)
+
+
+def parameters():
+    """Far enough from the start that nothing is close to zero."""
+    params = init_params(MODEL, jax.random.key(0), SHAPE)
+    rng = np.random.default_rng(1)
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf + 0.5 * rng.normal(size=leaf.shape), jnp.float32), params)
+
+
+def joint(num_samples: int = 7) -> JointTerms:
+    rng = np.random.default_rng(2)
+    terms = [jnp.asarray(rng.normal(size=(num_samples, 4)), jnp.float32) for _ in range(3)]
+    return JointTerms(jnp.zeros((num_samples, 4, 2)), *terms, kl=jnp.asarray(rng.uniform(size=4), jnp.float32))
+
+
+def test_analytic_form_is_equation_10() -> None:
+    terms, result = joint(), elbo_terms(joint())
+    np.testing.assert_allclose(result.elbo, np.mean(terms.log_likelihood, 0) - terms.kl, rtol=1e-5)
+    np.testing.assert_allclose(result.kl, terms.kl)
+
+
+def test_monte_carlo_form_is_equation_6() -> None:
+    terms, result = joint(), elbo_terms(joint(), analytic_kl=False)
+    log_joint = np.asarray(terms.log_likelihood) + np.asarray(terms.log_prior)
+    np.testing.assert_allclose(result.elbo, np.mean(log_joint - terms.log_posterior, 0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(result.elbo, np.mean(terms.log_weights, 0), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("analytic_kl", [True, False])
+def test_bound_is_reconstruction_minus_kl_and_the_surrogate_its_negative_mean(analytic_kl: bool) -> None:
+    surrogate, terms = Elbo(3, analytic_kl)(MODEL, parameters(), images(), KEY, STEP)
+    np.testing.assert_allclose(terms.elbo, terms.reconstruction - terms.kl, rtol=1e-6)
+    np.testing.assert_allclose(surrogate, -np.mean(terms.elbo), rtol=1e-6)
+    assert terms.elbo.shape == (4,)
+
+
+def test_terms_are_those_of_numpy_for_the_same_noise() -> None:
+    params, x = parameters(), np.asarray(images(), np.float64)
+    noise = np.random.default_rng(3).normal(size=(2, 4, 2))
+    p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
+
+    def dense(layer: dict, values: np.ndarray) -> np.ndarray:
+        return values @ layer["kernel"] + layer["bias"]
+
+    features = np.tanh(dense(p["encoder"]["Dense_0"], x.reshape(4, -1)))
+    mean, logvar = dense(p["posterior"]["mean"], features), dense(p["posterior"]["logvar"], features)
+    z = mean + np.exp(logvar / 2) * noise
+    logits = dense(p["decoder"]["Dense_1"], np.tanh(dense(p["decoder"]["Dense_0"], z)))
+    log_likelihood = scipy.stats.bernoulli(scipy.special.expit(logits)).logpmf(x.reshape(4, -1).astype(int)).sum(-1)
+    log_q = scipy.stats.norm(mean, np.exp(logvar / 2)).logpdf(z).sum(-1)
+    kl = np.mean(log_q - scipy.stats.norm.logpdf(z).sum(-1), 0)
+
+    terms = elbo_terms(apply(MODEL, params, "__call__", images(), jnp.asarray(noise, jnp.float32)), analytic_kl=False)
+    np.testing.assert_allclose(terms.reconstruction, log_likelihood.mean(0), rtol=1e-4)
+    np.testing.assert_allclose(terms.kl, kl, rtol=1e-3, atol=1e-4)
+
+
+def gradients(analytic_kl: bool, num_keys: int, num_samples: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """The bound and its gradient in all parameters, for independent keys."""
+    objective, params, x = Elbo(num_samples, analytic_kl), parameters(), images()
+
+    def one(key):
+        (surrogate, _), gradient = jax.value_and_grad(lambda p: objective(MODEL, p, x, key, STEP), has_aux=True)(params)
+        return surrogate, jax.flatten_util.ravel_pytree(gradient)[0]
+
+    values, found = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(num_samples + analytic_kl), num_keys))
+    return np.asarray(values, np.float64), np.asarray(found, np.float64)
+
+
+def test_both_forms_have_one_expectation_and_one_expected_gradient() -> None:
+    (values, slopes), (other_values, other_slopes) = gradients(True, 5000), gradients(False, 5000)
+    error = np.sqrt((values.var() + other_values.var()) / 5000)
+    assert abs(values.mean() - other_values.mean()) < 4 * error < 0.2
+    errors = np.sqrt((slopes.var(0) + other_slopes.var(0)) / 5000) + 1e-6
+    scores = (slopes.mean(0) - other_slopes.mean(0)) / errors
+    # About 100 scores, strongly dependent: none is beyond 4.5 and they are not larger than one on average.
+    assert np.abs(scores).max() < 4.5
+    assert np.mean(scores**2) < 2.5
+
+
+def test_more_samples_leave_the_mean_and_shrink_the_variance() -> None:
+    one, ten = gradients(False, 4000)[0], gradients(False, 4000, num_samples=10)[0]
+    assert abs(one.mean() - ten.mean()) < 4 * np.sqrt((one.var() + ten.var()) / 4000)
+    # Ratios of variances of 4,000 values have a relative error of about 3%, more with heavy tails.
+    assert 8 < one.var() / ten.var() < 12.5
+
+
+@pytest.mark.parametrize("analytic_kl", [True, False])
+def test_gradient_is_that_of_central_differences(analytic_kl: bool) -> None:
+    with jax.enable_x64(True):
+        params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), parameters())
+        flat, unravel = jax.flatten_util.ravel_pytree(params)
+        x, objective = jnp.asarray(images(), jnp.float64), Elbo(2, analytic_kl)
+
+        @jax.jit
+        def surrogate(flat: jax.Array) -> jax.Array:
+            return objective(MODEL, unravel(flat), x, KEY, STEP)[0]
+
+        gradient, step = jax.grad(surrogate)(flat), 1e-5
+        assert gradient.dtype == jnp.float64
+        for index in range(len(flat)):
+            shift = step * jnp.zeros_like(flat).at[index].set(1.0)
+            difference = (surrogate(flat + shift) - surrogate(flat - shift)) / (2 * step)
+            np.testing.assert_allclose(gradient[index], difference, rtol=1e-6, atol=1e-8)
+
+
+def test_extreme_logits_leave_bound_and_gradient_finite() -> None:
+    params = parameters()
+    bias = params["decoder"]["Dense_1"]["bias"]
+    params["decoder"]["Dense_1"]["bias"] = jnp.where(jnp.arange(bias.size) % 2 == 0, 1e4, -1e4)
+    (surrogate, _), gradient = jax.value_and_grad(lambda p: Elbo()(MODEL, p, images(), KEY, STEP), has_aux=True)(params)
+    assert np.isfinite(surrogate) and float(surrogate) > 1e3
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(gradient))
+
+
+def test_no_key_is_used_twice() -> None:
+    with jax.debug_key_reuse(True):
+        jax.jit(lambda params, key: Elbo(2)(MODEL, params, images(), key, STEP)[0])(parameters(), jax.random.key(9))

@@ -1,0 +1,150 @@
+"""Planar and inverse autoregressive posteriors: the density of what they draw."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+
+from vae_jax.posteriors import IAF, DiagonalGaussian, PlanarFlow
+
+FAMILIES = {
+    "planar": lambda latents: PlanarFlow(latents, flows=3),
+    "iaf": lambda latents: IAF(latents, flows=3, hidden=(8,)),
+}
+families = pytest.mark.parametrize("family", FAMILIES)
+
+
+def both(posterior: nn.Module, features: jax.Array, noise: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return posterior.transform(posterior(features), noise)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def run(posterior: nn.Module, variables: dict, features: jax.Array, noise: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return posterior.apply(variables, features, noise, method=both)
+
+
+def draw_one(posterior: nn.Module, variables: dict, features: jax.Array, noise: jax.Array) -> jax.Array:
+    """z of one image and one sample."""
+    return run(posterior, variables, features[None], noise[None, None])[0][0, 0]
+
+
+jacobians = jax.jit(jax.vmap(jax.jacobian(draw_one, 3), (None, None, None, 0)), static_argnums=0)
+
+
+def scattered(posterior: nn.Module, num_features: int, scale: float, dtype: str = "float64") -> dict:
+    """Parameters away from where they start, where flows are still the identity."""
+    noise = jnp.zeros((1, 1, posterior.noise_size))
+    initialize = jax.jit(functools.partial(posterior.init, method=both))
+    variables = initialize(jax.random.key(0), jnp.zeros((1, num_features)), noise)
+    flat, unravel = jax.flatten_util.ravel_pytree(jax.tree.map(lambda leaf: leaf.astype(dtype), variables))
+    return unravel(flat + scale * jax.random.normal(jax.random.key(1), flat.shape, flat.dtype))
+
+
+@families
+@pytest.mark.parametrize("latents", [1, 2, 4])
+def test_log_prob_is_that_of_the_dense_jacobian(family: str, latents: int) -> None:
+    with jax.enable_x64(True):
+        posterior = FAMILIES[family](latents)
+        # Larger steps from the identity make Jacobians that a dense determinant can't resolve.
+        variables = scattered(posterior, 3, 0.4)
+        features = jax.random.normal(jax.random.key(2), (2, 3))
+        noise = jax.random.normal(jax.random.key(3), (5, 2, latents))
+        _, log_prob = run(posterior, variables, features, noise)
+        for image in range(2):
+            _, log_det = np.linalg.slogdet(jacobians(posterior, variables, features[image], noise[:, image]))
+            expected = scipy.stats.norm.logpdf(noise[:, image]).sum(-1) - log_det
+            np.testing.assert_allclose(log_prob[:, image], expected, rtol=1e-7, atol=1e-7)
+
+
+@families
+def test_density_of_one_component_integrates_to_one(family: str) -> None:
+    with jax.enable_x64(True):
+        posterior = FAMILIES[family](1)
+        noise = jnp.linspace(-9.0, 9.0, 4001)[:, None, None]
+        variables = scattered(posterior, 3, 1.0)
+        z, log_prob = run(posterior, variables, jnp.ones((1, 3)), noise)
+        assert np.all(np.diff(z[:, 0, 0]) > 0)  # One to one.
+        np.testing.assert_allclose(np.trapezoid(np.exp(log_prob[:, 0]), z[:, 0, 0]), 1.0, atol=1e-4)
+
+
+@families
+def test_samples_agree_with_the_density(family: str) -> None:
+    """The mean of 1[z in box] / q(z) over samples is the area of the box."""
+    with jax.enable_x64(True):
+        posterior = FAMILIES[family](2)
+        noise = jax.random.normal(jax.random.key(4), (200_000, 1, 2))
+        variables = scattered(posterior, 3, 0.5)
+        z, log_prob = (values[:, 0] for values in run(posterior, variables, jnp.ones((1, 3)), noise))
+        low, high = jnp.quantile(z, 0.3, axis=0), jnp.quantile(z, 0.7, axis=0)
+        inside = jnp.all((z > low) & (z < high), axis=-1)
+        inverse_density = np.where(inside, np.exp(-log_prob), 0.0)
+        error = inverse_density.std() / np.sqrt(len(z))
+        area = float(jnp.prod(high - low))
+        assert error < 0.02 * area
+        assert abs(inverse_density.mean() - area) < 5 * error  # Fails once in two million keys.
+
+
+@families
+def test_gradients_equal_finite_differences(family: str) -> None:
+    with jax.enable_x64(True):
+        posterior = FAMILIES[family](3)
+        features = jax.random.normal(jax.random.key(2), (2, 3))
+        noise = jax.random.normal(jax.random.key(3), (4, 2, 3))
+        flat, unravel = jax.flatten_util.ravel_pytree(scattered(posterior, 3, 0.5))
+
+        def value(flat: jax.Array) -> jax.Array:
+            z, log_prob = run(posterior, unravel(flat), features, noise)
+            return jnp.mean(log_prob) + jnp.mean(jnp.sin(z))
+
+        direction = jax.random.normal(jax.random.key(5), flat.shape)
+        difference = (value(flat + 1e-6 * direction) - value(flat - 1e-6 * direction)) / 2e-6
+        np.testing.assert_allclose(jax.jit(jax.grad(value))(flat) @ direction, difference, rtol=1e-5)
+
+
+def test_a_fresh_planar_posterior_is_its_base() -> None:
+    features, noise = jnp.ones((2, 3)), jax.random.normal(jax.random.key(0), (4, 2, 3))
+    posterior = PlanarFlow(3, flows=2)
+    (z, log_prob), variables = posterior.init_with_output(jax.random.key(1), features, noise, method=both)
+    base = {"params": variables["params"]["base"]}
+    expected = DiagonalGaussian(3).apply(base, features, noise, method=both)
+    np.testing.assert_allclose(z, expected[0], atol=1e-4)
+    np.testing.assert_allclose(log_prob, expected[1], atol=1e-4)
+
+
+def test_the_order_is_reversed_between_autoregressive_flows() -> None:
+    """With one flow z_1 depends on noise_1 alone; a second one sees the components from the other end."""
+    for flows, upper_is_zero in ((1, True), (2, False)):
+        posterior = IAF(3, flows=flows, hidden=(12,))
+        variables = scattered(posterior, 2, 1.0, "float32")
+
+        noise = jnp.asarray([[0.3, -0.2, 0.5]])
+        jacobian = np.asarray(jacobians(posterior, variables, jnp.ones(2), noise))[0]
+        assert np.all(jacobian[np.triu_indices(3, 1)] == 0.0) == upper_is_zero
+
+
+@families
+def test_mean_is_finite_and_of_the_right_shape(family: str) -> None:
+    posterior = FAMILIES[family](3)
+    variables = scattered(posterior, 3, 0.5, "float32")
+    mean = posterior.apply(variables, jnp.ones((2, 3)), method=lambda module, features: module.mean(module(features)))
+    assert mean.shape == (2, 3) and bool(jnp.all(jnp.isfinite(mean)))
+
+
+@families
+@pytest.mark.parametrize("size", [0.0, 30.0])
+def test_extreme_features_are_finite(family: str, size: float) -> None:
+    posterior = FAMILIES[family](3)
+    variables = scattered(posterior, 3, 0.5, "float32")
+
+    def total(variables: dict) -> jax.Array:
+        z, log_prob = run(posterior, variables, jnp.full((2, 3), size), jnp.full((1, 2, 3), 5.0))
+        return jnp.sum(z) + jnp.sum(log_prob)
+
+    assert all(
+        bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(jax.jit(jax.value_and_grad(total))(variables))
+    )

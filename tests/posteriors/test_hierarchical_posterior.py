@@ -1,0 +1,54 @@
+"""The posterior of two layers against the joint Gaussian that linear layers make of it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.stats
+
+from vae_jax.posteriors import GaussianParameters, HierarchicalPosterior
+
+
+def both(posterior: HierarchicalPosterior, features: jax.Array, noise: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return posterior.transform(posterior(features), noise)
+
+
+def linear_posterior() -> tuple[HierarchicalPosterior, dict, np.ndarray]:
+    """lower 3, upper 2, with a second variance that doesn't depend on z1; and its weights from z1 to z2."""
+    posterior = HierarchicalPosterior(lower=3, upper=2, hidden=())
+    params = posterior.init(jax.random.key(0), jnp.zeros((1, 4)), jnp.zeros((1, 1, 5)), method=both)["params"]
+    params["second"]["logvar"] = {"kernel": jnp.zeros((3, 2)), "bias": jnp.asarray([0.4, -0.7])}
+    params["second"]["mean"]["bias"] = jnp.asarray([0.3, -0.2])
+    params = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), params)
+    return posterior, {"params": params}, np.asarray(params["second"]["mean"]["kernel"])
+
+
+def test_log_prob_equals_the_joint_gaussian() -> None:
+    with jax.enable_x64(True):
+        posterior, variables, weights = linear_posterior()
+        rng = np.random.default_rng(0)
+        mean, logvar, z = rng.normal(size=(1, 3)), rng.normal(size=(1, 3)), rng.normal(size=(6, 1, 5))
+        parameters = GaussianParameters(jnp.asarray(mean), jnp.asarray(logvar))
+        actual = posterior.apply(variables, parameters, jnp.asarray(z), method="log_prob")
+        first = np.diag(np.exp(logvar[0]))
+        second = weights.T @ first @ weights + np.diag(np.exp([0.4, -0.7]))
+        covariance = np.block([[first, first @ weights], [weights.T @ first, second]])
+        joint_mean = np.concatenate([mean[0], mean[0] @ weights + np.asarray([0.3, -0.2])])
+        expected = scipy.stats.multivariate_normal.logpdf(z[:, 0], joint_mean, covariance)
+        np.testing.assert_allclose(actual[:, 0], expected, rtol=1e-6)
+        np.testing.assert_allclose(posterior.apply(variables, parameters, method="mean")[0], joint_mean, rtol=1e-6)
+
+
+def test_transform_agrees_with_log_prob_and_the_dense_jacobian() -> None:
+    with jax.enable_x64(True):
+        posterior = HierarchicalPosterior(lower=3, upper=2, hidden=(6, 6))
+        features, noise = jax.random.normal(jax.random.key(1), (2, 4)), jax.random.normal(jax.random.key(2), (5, 2, 5))
+        variables = posterior.init(jax.random.key(0), features, noise, method=both)
+        z, log_prob = posterior.apply(variables, features, noise, method=both)
+        parameters = posterior.apply(variables, features)
+        np.testing.assert_allclose(log_prob, posterior.apply(variables, parameters, z, method="log_prob"), rtol=1e-9)
+
+        def draw(noise: jax.Array) -> jax.Array:
+            return posterior.apply(variables, features[:1], noise[None, None], method=both)[0][0, 0]
+
+        _, log_det = np.linalg.slogdet(jax.vmap(jax.jacobian(draw))(noise[:, 0]))
+        np.testing.assert_allclose(log_prob[:, 0], scipy.stats.norm.logpdf(noise[:, 0]).sum(-1) - log_det, rtol=1e-6)

@@ -1,0 +1,99 @@
+"""The RealNVP prior: inverse, dense Jacobian, integral, samples."""
+
+import functools
+
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+
+from vae_jax.priors import RealNVP
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def run(prior: RealNVP, variables: dict, method: str, value: jax.Array) -> jax.Array:
+    return prior.apply(variables, value, method=method)
+
+
+def scattered(latents: int, scale: float) -> tuple[RealNVP, dict]:
+    prior = RealNVP(latents, flows=4, hidden=(8,))
+    initialize = jax.jit(functools.partial(prior.init, method="log_prob"))
+    variables = initialize(jax.random.key(0), jnp.zeros((1, latents)))
+    flat, unravel = jax.flatten_util.ravel_pytree(jax.tree.map(lambda leaf: leaf.astype(float), variables))
+    return prior, unravel(flat + scale * jax.random.normal(jax.random.key(1), flat.shape, flat.dtype))
+
+
+def test_a_fresh_prior_is_the_standard_normal() -> None:
+    prior, variables = scattered(3, 0.0)
+    z = jax.random.normal(jax.random.key(2), (4, 2, 3))
+    log_prob = run(prior, variables, "log_prob", z)
+    np.testing.assert_allclose(log_prob, scipy.stats.norm.logpdf(z).sum(-1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("latents", [1, 2, 5])
+def test_inverse_and_log_prob(latents: int) -> None:
+    with jax.enable_x64(True):
+        prior, variables = scattered(latents, 0.7)
+        u = jax.random.normal(jax.random.key(2), (6, latents))
+        z = run(prior, variables, "forward", u)
+        back, log_det = run(prior, variables, "inverse", z)
+        np.testing.assert_allclose(back, u, atol=1e-9)
+        forward = jax.jacobian(lambda u: run(prior, variables, "forward", u))
+        _, expected = np.linalg.slogdet(jax.jit(jax.vmap(forward))(u))
+        np.testing.assert_allclose(log_det, -expected, rtol=1e-7, atol=1e-9)
+        log_prob = run(prior, variables, "log_prob", z)
+        np.testing.assert_allclose(log_prob, scipy.stats.norm.logpdf(u).sum(-1) - expected, rtol=1e-7)
+        # Every component is moved.
+        assert np.all(np.max(np.abs(np.asarray(z - u)), axis=0) > 1e-3)
+
+
+@pytest.mark.parametrize("latents", [1, 2])
+def test_density_integrates_to_one(latents: int) -> None:
+    with jax.enable_x64(True):
+        prior, variables = scattered(latents, 0.4)
+        u = prior.apply(variables, jax.random.key(3), 10_000, method="sample")
+        reach = float(jnp.max(jnp.abs(u))) + 5.0
+        axis = np.linspace(-reach, reach, 1201)
+        z = jnp.asarray(np.stack(np.meshgrid(*[axis] * latents), axis=-1))
+        density = np.exp(run(prior, variables, "log_prob", z))
+        np.testing.assert_allclose(density.sum() * (axis[1] - axis[0]) ** latents, 1.0, atol=1e-3)
+
+
+def test_samples_agree_with_the_density() -> None:
+    """The mean of 1[z in box] / p(z) over samples is the area of the box."""
+    with jax.enable_x64(True):
+        prior, variables = scattered(2, 0.3)
+        z = prior.apply(variables, jax.random.key(3), 100_000, method="sample")
+        low, high = jnp.quantile(z, 0.3, axis=0), jnp.quantile(z, 0.7, axis=0)
+        inside = jnp.all((z > low) & (z < high), axis=-1)
+        inverse_density = np.where(inside, np.exp(-run(prior, variables, "log_prob", z)), 0.0)
+        error = inverse_density.std() / np.sqrt(len(z))
+        assert error < 0.02 * float(jnp.prod(high - low))
+        assert abs(inverse_density.mean() - float(jnp.prod(high - low))) < 5 * error
+
+
+def test_gradients_equal_finite_differences() -> None:
+    with jax.enable_x64(True):
+        prior, variables = scattered(3, 0.5)
+        z = jax.random.normal(jax.random.key(2), (4, 3))
+        flat, unravel = jax.flatten_util.ravel_pytree(variables)
+
+        def value(flat: jax.Array) -> jax.Array:
+            return jnp.mean(run(prior, unravel(flat), "log_prob", z))
+
+        direction = jax.random.normal(jax.random.key(4), flat.shape)
+        difference = (value(flat + 1e-6 * direction) - value(flat - 1e-6 * direction)) / 2e-6
+        np.testing.assert_allclose(jax.jit(jax.grad(value))(flat) @ direction, difference, rtol=1e-6)
+
+
+@pytest.mark.parametrize("size", [1e2, 1e8])
+def test_extreme_latents_are_finite(size: float) -> None:
+    prior, variables = scattered(3, 1.0)
+
+    def total(variables: dict, z: jax.Array) -> jax.Array:
+        return jnp.sum(run(prior, variables, "log_prob", z))
+
+    leaves = jax.tree.leaves(jax.jit(jax.value_and_grad(total, (0, 1)))(variables, jnp.full((2, 3), size)))
+    assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in leaves)

@@ -1,0 +1,143 @@
+"""Checkpoints come back bit for bit, no damage passes unseen, and the newest and the best are kept."""
+
+import pathlib
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vae_jax import checkpoints
+from vae_jax.errors import UserError
+
+
+def tree(seed: int = 0) -> dict:
+    """Numbers that a careless format would lose."""
+    rng = np.random.default_rng(seed)
+    special = np.array([np.nan, np.inf, -np.inf, -0.0, 1e-45, 3.4e38], np.float32)
+    return {
+        "params": {"kernel": jnp.asarray(rng.normal(size=(40, 30)), jnp.float32), "bias": jnp.asarray(special)},
+        "half": jnp.asarray(rng.normal(size=7), jnp.bfloat16),
+        "step": jnp.int32(12345),
+    }
+
+
+def small() -> dict:
+    return {"w": jnp.arange(3.0), "step": jnp.int32(1)}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    directory = tmp_path_factory.mktemp("runs") / "checkpoints"
+    checkpoints.save(directory, 3, tree(), score=-1.5, keep=1)
+    return directory
+
+
+def assert_same_bits(ours, theirs) -> None:
+    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+    for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        assert one.dtype == other.dtype
+        assert np.asarray(one).tobytes() == np.asarray(other).tobytes()
+
+
+def test_tree_comes_back_bit_for_bit(saved: pathlib.Path) -> None:
+    checkpoint = checkpoints.choose(saved, "latest")
+    assert (checkpoint.step, checkpoint.score) == (3, -1.5)
+    assert_same_bits(checkpoints.load(checkpoint, jax.eval_shape(tree)), tree())
+    assert_same_bits(checkpoints.load(checkpoint), tree())
+
+
+def test_another_model_is_refused(saved: pathlib.Path) -> None:
+    like = jax.eval_shape(tree) | {"more": jax.ShapeDtypeStruct((2,), jnp.float32)}
+    with pytest.raises(UserError, match="another model than the config"):
+        checkpoints.load(checkpoints.choose(saved, "latest"), like)
+
+
+def flip(path: pathlib.Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def cut(path: pathlib.Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize("harm", [flip, cut, pathlib.Path.unlink])
+def test_damage_of_any_file_is_noticed(saved: pathlib.Path, tmp_path: pathlib.Path, harm) -> None:
+    files = sorted(checkpoints.choose(saved, "latest").files)
+    assert len(files) > 3
+    for number, name in enumerate(files):
+        copy = shutil.copytree(saved, tmp_path / str(number))
+        checkpoint = checkpoints.choose(copy, "latest")
+        victim = checkpoint.folder / "state" / name
+        if victim.stat().st_size == 0 and harm is not pathlib.Path.unlink:
+            continue
+        harm(victim)
+        with pytest.raises(UserError, match="is damaged") as caught:
+            checkpoints.load(checkpoint)
+        assert name in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"step": 3}', "null"])
+def test_checkpoint_with_a_damaged_record_is_none(saved: pathlib.Path, tmp_path: pathlib.Path, content: str) -> None:
+    copy = shutil.copytree(saved, tmp_path / "copy")
+    (copy / "3" / "checkpoint.json").write_text(content)
+    assert checkpoints.listing(copy) == []
+
+
+def test_newest_and_best_are_kept(tmp_path: pathlib.Path) -> None:
+    for step, score in [(1, -3.0), (2, -1.0), (3, -2.0), (4, -2.5), (5, -4.0)]:
+        checkpoints.save(tmp_path, step, small(), score, keep=2)
+    kept = checkpoints.listing(tmp_path)
+    assert [checkpoint.step for checkpoint in kept] == [2, 4, 5]
+    assert checkpoints.choose(tmp_path, "best").step == 2
+    assert checkpoints.choose(tmp_path, "latest").step == 5
+    assert checkpoints.choose(tmp_path, "4").step == 4
+
+
+def test_steps_are_ordered_as_numbers(tmp_path: pathlib.Path) -> None:
+    for step in (9, 10):
+        checkpoints.save(tmp_path, step, small(), None, keep=2)
+    assert [checkpoint.step for checkpoint in checkpoints.listing(tmp_path)] == [9, 10]
+
+
+def test_later_of_equally_good_ones_is_the_best() -> None:
+    candidates = [checkpoints.Checkpoint(pathlib.Path(str(step)), step, -1.0, {}) for step in (1, 2)]
+    best = checkpoints.best(candidates)
+    assert best is not None and best.step == 2
+
+
+def test_what_was_not_finished_is_ignored_and_cleaned_up(tmp_path: pathlib.Path) -> None:
+    # As a run leaves it that was killed while it wrote.
+    leftover = tmp_path / ".unfinished-1"
+    (leftover / "state").mkdir(parents=True)
+    (leftover / "state" / "half").write_text("half")
+    assert checkpoints.listing(tmp_path) == []
+    checkpoints.save(tmp_path, 2, small(), None, keep=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["2"]
+
+
+def test_same_step_is_replaced(tmp_path: pathlib.Path) -> None:
+    checkpoints.save(tmp_path, 1, small(), None, keep=1)
+    other = jax.tree.map(lambda leaf: leaf + 1, small())
+    checkpoints.save(tmp_path, 1, other, None, keep=1)
+    assert_same_bits(checkpoints.load(checkpoints.choose(tmp_path, "1")), other)
+
+
+@pytest.mark.parametrize(("which", "mend"), [("7", "latest, best or one of 3"), ("newest", "latest, best")])
+def test_unknown_checkpoint_brings_those_there_are(saved: pathlib.Path, which: str, mend: str) -> None:
+    with pytest.raises(UserError, match=mend):
+        checkpoints.choose(saved, which)
+
+
+def test_folder_without_checkpoints_says_train_first(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(UserError, match="train first"):
+        checkpoints.choose(tmp_path, "latest")
+
+
+def test_place_that_cannot_be_written_is_named(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file/1 could not be written"):
+        checkpoints.save(tmp_path / "file", 1, small(), None, keep=1)

@@ -1,0 +1,154 @@
+"""Discretized logistic likelihood of pixels that take one of so many levels."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from vae_jax.likelihoods.log_sinhc import log_sinhc_series
+from vae_jax.likelihoods.soft_bound import softly_above
+from vae_jax.numerics import sum_event
+
+MIN_LOG_SCALE = -7.0
+
+
+def log_one_minus_exp(distance: Float[Array, "*shape"], log_distance: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """`log(1 - exp(-d))` for d >= 0, given log d too, so that it is finite where d itself underflows.
+
+    Below d = 1 as `log d - d/2 + log(sinh(d/2) / (d/2))`, above as `log1p(-exp(-d))`.
+    """
+    is_small = distance < 1.0
+    small = jnp.where(is_small, distance, 0.0)
+    large = jnp.where(is_small, 1.0, distance)
+    near_zero = jnp.where(is_small, log_distance, 0.0) - 0.5 * small + log_sinhc_series(0.5 * small)
+    return jnp.where(is_small, near_zero, jnp.log1p(-jnp.exp(-large)))
+
+
+def logistic_level_log_prob(
+    mean: Float[Array, "*#shape"], log_scale: Float[Array, "*#shape"], x: Float[Array, "*#shape"], levels: int
+) -> Float[Array, "*#shape"]:
+    """Log-probability of each level under a logistic distribution rounded to levels.
+
+    With levels k = 0 .. L-1 at `y_k = 2k/(L-1) - 1`, bin edges `y_k -+ 1/(L-1)` and
+    `a, b = (upper, lower edge - mean) / scale`, `P(k) = s(a) - s(b)` where `s` is the logistic function; the first
+    and the last bin take the tails, so that the levels' probabilities sum to 1. Computed as
+    `log s(a) + log s(-b) + log(1 - exp(b - a))`, in which nothing cancels.
+
+    Args:
+        mean: Mean of the logistic distribution, in the unit in which pixels span [-1, 1].
+        log_scale: Log of its scale in that unit.
+        x: Pixels k/(L-1).
+        levels: L.
+
+    Returns:
+        Nats per value, in the shape to which the arguments broadcast.
+
+    Source:
+        Salimans et al. 2017 (PixelCNN++, arXiv 1701.05517), eq. 2.
+    """
+    level = jnp.round(x * (levels - 1))
+    inverse_scale = jnp.exp(-log_scale)
+    # From whole numbers, so that neighbouring bins share their edge to the last bit.
+    upper = ((2.0 * level + 2.0 - levels) / (levels - 1) - mean) * inverse_scale
+    lower = ((2.0 * level - levels) / (levels - 1) - mean) * inverse_scale
+    width = 2.0 / (levels - 1)
+    log_difference = log_one_minus_exp(width * inverse_scale, jnp.log(width) - log_scale)
+    below_upper = jnp.where(level < levels - 1, jax.nn.log_sigmoid(upper), 0.0)
+    above_lower = jnp.where(level > 0, jax.nn.log_sigmoid(-lower), 0.0)
+    return below_upper + above_lower + jnp.where((level > 0) & (level < levels - 1), log_difference, 0.0)
+
+
+def logistic_level_mean(
+    mean: Float[Array, "*#shape"], log_scale: Float[Array, "*#shape"], levels: int
+) -> Float[Array, "*#shape"]:
+    """Exact mean of the rounded distribution, `sum_k k P(k) / (L-1) = sum_{k < L-1} P(level > k) / (L-1)`.
+
+    Args:
+        mean: As in `logistic_level_log_prob`.
+        log_scale: As there.
+        levels: L.
+
+    Returns:
+        Means in [0, 1].
+    """
+    inverse_scale = jnp.exp(-log_scale)
+
+    def add_edge(level: Array, total: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        edge = (2.0 * level.astype(mean.dtype) + 2.0 - levels) / (levels - 1)
+        return total + jax.nn.sigmoid((mean - edge) * inverse_scale)
+
+    # A loop over the edges: all of them at once would take 255 times the memory.
+    total = jax.lax.fori_loop(0, levels - 1, add_edge, jnp.zeros_like(mean * inverse_scale))
+    return total / (levels - 1)
+
+
+def round_to_levels(y: Float[Array, "*shape"], levels: int) -> Float[Array, "*shape"]:
+    """The nearest level k/(L-1) of values in the unit in which pixels span [-1, 1]."""
+    return jnp.clip(jnp.round(0.5 * (y + 1.0) * (levels - 1)), 0.0, levels - 1.0) / (levels - 1)
+
+
+def discretized_logistic_log_prob(
+    mean: Float[Array, "*batch h w c"],
+    log_scale: Float[Array, "*batch h w c"],
+    x: Float[Array, "*#batch h w c"],
+    levels: int,
+) -> Float[Array, "*batch"]:
+    """Log-probability of images under independent discretized logistic pixels.
+
+    Args:
+        mean: In the unit in which pixels span [-1, 1].
+        log_scale: Log of the scale in that unit.
+        x: Pixels k/(L-1).
+        levels: L.
+
+    Returns:
+        Nats per image; see `logistic_level_log_prob` for the formula and its source.
+    """
+    return sum_event(logistic_level_log_prob(mean, log_scale, x, levels))
+
+
+class DiscretizedLogistic(nn.Module):
+    """Independent pixels with one logistic distribution each, rounded to levels.
+
+    The decoder puts out the means of all channels, then their log-scales, in the unit in which pixels span
+    [-1, 1]. Log-scales are kept above -7 as in PixelCNN++, softly (`softly_above`).
+
+    Attributes:
+        levels: How many values a pixel takes: 256, or 1 + the largest value of the source's pixels.
+    """
+
+    levels: int = 256
+
+    fits = frozenset({"levels"})
+
+    @property
+    def measure(self) -> str:
+        """Probabilities of so many levels."""
+        return f"{self.levels} levels"
+
+    def outputs_per_pixel(self, channels: int) -> int:
+        """Mean and log-scale of each channel."""
+        return 2 * channels
+
+    def parameters(
+        self, outputs: Float[Array, "*batch h w c2"]
+    ) -> tuple[Float[Array, "*batch h w c"], Float[Array, "*batch h w c"]]:
+        """Means and log-scales."""
+        mean, log_scale = jnp.split(outputs, 2, axis=-1)
+        return mean, softly_above(log_scale, MIN_LOG_SCALE)
+
+    def log_prob(
+        self, outputs: Float[Array, "*batch h w c2"], x: Float[Array, "*#batch h w c"]
+    ) -> Float[Array, "*batch"]:
+        """Nats per image; see `logistic_level_log_prob`."""
+        return discretized_logistic_log_prob(*self.parameters(outputs), x, self.levels)
+
+    def mean(self, outputs: Float[Array, "*batch h w c2"]) -> Float[Array, "*batch h w c"]:
+        """Exact mean of each pixel; see `logistic_level_mean`."""
+        return logistic_level_mean(*self.parameters(outputs), self.levels)
+
+    def sample(self, outputs: Float[Array, "*batch h w c2"], key: Key[Array, ""]) -> Float[Array, "*batch h w c"]:
+        """Images with pixels k/(L-1)."""
+        mean, log_scale = self.parameters(outputs)
+        noise = jax.random.logistic(key, mean.shape, mean.dtype)
+        return round_to_levels(mean + jnp.exp(log_scale) * noise, self.levels)

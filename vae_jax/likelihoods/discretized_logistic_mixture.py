@@ -1,0 +1,156 @@
+"""Mixture of discretized logistic distributions, as in PixelCNN++."""
+
+import math
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from vae_jax.likelihoods.discretized_logistic import (
+    MIN_LOG_SCALE,
+    logistic_level_log_prob,
+    logistic_level_mean,
+    round_to_levels,
+)
+from vae_jax.likelihoods.soft_bound import softly_above
+from vae_jax.numerics import sum_event
+
+
+class LogisticMixture(NamedTuple):
+    """What a decoder says of each pixel, for M components and C channels, pixels spanning [-1, 1].
+
+    Attributes:
+        log_weights: Log of the mixture weights, shared by the channels; normalized.
+        means: Of each component and channel, before the dependence on earlier channels is added.
+        log_scales: Log of the scale of each component and channel.
+        coefficients: How the mean of channel c depends on the value of each earlier channel c', in the order
+            (c, c') = (1, 0), (2, 0), (2, 1), ...; P = C (C - 1) / 2 of them, in [-1, 1].
+    """
+
+    log_weights: Float[Array, "*batch m"]
+    means: Float[Array, "*batch m c"]
+    log_scales: Float[Array, "*batch m c"]
+    coefficients: Float[Array, "*batch m p"]
+
+    def dependence(self, channel: int, y: Float[Array, "*#batch #m earlier"]) -> Float[Array, "*batch m"]:
+        """What the values of the earlier channels, in [-1, 1], add to the mean of a channel."""
+        start = channel * (channel - 1) // 2
+        return jnp.sum(self.coefficients[..., start : start + channel] * y, axis=-1)
+
+
+def numbers_per_component(channels: int) -> int:
+    """A weight, a mean and a log-scale per channel, and the coefficients: `(C + 1)(C + 2) / 2`, 10 for colour."""
+    return (channels + 1) * (channels + 2) // 2
+
+
+def split_outputs(outputs: Float[Array, "*batch o"], components: int) -> LogisticMixture:
+    """The mixture that a decoder's numbers mean: weights, means, log-scales and coefficients, in this order.
+
+    Log-scales are kept above -7 as in PixelCNN++, softly (`softly_above`); coefficients go through tanh.
+
+    Args:
+        outputs: `M (C + 1)(C + 2) / 2` numbers for each pixel.
+        components: M.
+    """
+    per_component = outputs.shape[-1] // components
+    channels = (math.isqrt(8 * per_component + 1) - 3) // 2
+    logits = outputs[..., :components]
+    rest = outputs[..., components:].reshape(*outputs.shape[:-1], components, per_component - 1)
+    return LogisticMixture(
+        log_weights=jax.nn.log_softmax(logits, axis=-1),
+        means=rest[..., :channels],
+        log_scales=softly_above(rest[..., channels : 2 * channels], MIN_LOG_SCALE),
+        coefficients=jnp.tanh(rest[..., 2 * channels :]),
+    )
+
+
+def logistic_mixture_log_prob(
+    mixture: LogisticMixture, x: Float[Array, "*#batch h w c"], levels: int
+) -> Float[Array, "*batch"]:
+    """Log-probability of images under a mixture of discretized logistic distributions at each pixel.
+
+    `sum_pixels log sum_m w_m prod_c P(x_c; mean_mc + sum_{c' < c} coefficient_mcc' y_c', scale_mc)` with
+    `y = 2x - 1` and P of `logistic_level_log_prob`.
+
+    Args:
+        mixture: Its arrays start with the axes `[..., H, W]`.
+        x: Pixels k/(L-1).
+        levels: L.
+
+    Returns:
+        Nats per image.
+
+    Source:
+        Salimans et al. 2017 (PixelCNN++, arXiv 1701.05517), eq. 2 and 3; any number of channels.
+    """
+    y = (2.0 * x - 1.0)[..., None, :]
+    channels = range(x.shape[-1])
+    shifts = jnp.stack([mixture.dependence(channel, y[..., :channel]) for channel in channels], axis=-1)
+    of_values = logistic_level_log_prob(mixture.means + shifts, mixture.log_scales, x[..., None, :], levels)
+    of_pixels = jax.nn.logsumexp(mixture.log_weights + jnp.sum(of_values, axis=-1), axis=-1)
+    return sum_event(of_pixels[..., None])
+
+
+class DiscretizedLogisticMixture(nn.Module):
+    """Independent pixels, each with a mixture of logistic distributions rounded to levels.
+
+    The channels of one pixel depend on each other, through the component that they share and linearly within it.
+
+    Attributes:
+        levels: How many values a pixel takes: 256, or 1 + the largest value of the source's pixels.
+        components: Logistic distributions per pixel; PixelCNN++ has 10.
+    """
+
+    levels: int = 256
+    components: int = 10
+
+    fits = frozenset({"levels"})
+
+    @property
+    def measure(self) -> str:
+        """Probabilities of so many levels."""
+        return f"{self.levels} levels"
+
+    def outputs_per_pixel(self, channels: int) -> int:
+        """See `numbers_per_component`."""
+        return self.components * numbers_per_component(channels)
+
+    def log_prob(
+        self, outputs: Float[Array, "*batch h w o"], x: Float[Array, "*#batch h w c"]
+    ) -> Float[Array, "*batch"]:
+        """Nats per image; see `logistic_mixture_log_prob`."""
+        return logistic_mixture_log_prob(split_outputs(outputs, self.components), x, self.levels)
+
+    def mean(self, outputs: Float[Array, "*batch h w o"]) -> Float[Array, "*batch h w c"]:
+        """Mean of each pixel.
+
+        Exact for the first channel, hence for grey images. For a later one, what it depends on is set to its own
+        mean within the component, which is exact but for the edge bins: where a component reaches beyond [0, 1],
+        the mean of a clipped value isn't the clipped mean.
+        """
+        mixture = split_outputs(outputs, self.components)
+        means = jnp.zeros_like(mixture.means[..., :0])
+        for channel in range(mixture.means.shape[-1]):
+            center = mixture.means[..., channel] + mixture.dependence(channel, 2.0 * means - 1.0)
+            mean = logistic_level_mean(center, mixture.log_scales[..., channel], self.levels)
+            means = jnp.concatenate([means, mean[..., None]], axis=-1)
+        return jnp.sum(jnp.exp(mixture.log_weights)[..., None] * means, axis=-2)
+
+    def sample(self, outputs: Float[Array, "*batch h w o"], key: Key[Array, ""]) -> Float[Array, "*batch h w c"]:
+        """Images with pixels k/(L-1): a component for each pixel, then one channel after the other."""
+        mixture = split_outputs(outputs, self.components)
+        component_key, noise_key = jax.random.split(key)
+        component = jax.random.categorical(component_key, mixture.log_weights)[..., None]
+        noise = jax.random.logistic(noise_key, mixture.means[..., 0, :].shape, outputs.dtype)
+        chosen = LogisticMixture(
+            jnp.take_along_axis(mixture.log_weights, component, axis=-1),
+            *(jnp.take_along_axis(part, component[..., None], axis=-2) for part in mixture[1:]),
+        )
+        x = jnp.zeros_like(noise[..., :0])
+        for channel in range(noise.shape[-1]):
+            center = chosen.means[..., 0, channel] + chosen.dependence(channel, 2.0 * x[..., None, :] - 1.0)[..., 0]
+            y = center + jnp.exp(chosen.log_scales[..., 0, channel]) * noise[..., channel]
+            x = jnp.concatenate([x, round_to_levels(y, self.levels)[..., None]], axis=-1)
+        return x

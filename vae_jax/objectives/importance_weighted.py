@@ -1,0 +1,102 @@
+"""The importance-weighted bound, and its doubly reparameterized gradient."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int, Key
+
+from vae_jax.objectives.elbo import ElboTerms, elbo_terms
+from vae_jax.vae import VAE, Label, Params, apply
+
+
+def importance_weighted_bound(log_weights: Float[Array, "k b"]) -> Float[Array, "b"]:
+    """`log 1/K sum_k w_k`, which equals the ELBO for K = 1 and rises with K toward log p(x).
+
+    Args:
+        log_weights: log p(x, z_k) - log q(z_k|x), in nats.
+
+    Returns:
+        Nats per image.
+
+    Source:
+        Burda et al., arXiv 1509.00519, eq. 8.
+    """
+    return jax.nn.logsumexp(log_weights, axis=0) - jnp.log(log_weights.shape[0])
+
+
+@dataclasses.dataclass(frozen=True)
+class Iwae:
+    """Minus the importance-weighted bound. The terms beside it are those of the ELBO.
+
+    Attributes:
+        num_samples: Samples of z per image (k in the paper).
+    """
+
+    num_samples: int
+
+    needs = ("has_density", "reparameterized")
+
+    def __call__(
+        self,
+        model: VAE,
+        params: Params,
+        x: Float[Array, "b h w c"],
+        key: Key[Array, ""],
+        step: Int[Array, ""],
+        label: Label = None,
+    ) -> tuple[Float[Array, ""], ElboTerms]:
+        """Surrogate to minimize, and the terms of each image; see `Elbo`."""
+        noise = jax.random.normal(key, (self.num_samples, x.shape[0], model.noise_size))
+        joint = apply(model, params, "__call__", x, noise, label)
+        return -jnp.mean(importance_weighted_bound(joint.log_weights)), elbo_terms(joint)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dreg:
+    """The same bound with the doubly reparameterized gradient of the encoder.
+
+    With normalized weights `v_k`, the decoder's gradient is that of IWAE, `sum_k v_k d log w_k`, and the
+    encoder's is `sum_k v_k^2 (d log w_k / dz_k) (dz_k / d phi)`, in which log q's own dependence on phi has
+    been integrated out. It is unbiased and its signal doesn't fade as K grows.
+
+    Attributes:
+        num_samples: Samples of z per image.
+
+    Source:
+        Tucker et al., arXiv 1810.04152, eq. 7.
+    """
+
+    num_samples: int
+
+    needs = ("has_density", "reparameterized", "log_prob_anywhere")
+
+    def __call__(
+        self,
+        model: VAE,
+        params: Params,
+        x: Float[Array, "b h w c"],
+        key: Key[Array, ""],
+        step: Int[Array, ""],
+        label: Label = None,
+    ) -> tuple[Float[Array, ""], ElboTerms]:
+        """Surrogate to minimize, and the terms of each image; see `Elbo`.
+
+        The surrogate has the value of the bound, and two gradients that don't meet: one through the
+        parameters of p at fixed z, one through z at fixed parameters of p and q.
+        """
+        noise = jax.random.normal(key, (self.num_samples, x.shape[0], model.noise_size))
+        parameters = apply(model, params, "encode", x, label)
+        drawn = apply(model, params, "joint_terms", parameters, x, noise, label)
+        fixed, fixed_parameters = lax.stop_gradient(params), lax.stop_gradient(parameters)
+        of_model = apply(model, params, "joint_terms_at", fixed_parameters, x, lax.stop_gradient(drawn.z), label)
+        of_encoder = apply(model, fixed, "joint_terms_at", fixed_parameters, x, drawn.z, label)
+        log_weights = lax.stop_gradient(drawn.log_weights)
+        share = jax.nn.softmax(log_weights, axis=0)
+        toward_model = share * (of_model.log_likelihood + of_model.log_prior)
+        toward_encoder = jnp.square(share) * of_encoder.log_weights
+        gradient = jnp.mean(jnp.sum(toward_model + toward_encoder, axis=0))
+        bound = jnp.mean(importance_weighted_bound(log_weights))
+        surrogate = -(bound + gradient - lax.stop_gradient(gradient))
+        return surrogate, elbo_terms(drawn)

@@ -1,0 +1,48 @@
+"""Wake-sleep, the baseline of Kingma & Welling 2014."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int, Key
+
+from vae_jax.objectives.elbo import ElboTerms, elbo_terms
+from vae_jax.vae import VAE, Label, Params, apply
+
+
+@dataclasses.dataclass(frozen=True)
+class WakeSleep:
+    """Two losses that belong to two sets of parameters.
+
+    Wake: the model's `-log p(x, z)` at z drawn for real images. Sleep: the encoder's `-log q(z|x)` at z and
+    x dreamt by the model. Neither is a bound that both decrease.
+
+    Source:
+        Hinton et al. 1995.
+    """
+
+    needs = ("has_density", "log_prob_anywhere")
+
+    def __call__(
+        self,
+        model: VAE,
+        params: Params,
+        x: Float[Array, "b h w c"],
+        key: Key[Array, ""],
+        step: Int[Array, ""],
+        label: Label = None,
+    ) -> tuple[Float[Array, ""], ElboTerms]:
+        """The sum of both losses, each with the other's parameters held fixed, and the terms; see `Elbo`."""
+        noise_key, prior_key, dream_key = jax.random.split(key, 3)
+        fixed = lax.stop_gradient(params)
+        noise = jax.random.normal(noise_key, (1, x.shape[0], model.noise_size))
+        awake = apply(model, fixed, "__call__", x, noise, label)
+        of_model = apply(model, params, "joint_terms_at", apply(model, fixed, "encode", x, label), x, awake.z, label)
+        wake_loss = -jnp.mean(of_model.log_likelihood + of_model.log_prior)
+
+        z = apply(model, fixed, "sample_prior", prior_key, x.shape[0])
+        dream = apply(model, fixed, "decode_sample", z, dream_key, label)
+        parameters = apply(model, params, "encode", dream, label)
+        sleep_loss = -jnp.mean(apply(model, params, "log_posterior", parameters, z[None]))
+        return wake_loss + sleep_loss, elbo_terms(awake)

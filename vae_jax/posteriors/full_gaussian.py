@@ -1,0 +1,99 @@
+"""Gaussian posterior whose components may be correlated."""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from vae_jax.flows import standard_normal_log_prob
+
+
+class FullGaussianParameters(NamedTuple):
+    """A Gaussian for each image: its mean, and the Cholesky factor L of its covariance `L L^T` in two parts.
+
+    Attributes:
+        mean: Means.
+        log_diagonal: Logs of the diagonal of L.
+        below: L below its diagonal; 0 elsewhere.
+    """
+
+    mean: Float[Array, "b d"]
+    log_diagonal: Float[Array, "b d"]
+    below: Float[Array, "b d d"]
+
+    @property
+    def factor(self) -> Float[Array, "b d d"]:
+        """L itself."""
+        diagonal = jnp.exp(self.log_diagonal)
+        return self.below + diagonal[:, :, None] * jnp.eye(diagonal.shape[-1], dtype=diagonal.dtype)
+
+
+class FullGaussian(nn.Module):
+    """`N(mean, L L^T)`, with mean and Cholesky factor L linear in the features (log L on the diagonal).
+
+    The weights of L below the diagonal start at 0: a fresh posterior is a diagonal one, whatever D.
+
+    Attributes:
+        latents: Components of z.
+
+    Source:
+        Kingma & Welling, An Introduction to Variational Autoencoders, arXiv 1906.02691, section 2.5.1.
+    """
+
+    latents: int
+
+    analytic_kl = True
+    has_density = True
+    log_prob_anywhere = True
+    reparameterized = True
+
+    @property
+    def noise_size(self) -> int:
+        """One number per component."""
+        return self.latents
+
+    @nn.compact
+    def __call__(self, features: Float[Array, "b f"]) -> FullGaussianParameters:
+        """Mean and Cholesky factor of each image's posterior."""
+        mean = nn.Dense(self.latents, name="mean")(features)
+        log_diagonal = nn.Dense(self.latents, name="log_diagonal")(features)
+        rows, columns = np.tril_indices(self.latents, -1)
+        below = jnp.zeros((*mean.shape, self.latents), mean.dtype)
+        if len(rows):  # Orbax saves no empty arrays, so a single component has no such weights.
+            entries = nn.Dense(len(rows), kernel_init=nn.initializers.zeros, name="below")(features)
+            below = below.at[:, rows, columns].set(entries)
+        return FullGaussianParameters(mean, log_diagonal, below)
+
+    def transform(
+        self, parameters: FullGaussianParameters, noise: Float[Array, "k b d"]
+    ) -> tuple[Float[Array, "k b d"], Float[Array, "k b"]]:
+        """The reparameterization trick, `z = mean + L noise`.
+
+        Returns:
+            z, and `log q(z|x) = log N(noise; 0, I) - sum_j log L_jj` in nats.
+        """
+        z = parameters.mean + jnp.einsum("bij,kbj->kbi", parameters.factor, noise)
+        return z, standard_normal_log_prob(noise) - jnp.sum(parameters.log_diagonal, axis=-1)
+
+    def log_prob(self, parameters: FullGaussianParameters, z: Float[Array, "k b d"]) -> Float[Array, "k b"]:
+        """log q(z|x) in nats, anywhere: that of the noise `L^-1 (z - mean)` that z would come from."""
+        centered = jnp.moveaxis(z - parameters.mean, 0, -1)
+        noise = jax.scipy.linalg.solve_triangular(parameters.factor, centered, lower=True)
+        return standard_normal_log_prob(jnp.moveaxis(noise, -1, 0)) - jnp.sum(parameters.log_diagonal, axis=-1)
+
+    def mean(self, parameters: FullGaussianParameters) -> Float[Array, "b d"]:
+        """Posterior means."""
+        return parameters.mean
+
+    def kl_to_standard_normal(self, parameters: FullGaussianParameters) -> Float[Array, "b"]:
+        """KL divergence to a standard normal in nats per image.
+
+        `1/2 [|mean|^2 + |L|_F^2 - D - 2 sum_j log L_jj]`
+        """
+        # expm1 keeps the difference exact where the variances are close to 1.
+        twice = 2.0 * parameters.log_diagonal
+        diagonal = jnp.sum(jnp.square(parameters.mean) + jnp.expm1(twice) - twice, axis=-1)
+        return 0.5 * (diagonal + jnp.sum(jnp.square(parameters.below), axis=(-2, -1)))

@@ -1,0 +1,67 @@
+"""Posterior of two stochastic layers."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vae_jax.flows import ConditionalGaussian, GaussianParameters, diagonal_gaussian_log_prob
+
+
+class HierarchicalPosterior(nn.Module):
+    """`q(z|x) = q(z1|x) q(z2|z1)`, both Gaussians with independent components; z is z1 followed by z2.
+
+    Attributes:
+        lower: Components of z1, which is linear in the features.
+        upper: Components of z2.
+        hidden: Widths of the tanh layers from z1 to z2.
+
+    Source:
+        Burda et al., arXiv 1509.00519, eq. 2 and section 5: lower 100, upper 50, hidden (100, 100).
+    """
+
+    lower: int
+    upper: int
+    hidden: tuple[int, ...]
+
+    analytic_kl = False
+    has_density = True
+    log_prob_anywhere = True
+    reparameterized = True
+
+    @property
+    def latents(self) -> int:
+        """Components of z, both layers together."""
+        return self.lower + self.upper
+
+    @property
+    def noise_size(self) -> int:
+        """One number per component."""
+        return self.latents
+
+    def setup(self) -> None:
+        self.first = ConditionalGaussian((), self.lower)
+        self.second = ConditionalGaussian(self.hidden, self.upper)
+
+    def __call__(self, features: Float[Array, "b f"]) -> GaussianParameters:
+        """Mean and log-variance of q(z1|x); those of q(z2|z1) follow from z1."""
+        return self.first(features)
+
+    def transform(
+        self, parameters: GaussianParameters, noise: Float[Array, "k b d"]
+    ) -> tuple[Float[Array, "k b d"], Float[Array, "k b"]]:
+        """The reparameterization trick, one layer after the other; z, and log q(z|x) in nats."""
+        lower = parameters.mean + jnp.exp(0.5 * parameters.logvar) * noise[..., : self.lower]
+        second = self.second(lower)
+        upper = second.mean + jnp.exp(0.5 * second.logvar) * noise[..., self.lower :]
+        z = jnp.concatenate([lower, upper], axis=-1)
+        return z, self.log_prob(parameters, z)
+
+    def log_prob(self, parameters: GaussianParameters, z: Float[Array, "k b d"]) -> Float[Array, "k b"]:
+        """`log q(z1|x) + log q(z2|z1)` in nats, anywhere."""
+        lower, upper = z[..., : self.lower], z[..., self.lower :]
+        first = diagonal_gaussian_log_prob(parameters.mean, parameters.logvar, lower)
+        return first + diagonal_gaussian_log_prob(*self.second(lower), upper)
+
+    def mean(self, parameters: GaussianParameters) -> Float[Array, "b d"]:
+        """Mean of q(z1|x), and mean of q(z2|z1) there."""
+        return jnp.concatenate([parameters.mean, self.second(parameters.mean).mean], axis=-1)

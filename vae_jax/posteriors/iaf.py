@@ -1,0 +1,72 @@
+"""Inverse autoregressive flows on a diagonal Gaussian."""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vae_jax.flows import AutoregressiveNetwork, GaussianParameters, autoregressive_step
+from vae_jax.posteriors.diagonal_gaussian import DiagonalGaussian
+
+
+class IAFParameters(NamedTuple):
+    """What the encoder says of each image: where the flows start, and the context that steers them (h)."""
+
+    base: GaussianParameters
+    context: Float[Array, "b f"]
+
+
+class IAF(nn.Module):
+    """A diagonal Gaussian through inverse autoregressive flows that see the features.
+
+    The order of the components is reversed between flows. Inverting one takes D steps in sequence, so log q
+    is offered only for the z that were drawn.
+
+    Attributes:
+        latents: Components of z.
+        flows: How many flows.
+        hidden: Widths of the layers of each flow's masked network.
+
+    Source:
+        Kingma et al., arXiv 1606.04934, algorithm 1.
+    """
+
+    latents: int
+    flows: int = 4
+    hidden: tuple[int, ...] = (320, 320)
+
+    analytic_kl = False
+    has_density = True
+    log_prob_anywhere = False
+    reparameterized = True
+
+    @property
+    def noise_size(self) -> int:
+        """One number per component."""
+        return self.latents
+
+    def setup(self) -> None:
+        self.base = DiagonalGaussian(self.latents)
+        self.networks = [AutoregressiveNetwork(self.hidden) for _ in range(self.flows)]
+
+    def __call__(self, features: Float[Array, "b f"]) -> IAFParameters:
+        """Parameters of the base, and the context, for each image."""
+        return IAFParameters(self.base(features), features)
+
+    def transform(
+        self, parameters: IAFParameters, noise: Float[Array, "k b d"]
+    ) -> tuple[Float[Array, "k b d"], Float[Array, "k b"]]:
+        """z, and `log q(z|x) = log q_0(z_0) - sum_f log |det df_f/dz|` in nats."""
+        z, log_prob = self.base.transform(parameters.base, noise)
+        for index, network in enumerate(self.networks):
+            if index > 0:
+                z = z[..., ::-1]
+            z, log_det = autoregressive_step(z, *network(z, parameters.context))
+            log_prob = log_prob - log_det
+        return z, log_prob
+
+    def mean(self, parameters: IAFParameters) -> Float[Array, "b d"]:
+        """Where the flows take the mean of the base; the mean of q(z|x) itself has no closed form."""
+        noise = jnp.zeros((1, *parameters.base.mean.shape), parameters.base.mean.dtype)
+        return self.transform(parameters, noise)[0][0]

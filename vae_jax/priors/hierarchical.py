@@ -1,0 +1,53 @@
+"""Prior of two stochastic layers."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from vae_jax.flows import ConditionalGaussian, diagonal_gaussian_log_prob, standard_normal_log_prob
+
+
+class HierarchicalPrior(nn.Module):
+    """`p(z) = p(z2) p(z1|z2)`: a standard normal above a Gaussian; z is z1 followed by z2.
+
+    Attributes:
+        lower: Components of z1, which is all that the decoder sees.
+        upper: Components of z2.
+        hidden: Widths of the tanh layers from z2 to z1.
+
+    Source:
+        Burda et al., arXiv 1509.00519, eq. 1 and section 5: lower 100, upper 50, hidden (100, 100).
+    """
+
+    lower: int
+    upper: int
+    hidden: tuple[int, ...]
+
+    is_standard_normal = False
+    needs_components = False
+
+    @property
+    def latents(self) -> int:
+        """Components of z, both layers together."""
+        return self.lower + self.upper
+
+    @property
+    def num_decoded(self) -> int:
+        """The decoder sees z1."""
+        return self.lower
+
+    def setup(self) -> None:
+        self.conditional = ConditionalGaussian(self.hidden, self.lower)
+
+    def log_prob(self, z: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
+        """`log p(z2) + log p(z1|z2)` in nats."""
+        lower, upper = z[..., : self.lower], z[..., self.lower :]
+        return standard_normal_log_prob(upper) + diagonal_gaussian_log_prob(*self.conditional(upper), lower)
+
+    def sample(self, key: Key[Array, ""], num_samples: int) -> Float[Array, "n d"]:
+        """Latents drawn from the prior, z2 first."""
+        noise = jax.random.normal(key, (num_samples, self.latents))
+        upper = noise[:, self.lower :]
+        mean, logvar = self.conditional(upper)
+        return jnp.concatenate([mean + jnp.exp(0.5 * logvar) * noise[:, : self.lower], upper], axis=-1)

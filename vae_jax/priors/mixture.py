@@ -1,0 +1,48 @@
+"""Learned mixture of Gaussians."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from vae_jax.flows import diagonal_gaussian_log_prob
+
+
+class GaussianMixture(nn.Module):
+    """`p(z) = sum_c pi_c N(z; mean_c, exp(logvar_c))`, all of it learned.
+
+    The components start with unit variance at means drawn from a standard normal, equally likely.
+
+    Attributes:
+        latents: Components of z.
+        components: Gaussians in the mixture.
+    """
+
+    latents: int
+    components: int = 10
+
+    is_standard_normal = False
+    needs_components = False
+
+    @property
+    def num_decoded(self) -> int:
+        """The decoder sees all of z."""
+        return self.latents
+
+    def setup(self) -> None:
+        shape = (self.components, self.latents)
+        self.logits = self.param("logits", nn.initializers.zeros, (self.components,))
+        self.means = self.param("means", nn.initializers.normal(1.0), shape)
+        self.logvars = self.param("logvars", nn.initializers.zeros, shape)
+
+    def log_prob(self, z: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
+        """log p(z) in nats."""
+        each = diagonal_gaussian_log_prob(self.means, self.logvars, z[..., None, :])
+        return jax.nn.logsumexp(each + jax.nn.log_softmax(self.logits), axis=-1)
+
+    def sample(self, key: Key[Array, ""], num_samples: int) -> Float[Array, "n d"]:
+        """Latents drawn from the prior."""
+        component_key, noise_key = jax.random.split(key)
+        component = jax.random.categorical(component_key, self.logits, shape=(num_samples,))
+        noise = jax.random.normal(noise_key, (num_samples, self.latents), self.means.dtype)
+        return self.means[component] + jnp.exp(0.5 * self.logvars[component]) * noise

@@ -1,0 +1,61 @@
+"""RealNVP as a prior."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from vae_jax.flows import AffineCoupling, standard_normal_log_prob
+
+
+class RealNVP(nn.Module):
+    """A standard normal through affine couplings that keep even and odd components in turn.
+
+    A fresh prior is the standard normal. With a single component it can only become another Gaussian.
+
+    Attributes:
+        latents: Components of z.
+        flows: How many couplings; at least 2, so that every component is moved.
+        hidden: Widths of the layers in each coupling.
+
+    Source:
+        Dinh et al., arXiv 1605.08803; as a prior: Chen et al., arXiv 1611.02731.
+    """
+
+    latents: int
+    flows: int = 6
+    hidden: tuple[int, ...] = (128, 128)
+
+    is_standard_normal = False
+    needs_components = False
+
+    @property
+    def num_decoded(self) -> int:
+        """The decoder sees all of z."""
+        return self.latents
+
+    def setup(self) -> None:
+        self.couplings = [AffineCoupling(self.hidden, keep_even=index % 2 == 0) for index in range(self.flows)]
+
+    def log_prob(self, z: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
+        """`log p(z) = log N(u; 0, I) + log |det du/dz|` in nats, with u what z comes from."""
+        u, log_det = self.inverse(z)
+        return standard_normal_log_prob(u) + log_det
+
+    def sample(self, key: Key[Array, ""], num_samples: int) -> Float[Array, "n d"]:
+        """Latents drawn from the prior."""
+        return self.forward(jax.random.normal(key, (num_samples, self.latents)))
+
+    def forward(self, u: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
+        """From standard normal u to z."""
+        for coupling in self.couplings:
+            u = coupling.forward(u)
+        return u
+
+    def inverse(self, z: Float[Array, "*batch d"]) -> tuple[Float[Array, "*batch d"], Float[Array, "*batch"]]:
+        """From z to u, with `log |det du/dz|` in nats."""
+        log_det = jnp.zeros(z.shape[:-1], z.dtype)
+        for coupling in reversed(self.couplings):
+            z, step = coupling.inverse(z)
+            log_det = log_det + step
+        return z, log_det

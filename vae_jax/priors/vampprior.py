@@ -1,0 +1,89 @@
+"""VampPrior: the posteriors of learned images as a mixture."""
+
+import math
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+# Pixels start around 0.27 with a spread of about 0.2: dark, as most backgrounds are, and no two alike.
+_INITIAL_LOGIT = -1.0
+
+
+class Components(NamedTuple):
+    """What a mixture is made of: q(z|u_c) for C images u.
+
+    Attributes:
+        posterior: The model's posterior.
+        parameters: Its parameters for each u.
+    """
+
+    posterior: nn.Module
+    parameters: Any
+
+
+class VampPrior(nn.Module):
+    """`p(z) = 1/C sum_c q(z|u_c)`, with q the model's own posterior and u learned images.
+
+    It declares `needs_components`: whoever owns both encodes `pseudo_inputs()` and hands the components in,
+    so that this file knows neither encoder nor posterior.
+
+    Attributes:
+        latents: Components of z.
+        image_shape: Height, width, channels of the pseudo-inputs.
+        components: How many there are.
+
+    Source:
+        Tomczak & Welling, arXiv 1705.07120, eq. 9 (500 components there). The pixels are kept in [0, 1] by a
+        logistic function, not by cutting off, so that each has a gradient.
+    """
+
+    latents: int
+    image_shape: tuple[int, int, int]
+    components: int = 500
+
+    is_standard_normal = False
+    needs_components = True
+
+    @property
+    def num_decoded(self) -> int:
+        """The decoder sees all of z."""
+        return self.latents
+
+    def setup(self) -> None:
+        def initial_logits(key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "c h w o"]:
+            return _INITIAL_LOGIT + jax.random.normal(key, shape)
+
+        self.logits = self.param("logits", initial_logits, (self.components, *self.image_shape))
+
+    def pseudo_inputs(self) -> Float[Array, "c h w o"]:
+        """The learned images, pixels in [0, 1]."""
+        return jax.nn.sigmoid(self.logits)
+
+    def log_prob(self, z: Float[Array, "*batch d"], components: Components) -> Float[Array, "*batch"]:
+        """log p(z) in nats.
+
+        Args:
+            z: Latents.
+            components: The posteriors of `pseudo_inputs()`.
+        """
+        flat = z.reshape(-1, 1, self.latents)
+        every = jnp.broadcast_to(flat, (flat.shape[0], self.components, self.latents))
+        each = components.posterior.log_prob(components.parameters, every)
+        return jax.nn.logsumexp(each, axis=-1).reshape(z.shape[:-1]) - math.log(self.components)
+
+    def sample(self, key: Key[Array, ""], num_samples: int, components: Components) -> Float[Array, "n d"]:
+        """Latents drawn from the prior: a pseudo-input by chance, then its posterior.
+
+        Args:
+            key: Consumed.
+            num_samples: How many.
+            components: The posteriors of `pseudo_inputs()`.
+        """
+        component_key, noise_key = jax.random.split(key)
+        chosen = jax.random.randint(component_key, (num_samples,), 0, self.components)
+        parameters = jax.tree.map(lambda values: values[chosen], components.parameters)
+        noise = jax.random.normal(noise_key, (1, num_samples, components.posterior.noise_size))
+        return components.posterior.transform(parameters, noise)[0][0]
