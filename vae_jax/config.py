@@ -105,8 +105,9 @@ class TrainConfig:
     num_steps: int = _field(0, "steps in all, instead of epochs; 0: count epochs", minimum=0)
     optimizer: str = _field("adam", "adam, adamw, adagrad, rmsprop or sgd")
     learning_rate: float = _field(1e-3, "peak learning rate", minimum=0.0)
-    schedule: str = _field("constant", "learning rate over the steps: constant or cosine")
+    schedule: str = _field("constant", "learning rate over the steps: constant, cosine, or iwae (Burda et al.)")
     warmup_steps: int = _field(0, "steps over which the learning rate rises from 0", minimum=0)
+    adam_epsilon: float = _field(1e-8, "added to Adam's denominator", minimum=0.0)
     clip_norm: float = _field(0.0, "gradients are scaled down to this global norm; 0: never", minimum=0.0)
     ema_decay: float = _field(
         0.0, "decay per step of an average of the parameters that is evaluated instead; 0: none", minimum=0.0, below=1.0

@@ -12,14 +12,16 @@ IMAGES = np.arange(23 * 4, dtype=np.uint8).reshape(23, 2, 2, 1)
 
 
 @jax.jit
-def sums(x: jax.Array, image_ids: jax.Array) -> dict[str, jax.Array]:
-    return {"sum": jnp.sum(x, axis=(1, 2, 3)), "id": image_ids, "pixels": x.reshape(len(x), -1)}
+def sums(x: jax.Array, image_ids: jax.Array, label: jax.Array | None) -> dict[str, jax.Array]:
+    return {"sum": jnp.sum(x, axis=(1, 2, 3)), "id": image_ids, "pixels": x.reshape(len(x), -1), "label": label}
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 8, 23, 24, 64])
 def test_no_image_is_lost_or_counted_twice(batch_size: int) -> None:
-    result = map_images(sums, IMAGES, 255, batch_size, batch_mesh(batch_size))
+    labels = np.arange(23, dtype=np.int32) % 10
+    result = map_images(sums, IMAGES, 255, batch_size, batch_mesh(batch_size), labels)
     np.testing.assert_array_equal(result["id"], np.arange(23))
+    np.testing.assert_array_equal(result["label"], labels)
     np.testing.assert_allclose(result["sum"], IMAGES.reshape(23, -1).sum(1) / 255, rtol=1e-6)
     np.testing.assert_allclose(result["pixels"], IMAGES.reshape(23, -1) / 255, rtol=1e-6)
 
@@ -27,7 +29,7 @@ def test_no_image_is_lost_or_counted_twice(batch_size: int) -> None:
 def test_one_compiled_function_serves_all_batches() -> None:
     shapes = []
 
-    def remember(x: jax.Array, image_ids: jax.Array) -> jax.Array:
+    def remember(x: jax.Array, image_ids: jax.Array, label: None) -> jax.Array:
         shapes.append((x.shape, x.sharding.num_devices))
         return image_ids
 
@@ -37,7 +39,7 @@ def test_one_compiled_function_serves_all_batches() -> None:
 
 def test_progress_counts_images() -> None:
     done = []
-    map_images(sums, IMAGES, 255, 10, batch_mesh(10), done.append)
+    map_images(sums, IMAGES, 255, 10, batch_mesh(10), on_batch=done.append)
     assert done == [10, 20, 23]
 
 

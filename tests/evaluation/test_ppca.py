@@ -106,7 +106,7 @@ def skewed() -> LinearModel:
 def importance(params: dict, images: np.ndarray, num_samples: int, chunk: int = 64, batch: int = BATCH, devices=None):
     function = make_importance_estimate(vae(), num_samples, chunk)
     mesh = batch_mesh(batch, devices)
-    return map_images(lambda x, ids: function(params, x, ids, KEY), images, MAX_VALUE, batch, mesh)
+    return map_images(lambda x, ids, label: function(params, x, ids, KEY), images, MAX_VALUE, batch, mesh)
 
 
 def test_bound_is_log_likelihood_at_the_exact_posterior(fitted: LinearModel, images: np.ndarray, x: np.ndarray) -> None:
@@ -146,7 +146,7 @@ def test_training_bound_is_the_same_bound(skewed: LinearModel, images: np.ndarra
     variances = np.diag(np.linalg.inv(skewed.precision))
     bound = make_bound(vae(), num_samples=200)
     mesh = batch_mesh(BATCH)
-    terms = map_images(lambda x, ids: bound(params, x, ids, KEY), images, MAX_VALUE, BATCH, mesh)
+    terms = map_images(lambda x, ids, label: bound(params, x, ids, KEY), images, MAX_VALUE, BATCH, mesh)
     mean = (x - skewed.bias) @ skewed.encoder.T
     exact = skewed.log_likelihood(x) - skewed.kl_to_posterior(x, mean, variances)
     error = terms.elbo - exact

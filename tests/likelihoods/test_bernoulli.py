@@ -54,9 +54,10 @@ def test_extreme_logits_have_finite_values_and_gradients(logit: float, pixel: fl
 
 
 def test_probabilities_of_all_images_sum_to_one() -> None:
-    logits = jnp.asarray([0.3, -1.2, 2.0]).reshape(1, 3, 1)
+    logits = jnp.asarray([0.3, -1.2, 2.0]).reshape(1, 1, 3, 1)
     images = jnp.asarray([[i & 1, i >> 1 & 1, i >> 2] for i in range(8)], jnp.float32).reshape(8, 1, 3, 1)
-    np.testing.assert_allclose(jnp.exp(bernoulli_log_prob(logits[None], images)).sum(), 1.0, rtol=1e-6)
+    log_probs = bernoulli_log_prob(jnp.broadcast_to(logits, images.shape), images)
+    np.testing.assert_allclose(jnp.exp(log_probs).sum(), 1.0, rtol=1e-6)
 
 
 def test_samples_follow_the_mean() -> None:

@@ -39,18 +39,12 @@ def cdf(x: np.ndarray, logit: float) -> np.ndarray:
     return x if logit == 0.0 else np.expm1(logit * x) / np.expm1(logit)
 
 
-def single(value: float) -> jax.Array:
-    return jnp.full((1, 1, 1), value)
-
-
 def test_density_and_its_gradient_agree_with_numerical_integration_in_float32() -> None:
-    normalizer, expected_mean = (
-        np.array([function(logit) for logit in LOGITS]) for function in (log_normalizer, mean)
-    )
+    normalizer, expected_mean = (np.array([function(logit) for logit in LOGITS]) for function in (log_normalizer, mean))
     logits, x = jnp.asarray(LOGITS), jnp.array([[0.0], [0.3], [0.5], [1.0]])
     values = continuous_bernoulli_log_density(logits, x)
     np.testing.assert_allclose(values, np.asarray(x) * np.array(LOGITS) - normalizer, rtol=1e-6, atol=5e-7)
-    gradients = jax.vmap(jax.grad(lambda l, x: continuous_bernoulli_log_density(l, x).sum()), (None, 0))(logits, x)
+    gradients = jax.vmap(jax.grad(lambda logits, x: continuous_bernoulli_log_density(logits, x).sum()), (None, 0))(logits, x)
     np.testing.assert_allclose(gradients, np.asarray(x) - expected_mean, atol=5e-7)
     np.testing.assert_allclose(continuous_bernoulli_mean(logits), expected_mean, atol=5e-7)
 
@@ -85,35 +79,33 @@ def test_formula_of_the_paper() -> None:
 
 
 def test_gradients_agree_with_finite_differences() -> None:
-    logits = np.array([-30.0, -1.1, -0.9, -1e-2, 0.0, 1e-3, 0.5, 2.0, 8.0])
     with jax.enable_x64(True):
-        # `check_grads` shifts its arguments as NumPy arrays, which the shape checks of the tests would refuse.
-        x = jnp.linspace(0.0, 1.0, 9).reshape(3, 3, 1)
-        logits = jnp.asarray(logits).reshape(3, 3, 1)
-        check_grads(lambda l: continuous_bernoulli_log_prob(jnp.asarray(l), x), (logits,), order=2)
-        check_grads(lambda l: continuous_bernoulli_quantile(jnp.asarray(l), x), (logits,), order=1)
+        # None where two branches meet, within the step of the differences.
+        logits = jnp.array([-30.0, -1.1, -0.9, -1e-2, 0.0, 2e-3, 0.5, 2.0, 8.0])
+        x = jnp.linspace(0.0, 1.0, 9)
+        # Jitted functions also take the NumPy arrays that `check_grads` calls them with.
+        check_grads(jax.jit(lambda logits: continuous_bernoulli_log_density(logits, x)), (logits,), order=2)
+        check_grads(jax.jit(lambda logits: continuous_bernoulli_quantile(logits, x)), (logits,), order=1)
 
 
-@pytest.mark.parametrize("logit", [-1e30, -1e4, -200.0, 200.0, 1e4, 1e30])
-def test_extreme_logits_stay_finite(logit: float) -> None:
-    for x in (0.0, 0.5, 1.0):
-        value, gradient = jax.value_and_grad(continuous_bernoulli_log_prob)(single(logit), single(x))
-        assert np.isfinite(value) and np.isfinite(gradient).all()
-    # Right up to where the mean is off the edge by 1/l, and log C(r) is log |l|.
-    likelihood = ContinuousBernoulli()
-    edge = float(logit > 0)
-    np.testing.assert_allclose(likelihood.mean(single(logit)), edge, atol=6e-3)
-    np.testing.assert_allclose(
-        continuous_bernoulli_log_prob(single(logit), single(edge)), np.log(abs(logit)), rtol=1e-6
-    )
-    assert np.isfinite(likelihood.sample(jnp.full((8, 8, 1), logit), jax.random.key(0))).all()
+def test_extreme_logits_stay_finite_and_accurate() -> None:
+    extreme = jnp.array([-1e30, -1e4, -200.0, 200.0, 1e4, 1e30])
+    logits, x = (array.reshape(-1, 1, 1, 1) for array in jnp.meshgrid(extreme, jnp.array([0.0, 0.5, 1.0])))
+    values, gradients = jax.jit(jax.vmap(jax.value_and_grad(continuous_bernoulli_log_prob)))(logits, x)
+    assert np.isfinite(values).all() and np.isfinite(gradients).all()
+    # At the edge where the density is highest it is |l|.
+    at_edge = continuous_bernoulli_log_density(extreme, (extreme > 0).astype(jnp.float32))
+    np.testing.assert_allclose(at_edge, np.log(np.abs(extreme)), rtol=1e-6)
+    np.testing.assert_allclose(continuous_bernoulli_mean(extreme), extreme > 0, atol=6e-3)
+    samples = ContinuousBernoulli().sample(jnp.broadcast_to(extreme, (50, 20, 6)), jax.random.key(0))
+    assert samples.min() >= 0.0 and samples.max() <= 1.0
 
 
-@pytest.mark.parametrize("logit", LOGITS)
-def test_quantile_inverts_the_distribution_function(logit: float) -> None:
+def test_quantile_inverts_the_distribution_function() -> None:
     u = jnp.linspace(0.0, 1.0, 101)
-    x = continuous_bernoulli_quantile(jnp.full_like(u, logit), u)
-    np.testing.assert_allclose(cdf(np.asarray(x, np.float64), logit), u, atol=2e-6)
+    x = continuous_bernoulli_quantile(*jnp.broadcast_arrays(jnp.asarray(LOGITS)[:, None], u))
+    for row, logit in zip(np.asarray(x, np.float64), LOGITS, strict=True):
+        np.testing.assert_allclose(cdf(row, logit), u, atol=2e-6)
 
 
 @pytest.mark.parametrize(("seed", "logit"), list(enumerate([-20.0, -1.0, -1e-4, 0.0, 2e-3, 1.0, 20.0])))

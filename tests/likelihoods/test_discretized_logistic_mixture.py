@@ -55,7 +55,7 @@ def enumerated(likelihood: DiscretizedLogisticMixture, outputs: jax.Array, chann
     levels = likelihood.levels
     values = jnp.asarray(list(itertools.product(range(levels), repeat=channels))) / (levels - 1)
     values = values.reshape(-1, 1, 1, channels)
-    return values, likelihood.log_prob(jnp.broadcast_to(outputs, (len(values), *outputs.shape)), values)
+    return values, jax.jit(likelihood.log_prob)(jnp.broadcast_to(outputs, (len(values), *outputs.shape)), values)
 
 
 @pytest.mark.parametrize(("levels", "components"), [(256, 10), (256, 1), (17, 3)])
@@ -69,8 +69,10 @@ def test_value_is_that_of_pixelcnn_pp(levels: int, components: int) -> None:
         for b in range(2)
     ]
     with jax.enable_x64(True):
-        np.testing.assert_allclose(likelihood.log_prob(jnp.asarray(outputs), jnp.asarray(x)), expected, rtol=1e-10)
-    np.testing.assert_allclose(likelihood.log_prob(jnp.asarray(outputs), jnp.asarray(x)), expected, rtol=1e-5)
+        np.testing.assert_allclose(
+            jax.jit(likelihood.log_prob)(jnp.asarray(outputs), jnp.asarray(x)), expected, rtol=1e-10
+        )
+    np.testing.assert_allclose(jax.jit(likelihood.log_prob)(jnp.asarray(outputs), jnp.asarray(x)), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("levels", "channels"), [(256, 1), (17, 2), (5, 3), (3, 4)])
@@ -86,8 +88,10 @@ def test_one_component_of_a_grey_image_is_a_discretized_logistic() -> None:
     outputs = jnp.asarray(random_outputs(3, 3, 2, 5, 5))
     x = jnp.asarray(np.random.default_rng(4).integers(0, 256, (2, 5, 5, 1)) / 255)
     mixture, single = DiscretizedLogisticMixture(256, 1), DiscretizedLogistic(256)
-    np.testing.assert_allclose(mixture.log_prob(outputs, x), single.log_prob(outputs[..., 1:], x), rtol=1e-5)
-    np.testing.assert_allclose(mixture.mean(outputs), single.mean(outputs[..., 1:]), rtol=1e-5)
+    np.testing.assert_allclose(
+        jax.jit(mixture.log_prob)(outputs, x), jax.jit(single.log_prob)(outputs[..., 1:], x), rtol=1e-5
+    )
+    np.testing.assert_allclose(jax.jit(mixture.mean)(outputs), jax.jit(single.mean)(outputs[..., 1:]), rtol=1e-5)
 
 
 def test_gradient_agrees_with_finite_differences() -> None:
@@ -95,7 +99,7 @@ def test_gradient_agrees_with_finite_differences() -> None:
     with jax.enable_x64(True):
         outputs = jnp.asarray(random_outputs(5, likelihood.outputs_per_pixel(3), 3, 3))
         x = jnp.asarray(np.random.default_rng(6).integers(0, 17, (3, 3, 3)) / 16)
-        check_grads(lambda o: likelihood.log_prob(jnp.asarray(o), x), (outputs,), order=1, rtol=1e-5)
+        check_grads(jax.jit(lambda o: likelihood.log_prob(o, x)), (outputs,), order=1, rtol=1e-5)
 
 
 @pytest.mark.parametrize("spread", [1e2, 1e4, 1e6])
@@ -103,10 +107,10 @@ def test_extreme_outputs_stay_finite(spread: float) -> None:
     likelihood = DiscretizedLogisticMixture(256, 4)
     outputs = jnp.asarray(spread * random_outputs(7, likelihood.outputs_per_pixel(3), 8, 8))
     x = jnp.asarray(np.random.default_rng(8).choice([0, 1, 128, 255], (8, 8, 3)) / 255)
-    value, gradient = jax.value_and_grad(likelihood.log_prob)(outputs, x)
+    value, gradient = jax.jit(jax.value_and_grad(likelihood.log_prob))(outputs, x)
     assert np.isfinite(value) and np.isfinite(gradient).all()
-    assert np.isfinite(likelihood.mean(outputs)).all()
-    assert np.isfinite(likelihood.sample(outputs, jax.random.key(0))).all()
+    assert np.isfinite(jax.jit(likelihood.mean)(outputs)).all()
+    assert np.isfinite(jax.jit(likelihood.sample)(outputs, jax.random.key(0))).all()
 
 
 def test_mean_of_grey_pixels_is_exact() -> None:
@@ -114,7 +118,7 @@ def test_mean_of_grey_pixels_is_exact() -> None:
     outputs = jnp.asarray(random_outputs(9, likelihood.outputs_per_pixel(1), 1, 1))
     values, log_probs = enumerated(likelihood, outputs, 1)
     expected = np.sum(np.exp(log_probs) * values[:, 0, 0, 0])
-    np.testing.assert_allclose(likelihood.mean(outputs)[0, 0, 0], expected, rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(likelihood.mean)(outputs)[0, 0, 0], expected, rtol=1e-5)
 
 
 def test_mean_of_colour_pixels_is_exact_but_for_the_edge_bins() -> None:
@@ -124,7 +128,7 @@ def test_mean_of_colour_pixels_is_exact_but_for_the_edge_bins() -> None:
     outputs = jnp.asarray([0.4, -0.3, *np.ravel(within)]).reshape(1, 1, -1)
     values, log_probs = enumerated(likelihood, outputs, 3)
     expected = np.sum(np.exp(log_probs)[:, None] * values[:, 0, 0], axis=0)
-    np.testing.assert_allclose(likelihood.mean(outputs)[0, 0], expected, atol=1e-4)
+    np.testing.assert_allclose(jax.jit(likelihood.mean)(outputs)[0, 0], expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(("levels", "channels"), [(17, 1), (5, 2), (3, 3)])
@@ -133,7 +137,7 @@ def test_samples_follow_the_probabilities(levels: int, channels: int) -> None:
     likelihood = DiscretizedLogisticMixture(levels, 3)
     outputs = jnp.asarray(random_outputs(10 + channels, likelihood.outputs_per_pixel(channels), 1, 1))
     _, log_probs = enumerated(likelihood, outputs, channels)
-    x = likelihood.sample(jnp.broadcast_to(outputs, (20_000, *outputs.shape)), jax.random.key(channels))
+    x = jax.jit(likelihood.sample)(jnp.broadcast_to(outputs, (20_000, *outputs.shape)), jax.random.key(channels))
     places = levels ** np.arange(channels)[::-1]
     cells = np.round(np.asarray(x).reshape(-1, channels) * (levels - 1)).astype(int) @ places
     counts, expected = (
@@ -153,5 +157,6 @@ def test_interface() -> None:
     x = jax.random.randint(jax.random.key(1), (2, 3, 4, 3), 0, 256) / 255
     log_prob = jax.jit(likelihood.log_prob)(outputs, x)
     assert log_prob.shape == (5, 2)
-    np.testing.assert_allclose(log_prob[3, 1], likelihood.log_prob(outputs[3, 1], x[1]), rtol=1e-5)
-    assert likelihood.mean(outputs).shape == likelihood.sample(outputs, jax.random.key(2)).shape == (5, 2, 3, 4, 3)
+    np.testing.assert_allclose(log_prob[3, 1], jax.jit(likelihood.log_prob)(outputs[3, 1], x[1]), rtol=1e-5)
+    samples = jax.eval_shape(likelihood.sample, outputs, jax.random.key(2))
+    assert jax.eval_shape(likelihood.mean, outputs).shape == samples.shape == (5, 2, 3, 4, 3)

@@ -94,7 +94,7 @@ def gradients(analytic_kl: bool, num_keys: int, num_samples: int = 1) -> tuple[n
 def test_both_forms_have_one_expectation_and_one_expected_gradient() -> None:
     (values, slopes), (other_values, other_slopes) = gradients(True, 5000), gradients(False, 5000)
     error = np.sqrt((values.var() + other_values.var()) / 5000)
-    assert abs(values.mean() - other_values.mean()) < 4 * error < 0.2
+    assert abs(values.mean() - other_values.mean()) < 4 * error < 0.4
     errors = np.sqrt((slopes.var(0) + other_slopes.var(0)) / 5000) + 1e-6
     scores = (slopes.mean(0) - other_slopes.mean(0)) / errors
     # About 100 scores, strongly dependent: none is beyond 4.5 and they are not larger than one on average.

@@ -69,13 +69,13 @@ def events(schedule: Schedule, start: int = 0) -> tuple[list[Logged | Checkpoint
     """The events of a run whose steps only count, and the batches that its steps were given."""
     batches = []
 
-    def run_steps(state, images, order, num_steps, key):
+    def run_steps(state, images, labels, order, num_steps, key):
         batches.extend(order[: int(num_steps)])
         first = jnp.float32(batches[-int(num_steps)][0])
         return state.replace(step=state.step + num_steps), {"elbo": first, "loss": -first}
 
     key = jax.random.key(0)
-    made = training_events(state_at(start), run_steps, jnp.asarray(IMAGES), key, 0, BATCH, schedule)
+    made = training_events(state_at(start), run_steps, jnp.asarray(IMAGES), None, key, 0, BATCH, schedule)
     return list(made), batches
 
 

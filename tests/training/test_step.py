@@ -15,7 +15,7 @@ from vae_jax.config import ModelConfig
 from vae_jax.data.binarization import dynamic_binarization, scaled
 from vae_jax.keys import Stream, stream_key
 from vae_jax.objectives import Elbo
-from vae_jax.sharding import batch_mesh
+from vae_jax.sharding import batch_mesh, replicated
 from vae_jax.training import TrainState, create_state, make_optimizer, make_run_steps, make_train_step
 from vae_jax.training.loop import batch_indices
 from vae_jax.vae import VAE, init_params
@@ -39,8 +39,8 @@ def fresh(model: VAE, tx: optax.GradientTransformation, with_average: bool = Fal
 def step_of(model: VAE, tx: optax.GradientTransformation, ema_decay: float = 0.0):
     objective = Elbo()
 
-    def loss(params, x, key, step):
-        return objective(model, params, x, key, step)
+    def loss(params, x, key, step, label):
+        return objective(model, params, x, key, step, label)
 
     def prepare(images, key):
         return dynamic_binarization(images, 16, key)
@@ -86,7 +86,7 @@ def test_one_sgd_step_is_the_gradient_worked_out_by_hand() -> None:
     binary = (digits()[:10] > 7).astype(np.uint8)
     objective = Elbo()
     train_step = make_train_step(
-        lambda params, x, key, step: objective(model, params, x, key, step),
+        lambda params, x, key, step, label: objective(model, params, x, key, step),
         optax.sgd(rate),
         lambda images, key: scaled(images, 1),
     )
@@ -142,12 +142,14 @@ def test_average_of_the_parameters_by_hand() -> None:
 def run_in_chunks(lengths: tuple[int, ...], num_devices: int):
     """The state after so many steps, and the mean of the chunks' metrics."""
     model, tx = small_model(), optax.adam(1e-2)
-    run_steps = make_run_steps(step_of(model, tx, 0.9), batch_mesh(16, jax.devices()[:num_devices]))
-    state, images, metrics = fresh(model, tx, with_average=True), jnp.asarray(digits()), []
+    mesh, metrics = batch_mesh(16, jax.devices()[:num_devices]), []
+    run_steps = make_run_steps(step_of(model, tx, 0.9), mesh)
+    # Placed as the results will be, or the second call would be compiled anew.
+    state, images = jax.device_put((fresh(model, tx, with_average=True), digits()), replicated(mesh))
     for length in lengths:
         order = np.zeros((12, 16), np.int32)
         order[:length] = batch_indices(0, int(state.step), length, 16, len(images))
-        state, chunk = run_steps(state, images, order, jnp.int32(length), KEY)
+        state, chunk = run_steps(state, images, None, order, jnp.int32(length), KEY)
         metrics.append({name: length * np.asarray(value, np.float64) for name, value in chunk.items()})
     return jax.device_get(state), jax.tree.map(lambda *parts: sum(parts) / sum(lengths), *metrics)
 
@@ -190,7 +192,7 @@ def test_batch_is_divided_over_the_devices() -> None:
     run_steps = make_run_steps(step_of(model, tx, 0.9), batch_mesh(16))
     order = np.zeros((12, 16), np.int32)
     state = fresh(model, tx, with_average=True)
-    text = run_steps.lower(state, jnp.asarray(digits()), order, jnp.int32(1), KEY).compile().as_text()
+    text = run_steps.lower(state, jnp.asarray(digits()), None, order, jnp.int32(1), KEY).compile().as_text()
     # Each of eight devices works on 2 of 16 images and adds up the gradients.
     assert "f32[2,64]" in text and "f32[16,64]" not in text
     assert "all-reduce" in text
@@ -207,7 +209,7 @@ def test_key_checker_would_notice() -> None:
     model, tx = small_model(), optax.adam(1e-2)
     objective = Elbo()
 
-    def careless(params, x, key, step):
+    def careless(params, x, key, step, label):
         surrogate, terms = objective(model, params, x, key, step)
         return surrogate + objective(model, params, x, key, step)[0], terms
 

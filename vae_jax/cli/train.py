@@ -133,7 +133,7 @@ class _Session:
         """The events of training, from where the state is."""
         training = self.data.training
         loss = build.build_loss(self.config, self.model, len(training.images))
-        tx = build.build_optimizer(self.config, self.schedule.num_steps)
+        tx = build.build_optimizer(self.config, self.schedule.num_steps, self.schedule.steps_per_epoch)
         train_step = make_train_step(loss, tx, build.build_preparation(self.data), self.config.train.ema_decay)
         images, labels = jax.device_put(
             (training.images, training.labels if self.model.num_classes else None), replicated(self.mesh)

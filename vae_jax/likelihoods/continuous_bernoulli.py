@@ -58,8 +58,8 @@ def continuous_bernoulli_log_prob(
 def continuous_bernoulli_mean(logits: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Mean of each pixel, `1 / (1 - exp(-l)) - 1/l`: how fast the log-density at 0, `-log((exp(l) - 1) / l)`, falls."""
     at_zero = jnp.zeros_like(logits)
-    _, slope = jax.jvp(lambda l: continuous_bernoulli_log_density(l, at_zero), (logits,), (jnp.ones_like(logits),))
-    return -slope
+    _, rise = jax.jvp(lambda at: continuous_bernoulli_log_density(at, at_zero), (logits,), (jnp.ones_like(logits),))
+    return -rise
 
 
 def continuous_bernoulli_quantile(

@@ -1,0 +1,13 @@
+"""The plain deterministic autoencoder on MNIST."""
+
+import pathlib
+import runpy
+
+_mnist = runpy.run_path(str(pathlib.Path(__file__).with_name("mnist.py")))
+
+
+def get_config():
+    config = _mnist["get_config"]()
+    config.model.posterior = "point_mass"
+    config.objective.name = "autoencoder"
+    return config

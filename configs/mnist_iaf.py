@@ -1,0 +1,12 @@
+"""MNIST with a posterior of inverse autoregressive flows."""
+
+import pathlib
+import runpy
+
+_mnist = runpy.run_path(str(pathlib.Path(__file__).with_name("mnist.py")))
+
+
+def get_config():
+    config = _mnist["get_config"]()
+    config.model.posterior = "iaf"
+    return config

@@ -1,0 +1,29 @@
+"""The importance-weighted autoencoder of Burda et al. (arXiv 1509.00519), one stochastic layer.
+
+784-200-200-50 with tanh, batches of 20, 50 samples, Adam with epsilon 1e-4, and a learning rate that falls in eight
+rungs of 3^i epochs, 3280 in all: i = 0..7 with 0.001 * 10^(-i/7). For fewer epochs set train.num_epochs: the ladder
+keeps its shape up to there.
+"""
+
+import pathlib
+import runpy
+
+_mnist = runpy.run_path(str(pathlib.Path(__file__).with_name("mnist.py")))
+
+
+def get_config():
+    config = _mnist["get_config"]()
+    config.model.hidden = (200, 200)
+    config.model.activation = "tanh"
+    config.model.latents = 50
+    config.objective.name = "iwae"
+    config.objective.num_samples = 50
+    config.train.batch_size = 20
+    config.train.num_epochs = 3280
+    config.train.schedule = "iwae"
+    config.train.adam_epsilon = 1e-4
+    config.train.log_every = 500
+    config.train.checkpoint_every = 0
+    config.data.validation_fraction = 0.0
+    config.evaluate.num_samples = 5000
+    return config
