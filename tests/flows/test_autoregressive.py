@@ -14,7 +14,7 @@ def scattered(network: AutoregressiveNetwork, z: jax.Array, context: jax.Array, 
     return jax.tree.map(lambda leaf: jnp.asarray(leaf + scale * rng.normal(size=leaf.shape), z.dtype), variables)
 
 
-@pytest.mark.parametrize("size", [1, 2, 5])
+@pytest.mark.parametrize("size", [1, 5])
 @pytest.mark.parametrize("hidden", [(), (16,), (3, 8)])
 def test_the_network_is_strictly_autoregressive(size: int, hidden: tuple[int, ...]) -> None:
     network = AutoregressiveNetwork(hidden)

@@ -26,17 +26,22 @@ SMALL = (7, 5, 2)
 
 
 def images(shape: tuple[int, int, int] = SMALL) -> jax.Array:
-    return jax.random.uniform(jax.random.key(1), (3, *shape))
+    return jnp.asarray(np.random.default_rng(1).uniform(size=(3, *shape)), jnp.float32)
 
 
 def latents() -> jax.Array:
-    return jax.random.normal(jax.random.key(2), (3, 4))
+    return jnp.asarray(np.random.default_rng(2).normal(size=(3, 4)), jnp.float32)
 
 
-def with_random_zeros(params):
-    """Parameters in which what starts at zero, and hides others by it, doesn't."""
+def random_params(network: nn.Module, *inputs: jax.Array):
+    """Parameters none of which is zero, as some are at the start, and hide others by it."""
     rng = np.random.default_rng(3)
-    return jax.tree.map(lambda leaf: leaf + jnp.asarray(0.1 * rng.normal(size=leaf.shape), leaf.dtype), params)
+    variables = jax.eval_shape(network.init, jax.random.key(0), *inputs)
+
+    def draw(leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        return jnp.asarray(rng.normal(0.0, np.prod(leaf.shape[:-1]) ** -0.5, leaf.shape), leaf.dtype)
+
+    return jax.tree.map(draw, variables)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -70,7 +75,7 @@ def test_sizes_of_the_last_map() -> None:
 def test_gradient_reaches_every_parameter_of_an_encoder_and_its_context(name: str) -> None:
     encoder = ENCODERS[name](hidden=(8, 16), activation=nn.silu)
     context = jax.nn.one_hot(jnp.arange(3), 4)
-    params = with_random_zeros(jax.jit(encoder.init)(jax.random.key(0), images(), context))
+    params = random_params(encoder, images(), context)
 
     def loss(params, context):
         return jnp.sum(jnp.sin(encoder.apply(params, images(), context)))
@@ -88,7 +93,7 @@ def test_gradient_reaches_every_parameter_of_an_encoder_and_its_context(name: st
 @pytest.mark.parametrize("name", DECODERS)
 def test_gradient_reaches_every_parameter_of_a_decoder_and_the_latents(name: str) -> None:
     decoder = DECODERS[name](hidden=(16, 8), image_shape=SMALL, activation=nn.silu)
-    params = with_random_zeros(jax.jit(decoder.init)(jax.random.key(0), latents()))
+    params = random_params(decoder, latents())
     of_params, of_latents = jax.jit(jax.grad(lambda p, z: jnp.sum(jnp.sin(decoder.apply(p, z))), (0, 1)))(
         params, latents()
     )
@@ -103,7 +108,7 @@ def networks_in(dtype) -> list[tuple[nn.Module, jax.Array]]:
 
 def test_bfloat16_computes_with_float32_parameters_and_outputs() -> None:
     for (network, inputs), (exact, _) in zip(networks_in(jnp.bfloat16), networks_in(None), strict=True):
-        params = with_random_zeros(jax.jit(network.init)(jax.random.key(0), inputs))
+        params = random_params(network, inputs)
         assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params))
         outputs, expected = jax.jit(network.apply)(params, inputs), jax.jit(exact.apply)(params, inputs)
         assert outputs.dtype == expected.dtype == jnp.float32
@@ -121,8 +126,8 @@ def test_without_a_dtype_float64_stays_float64() -> None:
 
 def test_upsampling_by_phases_is_a_transposed_convolution() -> None:
     layer = Upsample(3, (12, 10), "transpose")
-    x = jax.random.normal(jax.random.key(0), (2, 6, 5, 4))
-    params = with_random_zeros(jax.jit(layer.init)(jax.random.key(1), x))
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 6, 5, 4)), jnp.float32)
+    params = random_params(layer, x)
     phases = params["params"]["Conv_0"]["kernel"].reshape(2, 2, 4, 2, 2, 3)
     kernel = np.zeros((4, 4, 4, 3), np.float32)
     # Tap t of output phase p: where it lies in the kernel of the convolution with the dilated input.
@@ -145,7 +150,7 @@ def test_upsampling_by_repetition_gives_each_pixel_four_times() -> None:
 
 
 def test_a_fresh_residual_block_is_the_identity() -> None:
-    x = jax.random.normal(jax.random.key(0), (2, 4, 4, 8))
+    x = images((4, 4, 8))
     outputs, _ = jax.jit(ResidualBlock(nn.silu, None).init_with_output)(jax.random.key(1), x)
     np.testing.assert_array_equal(outputs, x)
 

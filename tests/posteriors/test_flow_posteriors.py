@@ -49,7 +49,7 @@ def normal(*shape: int) -> jax.Array:
 
 
 @families
-@pytest.mark.parametrize("latents", [1, 2, 4])
+@pytest.mark.parametrize("latents", [1, 4])
 def test_log_prob_is_that_of_the_dense_jacobian(family: str, latents: int) -> None:
     with jax.enable_x64(True):
         posterior = FAMILIES[family](latents)

@@ -35,7 +35,7 @@ def test_a_fresh_prior_is_the_standard_normal() -> None:
     np.testing.assert_allclose(log_prob, scipy.stats.norm.logpdf(z).sum(-1), rtol=1e-5)
 
 
-@pytest.mark.parametrize("latents", [1, 2, 5])
+@pytest.mark.parametrize("latents", [1, 5])
 def test_inverse_and_log_prob(latents: int) -> None:
     with jax.enable_x64(True):
         prior, variables = scattered(latents, 0.7)
