@@ -6,6 +6,7 @@ Frozen dataclasses. `configs/*.py` turn them into an `ml_collections.ConfigDict`
 
 import dataclasses
 import difflib
+import math
 import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -20,6 +21,10 @@ def _field(default: Any, meaning: str, *, minimum: float | None = None, below: f
     return dataclasses.field(default=default, metadata=metadata)
 
 
+# JAX makes its keys of 32 bits of a seed: a larger one would be the same run as a smaller one.
+_SEEDS = 2**32
+
+
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
     """Where images come from and how they are turned into what the model sees."""
@@ -29,7 +34,7 @@ class DataConfig:
     dir: str = _field("", "TFDS folder; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets")
     path: str = _field("", "the .npz file, for source npz")
     binarization: str = _field("dynamic", "dynamic (drawn anew at each use), fixed, threshold or none")
-    seed: int = _field(0, "fixes splits and the binarization of evaluated images", minimum=0)
+    seed: int = _field(0, "fixes splits and the binarization of evaluated images", minimum=0, below=_SEEDS)
     validation_fraction: float = _field(
         0.05, "share of the training images that chooses the best checkpoint", minimum=0.0, below=1.0
     )
@@ -130,7 +135,7 @@ class EvaluateConfig:
 class Config:
     """A whole run."""
 
-    seed: int = _field(0, "every random number of the run follows from it", minimum=0)
+    seed: int = _field(0, "every random number of the run follows from it", minimum=0, below=_SEEDS)
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
@@ -164,7 +169,7 @@ def to_config_dict(config: Config) -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict(dataclasses.asdict(config))
 
 
-def from_mapping(mapping: Mapping[str, Any]) -> Config:
+def from_mapping(mapping: Any) -> Config:
     """Checks names, types and bounds, and makes the dataclasses.
 
     Args:
@@ -203,11 +208,12 @@ def differences(old: Config, new: Config) -> list[str]:
     ]
 
 
-def _section(cls: type, mapping: Mapping[str, Any], prefix: str) -> Any:
+def _section(cls: type, mapping: Any, prefix: str) -> Any:
     fields = {field.name: field for field in dataclasses.fields(cls)}
     if not isinstance(mapping, Mapping):
+        what = f"config field '{prefix[:-1]}'" if prefix else "a config"
         raise UserError(
-            f"config field '{prefix[:-1]}' holds fields of its own; set one, e.g. '{prefix}{next(iter(fields))}'"
+            f"{what} holds fields of its own, not {mapping!r}; set one, e.g. '{prefix}{next(iter(fields))}'"
         )
     values = {}
     for name, value in mapping.items():
@@ -235,6 +241,8 @@ def _checked(name: str, value: Any, field: dataclasses.Field) -> Any:
             typing.cast(type, field.type)
         ]
         raise UserError(f"config field '{name}' is {value!r} but must be {expected}, e.g. {field.default!r}")
+    if field.type is float and not math.isfinite(value):
+        raise UserError(f"config field '{name}' is {value!r} but must be a finite number, e.g. {field.default!r}")
     minimum, below = field.metadata["minimum"], field.metadata["below"]
     for number in value if isinstance(value, tuple) else [value]:
         if minimum is not None and not number >= minimum:

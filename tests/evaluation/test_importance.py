@@ -23,7 +23,9 @@ def small_model() -> VAE:
 
 def parameters():
     params = init_params(small_model(), jax.random.key(0), SHAPE)
-    return jax.tree.map(lambda leaf: leaf + 0.3 * jnp.cos(jnp.arange(leaf.size, dtype=jnp.float32)).reshape(leaf.shape), params)
+    return jax.tree.map(
+        lambda leaf: leaf + 0.3 * jnp.cos(jnp.arange(leaf.size, dtype=jnp.float32)).reshape(leaf.shape), params
+    )
 
 
 def images() -> jax.Array:

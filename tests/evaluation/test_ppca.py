@@ -177,7 +177,7 @@ def test_estimate_rises_with_samples_and_stays_below(skewed: LinearModel, images
     repeated = np.repeat(images[:1], 400, axis=0)
     params = skewed.params(0.5 * skewed.encoder, -0.5 * skewed.encoder @ skewed.bias, np.full(LATENTS, 0.4))
     exact = skewed.log_likelihood(x[:1])[0]
-    estimates = [importance(params, repeated, k).log_likelihood.astype(np.float64) for k in (1, 4, 16, 64)]
+    estimates = [importance(params, repeated, k).log_likelihood.astype(np.float64) for k in (1, 8, 64)]
     rises = np.diff(estimates, axis=0)
     # Each rise is several of its standard errors, and none of the means has passed the exact value.
     assert np.all(rises.mean(axis=1) > 3 * rises.std(axis=1) / np.sqrt(400))

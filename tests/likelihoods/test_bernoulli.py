@@ -47,7 +47,9 @@ def test_gradient_is_pixel_minus_probability() -> None:
     ("logit", "pixel", "value", "slope"),
     [(1e4, 1.0, 0.0, 0.0), (1e4, 0.0, -1e4, -1.0), (-1e4, 1.0, -1e4, 1.0), (-1e4, 0.0, 0.0, 0.0)],
 )
-def test_extreme_logits_have_finite_values_and_gradients(logit: float, pixel: float, value: float, slope: float) -> None:
+def test_extreme_logits_have_finite_values_and_gradients(
+    logit: float, pixel: float, value: float, slope: float
+) -> None:
     logits, x = jnp.full((1, 1, 1, 1), logit), jnp.full((1, 1, 1, 1), pixel)
     np.testing.assert_allclose(bernoulli_log_prob(logits, x), value)
     np.testing.assert_allclose(jax.grad(total)(logits, x)[0, 0, 0, 0], slope)

@@ -66,13 +66,9 @@ def test_gradients_agree_with_finite_differences() -> None:
     rng = np.random.default_rng(0)
     with jax.enable_x64(True):
         mean, log_scale = jnp.asarray(rng.normal(0, 0.7, 60)), jnp.asarray(rng.uniform(-5.0, 3.0, 60))
-        x = jnp.asarray(rng.integers(0, 17, 60).clip(0, 16) / 16)
-        check_grads(
-            lambda m, s: logistic_level_log_prob(jnp.asarray(m), jnp.asarray(s), x, 17),
-            (mean, log_scale),
-            order=2,
-            rtol=1e-4,
-        )
+        x = jnp.asarray(rng.integers(0, 17, 60) / 16)
+        log_prob = jax.jit(lambda mean, log_scale: logistic_level_log_prob(mean, log_scale, x, 17))
+        check_grads(log_prob, (mean, log_scale), order=1, rtol=1e-5)
 
 
 @pytest.mark.parametrize("levels", [2, 17, 256])

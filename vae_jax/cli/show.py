@@ -12,6 +12,8 @@ from vae_jax.vae import VAE, Label, Params, apply
 
 SHOWS = ("mean", "sample")
 _COLUMNS = 8
+# Compiled once for all checkpoints of a run.
+_apply = jax.jit(apply, static_argnums=(0, 2))
 
 
 def sample_images(
@@ -52,8 +54,8 @@ def sample_images(
 def decoded(model: VAE, params: Params, z: jax.Array, key: jax.Array, show: str, label: Label = None) -> np.ndarray:
     """The mean of p(x|z), or a draw from it."""
     if show == "mean":
-        return np.asarray(jax.jit(lambda z: apply(model, params, "decode_mean", z, label))(z))
-    return np.asarray(apply(model, params, "decode_sample", z, stream_key(key, Stream.SAMPLES, 1), label))
+        return np.asarray(_apply(model, params, "decode_mean", z, label))
+    return np.asarray(_apply(model, params, "decode_sample", z, stream_key(key, Stream.SAMPLES, 1), label))
 
 
 def sample_grid(
@@ -70,5 +72,5 @@ def reconstruction_grid(model: VAE, params: Params, split: Split, num_images: in
     label = None
     if model.num_classes and split.labels is not None:
         label = jnp.asarray(split.labels[:num_images])
-    z = apply(model, params, "posterior_mean", jnp.asarray(originals), label)
+    z = _apply(model, params, "posterior_mean", jnp.asarray(originals), label)
     return side_by_side(originals, decoded(model, params, z, jax.random.key(seed), show, label), _COLUMNS // 2)

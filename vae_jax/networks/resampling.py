@@ -34,9 +34,9 @@ class Upsample(nn.Module):
     """Doubles height and width by a learned map, and crops them where half of an odd size was rounded up.
 
     `transpose` is a transposed convolution, 4×4 with stride 2. It is computed as the 2×2 convolutions of the
-    input that its four output phases are: XLA differentiates a dilated convolution on CPU some ten times more
-    slowly. `resize` repeats each pixel and applies a 3×3 convolution, which leaves no checkerboard pattern
-    (Odena et al. 2016, distill.pub/2016/deconv-checkerboard) and takes about twice the time.
+    input that its four output phases are: XLA differentiates a dilated convolution several times more slowly
+    on CPU. `resize` repeats each pixel and applies a 3×3 convolution, which leaves no checkerboard pattern
+    (Odena et al. 2016, distill.pub/2016/deconv-checkerboard) and takes two to three times as long in the forward pass.
 
     Attributes:
         features: Channels that come out.
@@ -59,7 +59,7 @@ class Upsample(nn.Module):
             return nn.Conv(self.features, (3, 3), dtype=self.dtype)(repeated[:, :height, :width])
         if self.method != "transpose":
             raise ValueError(f"upsampling is {self.method!r} but must be one of {', '.join(UPSAMPLING)}")
-        # Padded by hand: as padding of the convolution it costs XLA's CPU gradient a factor of ten.
+        # Padded by hand: as padding of the convolution it makes XLA's CPU gradient several times slower.
         padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
         phases = nn.Conv(4 * self.features, (2, 2), padding="VALID", use_bias=False, dtype=self.dtype)(padded)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))

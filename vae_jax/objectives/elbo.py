@@ -112,7 +112,11 @@ class Elbo:
         surrogate = cost - jnp.mean(terms.reconstruction)
         if self.gradient == "score_function":
             # Its value is zero; its gradient is that of the expectation with respect to q.
-            learning_signal = joint.log_likelihood if joint.kl is not None and self.analytic_kl else joint.log_weights
+            learning_signal = joint.log_likelihood
+            if joint.kl is None or not self.analytic_kl:
+                # A divergence that is an expectation under q too counts as much as the penalty lets it.
+                price = len(groups) * jax.grad(self.penalty)(groups, step)[:, 0]
+                learning_signal -= price * (joint.log_posterior - joint.log_prior)
             surrogate -= score_function_term(learning_signal, joint.log_posterior)
         return surrogate, terms
 

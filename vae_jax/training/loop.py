@@ -118,6 +118,8 @@ def training_events(
         Events in the order of their steps.
     """
     step = int(state.step)
+    # One size for the rows of every chunk, so that all share one compilation.
+    longest = min(schedule.log_every, schedule.checkpoint_every, schedule.num_steps)
     unread: tuple[int, int, Metrics] | None = None
     last_read = time.perf_counter()
 
@@ -130,7 +132,7 @@ def training_events(
 
     while step < schedule.num_steps:
         stop = schedule.next_stop(step)
-        order = np.zeros((schedule.log_every, batch_size), np.int32)
+        order = np.zeros((longest, batch_size), np.int32)
         order[: stop - step] = batch_indices(seed, step, stop - step, batch_size, images.shape[0])
         state, metrics = run_steps(state, images, labels, order, jnp.int32(stop - step), key)
         if unread is not None:

@@ -1,0 +1,115 @@
+"""The decomposed KL term against loops, and against densities that are known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+
+from vae_jax.build import build_model
+from vae_jax.config import ModelConfig
+from vae_jax.objectives import BetaTcvae, Elbo, kl_parts
+from vae_jax.vae import apply, init_params
+
+SHAPE = (2, 2, 1)
+MODEL = build_model(ModelConfig(hidden=(4,), latents=3), SHAPE)
+KEY = jax.random.key(3)
+STEP = jnp.int32(0)
+NUM_IMAGES = 50
+BATCH = 6
+
+
+def images() -> jax.Array:
+    return jnp.asarray(np.random.default_rng(0).integers(0, 2, (BATCH, *SHAPE)), jnp.float32)
+
+
+def parameters() -> dict:
+    params = init_params(MODEL, jax.random.key(0), SHAPE)
+    rng = np.random.default_rng(1)
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf + 0.7 * rng.normal(size=leaf.shape), jnp.float32), params)
+
+
+def loss_and_terms(beta: float):
+    return jax.jit(lambda params: BetaTcvae(beta, NUM_IMAGES)(MODEL, params, images(), KEY, STEP))(parameters())
+
+
+def by_loops(mean: np.ndarray, stddev: np.ndarray, z: np.ndarray, num_images: int) -> tuple[float, float, float]:
+    """Chen et al., eq. 2 with the estimator of appendix C.1, image by image."""
+    batch, latents = z.shape
+    parts = []
+    for i in range(batch):
+        densities = np.array(
+            [[scipy.stats.norm.pdf(z[i, d], mean[j, d], stddev[j, d]) for d in range(latents)] for j in range(batch)]
+        )
+        log_joint = np.log(np.prod(densities[i]))
+        log_aggregate = np.log(sum(np.prod(row) for row in densities) / (num_images * batch))
+        log_product = sum(np.log(np.sum(densities[:, d]) / (num_images * batch)) for d in range(latents))
+        log_prior = scipy.stats.norm.logpdf(z[i]).sum()
+        parts.append((log_joint - log_aggregate, log_aggregate - log_product, log_product - log_prior))
+    mutual_information, total_correlation, rest = np.mean(parts, axis=0)
+    return mutual_information, total_correlation, rest
+
+
+def drawn() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Means, standard deviations and the z that the objective draws with `KEY`."""
+    encoded = apply(MODEL, parameters(), "encode", images())
+    mean, stddev = np.asarray(encoded.mean, np.float64), np.exp(0.5 * np.asarray(encoded.logvar, np.float64))
+    return mean, stddev, mean + stddev * np.asarray(jax.random.normal(KEY, (1, BATCH, 3)))[0]
+
+
+@pytest.mark.parametrize("num_images", [BATCH, 50_000])
+def test_parts_are_those_of_loops(num_images: int) -> None:
+    mean, stddev, z = drawn()
+    log_pairs = scipy.stats.norm.logpdf(z[:, None], mean[None], stddev[None])
+    parts = kl_parts(jnp.asarray(log_pairs), jnp.asarray(scipy.stats.norm.logpdf(z).sum(-1)), num_images)
+    np.testing.assert_allclose(parts, by_loops(mean, stddev, z, num_images), rtol=1e-5, atol=1e-5)
+
+
+def test_parts_sum_to_the_monte_carlo_divergence() -> None:
+    rng = np.random.default_rng(4)
+    log_pairs, log_prior = rng.normal(-3.0, 2.0, size=(7, 7, 4)), rng.normal(-5.0, 1.0, size=7)
+    parts = kl_parts(jnp.asarray(log_pairs), jnp.asarray(log_prior), 1234)
+    expected = np.mean([log_pairs[i, i].sum() - log_prior[i] for i in range(7)])
+    np.testing.assert_allclose(sum(parts), expected, rtol=1e-5)
+
+
+def test_total_correlation_of_independent_and_of_copied_latents() -> None:
+    # All images have one posterior, whose components are independent: nothing is known of the image from z,
+    # so that what is left is what the estimator adds, log N for each density that it takes for too low.
+    z = np.random.default_rng(5).normal(size=(40, 2))
+    each = scipy.stats.norm.logpdf(z)
+    log_pairs = jnp.asarray(np.broadcast_to(each[:, None], (40, 40, 2)))
+    parts = kl_parts(log_pairs, jnp.asarray(each.sum(-1)), 100)
+    np.testing.assert_allclose(parts, [np.log(100), np.log(100), -2 * np.log(100)], rtol=1e-5)
+    # Where both latents say which image it is, sharply, each of 40 is worth log 40 and the second is a copy.
+    places = np.arange(40.0)
+    sharp = scipy.stats.norm.logpdf(places[:, None, None], places[None, :, None], 0.01) * np.ones(2)
+    parts = kl_parts(jnp.asarray(sharp), jnp.zeros(40), 1)
+    np.testing.assert_allclose(parts.mutual_information, np.log(40), rtol=1e-5)
+    np.testing.assert_allclose(parts.total_correlation, -np.log(40) + 2 * np.log(40), rtol=1e-5)
+
+
+@pytest.mark.parametrize("beta", [0.0, 1.0, 6.0])
+def test_loss_is_the_weighted_sum_of_the_parts_of_its_own_draw(beta: float) -> None:
+    loss, terms = loss_and_terms(beta)
+    mutual_information, total_correlation, rest = by_loops(*drawn(), NUM_IMAGES)
+    expected = mutual_information + beta * total_correlation + rest - np.mean(terms.reconstruction)
+    np.testing.assert_allclose(loss, expected, rtol=1e-4)
+
+
+def test_weight_one_is_the_elbo_by_monte_carlo_in_value_and_gradient() -> None:
+    def losses(objective):
+        return jax.jit(jax.value_and_grad(lambda params: objective(MODEL, params, images(), KEY, STEP)[0]))
+
+    loss, gradient = losses(BetaTcvae(1.0, NUM_IMAGES))(parameters())
+    expected, other = losses(Elbo(1, analytic_kl=False))(parameters())
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    for ours, theirs in zip(jax.tree.leaves(gradient), jax.tree.leaves(other), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_what_is_reported_is_the_elbo_with_the_divergence_in_closed_form() -> None:
+    _, terms = loss_and_terms(6.0)
+    mean, stddev, _ = drawn()
+    np.testing.assert_allclose(terms.kl, 0.5 * np.sum(mean**2 + stddev**2 - 1 - 2 * np.log(stddev), 1), rtol=1e-4)
+    np.testing.assert_allclose(terms.elbo, terms.reconstruction - terms.kl, rtol=1e-5)

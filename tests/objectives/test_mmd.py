@@ -1,0 +1,106 @@
+"""Maximum mean discrepancy against double loops, its own null, and two Gaussians' closed form."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vae_jax.build import build_model
+from vae_jax.config import ModelConfig
+from vae_jax.objectives import Mmd, maximum_mean_discrepancy
+from vae_jax.vae import apply, init_params
+
+SHAPE = (2, 2, 1)
+
+
+def by_loops(z: np.ndarray, prior: np.ndarray) -> float:
+    """Gretton et al. 2012, lemma 6, with `exp(-|a - b|^2 / 2D)`, pair by pair."""
+
+    def kernel(a: np.ndarray, b: np.ndarray) -> float:
+        return float(np.exp(-np.sum((a - b) ** 2) / (2 * len(a))))
+
+    within = sum(kernel(a, b) for i, a in enumerate(z) for j, b in enumerate(z) if i != j)
+    prior_within = sum(kernel(a, b) for i, a in enumerate(prior) for j, b in enumerate(prior) if i != j)
+    between = sum(kernel(a, b) for a in z for b in prior)
+    n, m = len(z), len(prior)
+    return within / (n * (n - 1)) + prior_within / (m * (m - 1)) - 2 * between / (n * m)
+
+
+def population(mean: np.ndarray, variances: np.ndarray) -> float:
+    """Squared MMD of N(mean, diag(variances)) to a standard normal, for the same kernel of variance D.
+
+    The expectation of a Gaussian kernel of variance w under a difference `N(m, v)` is, for each component,
+    `sqrt(w / (w + v)) exp(-m^2 / (2 (w + v)))`.
+    """
+    width = float(len(mean))
+
+    def expected(m: np.ndarray, v: np.ndarray) -> float:
+        return float(np.prod(np.sqrt(width / (width + v)) * np.exp(-(m**2) / (2 * (width + v)))))
+
+    nothing, ones = np.zeros_like(mean), np.ones_like(mean)
+    return (
+        expected(nothing, 2 * variances) + expected(nothing, 2 * ones) - 2 * expected(mean, variances + ones)
+    )
+
+
+def many(mean: np.ndarray, variances: np.ndarray, size: int = 32, repeats: int = 4000) -> np.ndarray:
+    """Independent estimates from samples of N(mean, diag(variances)) and of a standard normal."""
+    rng = np.random.default_rng(0)
+    z = mean + np.sqrt(variances) * rng.normal(size=(repeats, size, len(mean)))
+    prior = rng.normal(size=(repeats, size, len(mean)))
+    found = jax.jit(jax.vmap(maximum_mean_discrepancy))(jnp.asarray(z), jnp.asarray(prior))
+    return np.asarray(found, np.float64)
+
+
+@pytest.mark.parametrize(("n", "m", "latents"), [(5, 5, 3), (4, 9, 1), (2, 2, 20)])
+def test_estimate_is_that_of_loops(n: int, m: int, latents: int) -> None:
+    rng = np.random.default_rng(n)
+    z, prior = rng.normal(0.7, 0.5, size=(n, latents)), rng.normal(size=(m, latents))
+    found = maximum_mean_discrepancy(jnp.asarray(z), jnp.asarray(prior))
+    np.testing.assert_allclose(found, by_loops(z, prior), rtol=1e-5, atol=1e-6)
+
+
+def test_expectation_is_zero_for_one_distribution() -> None:
+    estimates = many(np.zeros(3), np.ones(3))
+    # A biased estimate (with the pairs of a point with itself) would be off by some 1/32, twenty errors.
+    error = estimates.std() / np.sqrt(len(estimates))
+    assert abs(estimates.mean()) < 4 * error < 1e-3
+    assert np.mean(estimates < 0) > 0.3
+
+
+@pytest.mark.parametrize(
+    ("mean", "variances"),
+    [([0.5, -0.3, 0.0], [1.0, 1.0, 1.0]), ([0.0, 0.0], [0.2, 0.5]), ([2.0], [0.3])],
+)
+def test_expectation_is_the_closed_form_of_two_gaussians(mean: list[float], variances: list[float]) -> None:
+    expected = population(np.array(mean), np.array(variances))
+    estimates = many(np.array(mean), np.array(variances))
+    error = estimates.std() / np.sqrt(len(estimates))
+    assert abs(estimates.mean() - expected) < 4 * error < 0.2 * expected
+
+
+@pytest.mark.parametrize(("alpha", "weight"), [(1.0, 500.0), (0.0, 1.0), (0.3, 10.0), (-1.0, 4.0)])
+def test_loss_is_equation_6_of_infovae(alpha: float, weight: float) -> None:
+    model = build_model(ModelConfig(hidden=(3,), latents=2), SHAPE)
+    params = init_params(model, jax.random.key(0), SHAPE)
+    x = jnp.asarray(np.random.default_rng(0).integers(0, 2, (6, *SHAPE)), jnp.float32)
+    key = jax.random.key(2)
+    loss, terms = jax.jit(lambda params: Mmd(alpha, weight)(model, params, x, key, jnp.int32(0)))(params)
+    # The objective's own draws: z of the images, and as many from the prior.
+    noise_key, prior_key = jax.random.split(key)
+    z = apply(model, params, "__call__", x, jax.random.normal(noise_key, (1, 6, 2))).z[0]
+    discrepancy = by_loops(np.asarray(z, np.float64), np.asarray(jax.random.normal(prior_key, (6, 2)), np.float64))
+    expected = (1 - alpha) * np.mean(terms.kl) + (alpha + weight - 1) * discrepancy - np.mean(terms.reconstruction)
+    np.testing.assert_allclose(loss, expected, rtol=1e-4)
+    np.testing.assert_allclose(terms.elbo, terms.reconstruction - terms.kl, rtol=1e-5)
+
+
+def test_a_point_mass_is_a_wasserstein_autoencoder_without_a_bound() -> None:
+    model = build_model(ModelConfig(hidden=(3,), latents=2, posterior="point_mass"), SHAPE)
+    params = init_params(model, jax.random.key(0), SHAPE)
+    x = jnp.asarray(np.random.default_rng(0).integers(0, 2, (6, *SHAPE)), jnp.float32)
+    loss, terms = Mmd(1.0, 500.0)(model, params, x, jax.random.key(2), jnp.int32(0))
+    prior = jax.random.normal(jax.random.split(jax.random.key(2))[1], (6, 2))
+    discrepancy = by_loops(*(np.asarray(part) for part in (apply(model, params, "posterior_mean", x), prior)))
+    np.testing.assert_allclose(loss, 500.0 * discrepancy - np.mean(terms.reconstruction), rtol=1e-4)
+    assert terms.elbo is None and terms.kl is None

@@ -1,0 +1,133 @@
+"""The score-function gradient against the reparameterized one, and against a closed form."""
+
+import functools
+
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vae_jax.build import build_model
+from vae_jax.config import ModelConfig
+from vae_jax.objectives import Elbo, FreeBits, Weighted, score_function_term
+from vae_jax.vae import init_params
+
+SHAPE = (2, 2, 1)
+STEP = jnp.int32(0)
+BATCH = 4
+BINARY = build_model(ModelConfig(hidden=(3,), latents=2, activation="tanh"), SHAPE)
+# A mixture has no closed-form divergence, and learns from the latents that q draws.
+MIXTURE = build_model(ModelConfig(hidden=(3,), latents=2, activation="tanh", prior="mixture", prior_components=2), SHAPE)
+STDDEV = 0.8
+LINEAR = build_model(ModelConfig(hidden=(), latents=2, likelihood="gaussian", likelihood_stddev=STDDEV), SHAPE)
+
+
+def images() -> jax.Array:
+    return jnp.asarray(np.random.default_rng(0).integers(0, 2, (BATCH, *SHAPE)), jnp.float32)
+
+
+def parameters(model) -> dict:
+    params = init_params(model, jax.random.key(0), SHAPE)
+    rng = np.random.default_rng(1)
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf + 0.3 * rng.normal(size=leaf.shape), jnp.float32), params)
+
+
+def gradients(model, objective: Elbo, num_keys: int, seed: int = 0) -> np.ndarray:
+    """`[keys, parameters]`."""
+    params, x = parameters(model), images()
+
+    def one(key):
+        gradient = jax.grad(lambda p: objective(model, p, x, key, STEP)[0])(params)
+        return jax.flatten_util.ravel_pytree(gradient)[0]
+
+    keys = jax.random.split(jax.random.key(seed), num_keys)
+    return np.asarray(jax.jit(jax.vmap(one))(keys), np.float64)
+
+
+def assert_same_mean(ours: np.ndarray, others: np.ndarray) -> None:
+    errors = np.sqrt(ours.var(0) / len(ours) + others.var(0) / len(others)) + 1e-7
+    scores = (ours.mean(0) - others.mean(0)) / errors
+    # Some 50 dependent scores: by chance one is beyond 4.5 in fewer than one of 2,000 draws of the keys.
+    assert np.abs(scores).max() < 4.5
+    assert np.mean(scores**2) < 2.5
+    # A gradient that is lost in its error would agree with anything.
+    assert np.linalg.norm(others.mean(0)) > 20 * np.sqrt(np.mean(errors**2))
+
+
+@functools.cache
+def reparameterized(name: str, beta: float) -> np.ndarray:
+    model = {"binary": BINARY, "mixture": MIXTURE}[name]
+    return gradients(model, Elbo(1, True, Weighted(beta)), 20_000, seed=1)
+
+
+@pytest.mark.parametrize("num_samples", [1, 4])
+@pytest.mark.parametrize("analytic_kl", [True, False])
+def test_both_estimators_have_one_expectation(analytic_kl: bool, num_samples: int) -> None:
+    objective = Elbo(num_samples, analytic_kl, gradient="score_function")
+    ours, others = gradients(BINARY, objective, 40_000), reparameterized("binary", 1.0)
+    assert_same_mean(ours, others)
+    # Why the trick matters: the general estimator is the noisier one, with the baseline and at L = 1.
+    if num_samples == 1:
+        assert ours.var(0).sum() > 2 * others.var(0).sum()
+
+
+@pytest.mark.parametrize("name", ["binary", "mixture"])
+def test_a_weighted_divergence_is_weighted_in_the_learning_signal_too(name: str) -> None:
+    model = {"binary": BINARY, "mixture": MIXTURE}[name]
+    objective = Elbo(2, analytic_kl=False, penalty=Weighted(5.0), gradient="score_function")
+    assert_same_mean(gradients(model, objective, 40_000), reparameterized(name, 5.0))
+
+
+def test_a_divergence_that_costs_nothing_has_no_gradient() -> None:
+    # Below its free nats only the reconstruction is left, as if the weight were 0.
+    free = Elbo(2, analytic_kl=False, penalty=FreeBits(1e3, 2), gradient="score_function")
+    without = Elbo(2, analytic_kl=False, penalty=Weighted(0.0), gradient="score_function")
+    ours, others = gradients(BINARY, free, 10), gradients(BINARY, without, 10)
+    np.testing.assert_allclose(ours, others, rtol=1e-4, atol=1e-5)
+    assert np.abs(others).max() > 0.1
+
+
+@pytest.mark.parametrize("analytic_kl", [True, False])
+def test_expectation_is_the_gradient_of_the_closed_form(analytic_kl: bool) -> None:
+    def bound(params: dict) -> jax.Array:
+        """E_q[log p(x|z)] - KL of a linear-Gaussian model, without its constants."""
+        x = images().reshape(BATCH, -1)
+        heads, decoder = params["posterior"], params["decoder"]["Dense_0"]
+        mean, logvar = (x @ heads[name]["kernel"] + heads[name]["bias"] for name in ("mean", "logvar"))
+        residual = x - mean @ decoder["kernel"] - decoder["bias"]
+        spread = jnp.sum(jnp.exp(logvar) * jnp.sum(decoder["kernel"] ** 2, axis=1), axis=1)
+        reconstruction = -0.5 * (jnp.sum(residual**2, axis=1) + spread) / STDDEV**2
+        return jnp.mean(reconstruction - 0.5 * jnp.sum(mean**2 + jnp.exp(logvar) - logvar - 1.0, axis=1))
+
+    expected = -jax.flatten_util.ravel_pytree(jax.grad(bound)(parameters(LINEAR)))[0]
+    ours = gradients(LINEAR, Elbo(4, analytic_kl, gradient="score_function"), 40_000)
+    assert_same_mean(ours, np.asarray(expected, np.float64)[np.newaxis])
+
+
+@pytest.mark.parametrize("analytic_kl", [True, False])
+def test_its_value_is_minus_the_bound(analytic_kl: bool) -> None:
+    def surrogates(params: dict) -> list:
+        objectives = [Elbo(3, analytic_kl, gradient=name) for name in ("score_function", "reparameterized")]
+        return [objective(BINARY, params, images(), jax.random.key(3), STEP) for objective in objectives]
+
+    (surrogate, terms), (other, other_terms) = jax.jit(surrogates)(parameters(BINARY))
+    np.testing.assert_allclose(surrogate, -np.mean(terms.elbo), rtol=1e-6)
+    np.testing.assert_allclose(surrogate, other, rtol=1e-6)
+    np.testing.assert_allclose(terms.elbo, other_terms.elbo, rtol=1e-6)
+
+
+def test_baseline_is_the_mean_of_the_others() -> None:
+    signal = np.array([[1.0, 4.0, -2.0], [0.5, 3.0, 7.0]])
+    log_posterior = np.random.default_rng(2).normal(size=(2, 3))
+    value, slope = jax.value_and_grad(lambda log_q: score_function_term(jnp.asarray(signal), log_q))(
+        jnp.asarray(log_posterior)
+    )
+    by_hand = np.empty((2, 3))
+    for index in np.ndindex(2, 3):
+        by_hand[index] = signal[index] - np.mean([signal[other] for other in np.ndindex(2, 3) if other != index])
+    assert float(value) == 0.0
+    np.testing.assert_allclose(slope, by_hand / 6, rtol=1e-6)
+    # A single sample has no others, and so no baseline.
+    alone = jax.grad(lambda log_q: score_function_term(jnp.full((1, 1), 3.0), log_q))(jnp.zeros((1, 1)))
+    assert float(alone[0, 0]) == 3.0
