@@ -38,9 +38,7 @@ def population(mean: np.ndarray, variances: np.ndarray) -> float:
         return float(np.prod(np.sqrt(width / (width + v)) * np.exp(-(m**2) / (2 * (width + v)))))
 
     nothing, ones = np.zeros_like(mean), np.ones_like(mean)
-    return (
-        expected(nothing, 2 * variances) + expected(nothing, 2 * ones) - 2 * expected(mean, variances + ones)
-    )
+    return expected(nothing, 2 * variances) + expected(nothing, 2 * ones) - 2 * expected(mean, variances + ones)
 
 
 def many(mean: np.ndarray, variances: np.ndarray, size: int = 32, repeats: int = 4000) -> np.ndarray:

@@ -18,7 +18,9 @@ STEP = jnp.int32(0)
 BATCH = 4
 BINARY = build_model(ModelConfig(hidden=(3,), latents=2, activation="tanh"), SHAPE)
 # A mixture has no closed-form divergence, and learns from the latents that q draws.
-MIXTURE = build_model(ModelConfig(hidden=(3,), latents=2, activation="tanh", prior="mixture", prior_components=2), SHAPE)
+MIXTURE = build_model(
+    ModelConfig(hidden=(3,), latents=2, activation="tanh", prior="mixture", prior_components=2), SHAPE
+)
 STDDEV = 0.8
 LINEAR = build_model(ModelConfig(hidden=(), latents=2, likelihood="gaussian", likelihood_stddev=STDDEV), SHAPE)
 
