@@ -75,7 +75,7 @@ class ModelConfig:
     posterior_hidden: tuple[int, ...] = _field((320, 320), "widths inside each iaf flow", minimum=1)
     prior: str = _field("standard_normal", "p(z): standard_normal, mixture, vampprior, realnvp or hierarchical")
     prior_components: int = _field(100, "components of mixture and vampprior", minimum=1)
-    prior_flows: int = _field(6, "flows of realnvp", minimum=1)
+    prior_flows: int = _field(6, "flows of realnvp", minimum=2)
     prior_hidden: tuple[int, ...] = _field((128, 128), "widths inside each realnvp flow", minimum=1)
     upper_latents: int = _field(50, "numbers in the upper layer of hierarchical", minimum=1)
     upper_hidden: tuple[int, ...] = _field((100, 100), "widths between the layers of hierarchical", minimum=1)

@@ -1,5 +1,7 @@
 """The decomposed KL term against loops, and against densities that are known."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,12 +25,14 @@ def images() -> jax.Array:
     return jnp.asarray(np.random.default_rng(0).integers(0, 2, (BATCH, *SHAPE)), jnp.float32)
 
 
+@functools.cache
 def parameters() -> dict:
     params = init_params(MODEL, jax.random.key(0), SHAPE)
     rng = np.random.default_rng(1)
     return jax.tree.map(lambda leaf: jnp.asarray(leaf + 0.7 * rng.normal(size=leaf.shape), jnp.float32), params)
 
 
+@functools.cache
 def loss_and_terms(beta: float):
     return jax.jit(lambda params: BetaTcvae(beta, NUM_IMAGES)(MODEL, params, images(), KEY, STEP))(parameters())
 
@@ -50,9 +54,10 @@ def by_loops(mean: np.ndarray, stddev: np.ndarray, z: np.ndarray, num_images: in
     return mutual_information, total_correlation, rest
 
 
+@functools.cache
 def drawn() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Means, standard deviations and the z that the objective draws with `KEY`."""
-    encoded = apply(MODEL, parameters(), "encode", images())
+    encoded = jax.jit(lambda params: apply(MODEL, params, "encode", images()))(parameters())
     mean, stddev = np.asarray(encoded.mean, np.float64), np.exp(0.5 * np.asarray(encoded.logvar, np.float64))
     return mean, stddev, mean + stddev * np.asarray(jax.random.normal(KEY, (1, BATCH, 3)))[0]
 
@@ -89,7 +94,7 @@ def test_total_correlation_of_independent_and_of_copied_latents() -> None:
     np.testing.assert_allclose(parts.total_correlation, -np.log(40) + 2 * np.log(40), rtol=1e-5)
 
 
-@pytest.mark.parametrize("beta", [0.0, 1.0, 6.0])
+@pytest.mark.parametrize("beta", [0.0, 6.0])
 def test_loss_is_the_weighted_sum_of_the_parts_of_its_own_draw(beta: float) -> None:
     loss, terms = loss_and_terms(beta)
     mutual_information, total_correlation, rest = by_loops(*drawn(), NUM_IMAGES)

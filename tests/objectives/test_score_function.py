@@ -29,6 +29,7 @@ def images() -> jax.Array:
     return jnp.asarray(np.random.default_rng(0).integers(0, 2, (BATCH, *SHAPE)), jnp.float32)
 
 
+@functools.cache
 def parameters(model) -> dict:
     params = init_params(model, jax.random.key(0), SHAPE)
     rng = np.random.default_rng(1)

@@ -1,0 +1,121 @@
+"""Two losses for two sets of parameters, each against its own gradient worked out apart."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vae_jax.build import build_model
+from vae_jax.config import ModelConfig
+from vae_jax.objectives import WakeSleep
+from vae_jax.vae import apply, init_params
+
+SHAPE = (2, 2, 1)
+BATCH = 5
+KEY = jax.random.key(4)
+STEP = jnp.int32(0)
+MODEL = build_model(ModelConfig(hidden=(3,), latents=2, prior="mixture", prior_components=2), SHAPE)
+OF_ENCODER = ("encoder", "posterior")
+OF_MODEL = ("decoder", "prior")
+
+
+def images() -> jax.Array:
+    return jnp.asarray(np.random.default_rng(0).integers(0, 2, (BATCH, *SHAPE)), jnp.float32)
+
+
+@functools.cache
+def parameters() -> dict:
+    params = init_params(MODEL, jax.random.key(0), SHAPE)
+    rng = np.random.default_rng(1)
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf + 0.4 * rng.normal(size=leaf.shape), jnp.float32), params)
+
+
+@functools.cache
+def found():
+    """Value, terms and gradient of the objective."""
+
+    def surrogate(params: dict):
+        return WakeSleep()(MODEL, params, images(), KEY, STEP)
+
+    (value, terms), gradient = jax.jit(jax.value_and_grad(surrogate, has_aux=True))(parameters())
+    return value, terms, gradient
+
+
+@functools.cache
+def draws() -> tuple[jax.Array, jax.Array, jax.Array]:
+    """z of the real images; z and x that the model dreams: the objective's own, from its three keys."""
+
+    def drawn(params: dict):
+        noise_key, prior_key, dream_key = jax.random.split(KEY, 3)
+        awake = apply(MODEL, params, "__call__", images(), jax.random.normal(noise_key, (1, BATCH, 2))).z[0]
+        asleep = apply(MODEL, params, "sample_prior", prior_key, BATCH)
+        return awake, asleep, apply(MODEL, params, "decode_sample", asleep, dream_key)
+
+    return jax.jit(drawn)(parameters())
+
+
+def dense(layer: dict, values: jax.Array) -> jax.Array:
+    return values @ layer["kernel"] + layer["bias"]
+
+
+def normal_log_density(z: jax.Array, mean: jax.Array, logvar: jax.Array) -> jax.Array:
+    return jnp.sum(jax.scipy.stats.norm.logpdf(z, mean, jnp.exp(0.5 * logvar)), axis=-1)
+
+
+def wake_loss(params: dict) -> jax.Array:
+    """`-log p(x, z)`, without the project's model: a Bernoulli decoder of one ReLU layer and a mixture."""
+    z, x = draws()[0], images().reshape(BATCH, -1)
+    decoder, prior = params["decoder"], params["prior"]
+    probability = jax.nn.sigmoid(dense(decoder["Dense_1"], jax.nn.relu(dense(decoder["Dense_0"], z))))
+    log_likelihood = jnp.sum(jnp.log(jnp.where(x == 1.0, probability, 1.0 - probability)), axis=-1)
+    each = [normal_log_density(z, prior["means"][c], prior["logvars"][c]) for c in range(2)]
+    shares = jnp.exp(prior["logits"]) / jnp.sum(jnp.exp(prior["logits"]))
+    return -jnp.mean(log_likelihood + jnp.log(sum(shares[c] * jnp.exp(each[c]) for c in range(2))))
+
+
+def sleep_loss(params: dict) -> jax.Array:
+    """`-log q(z|x)` of the dream, without the project's model."""
+    _, z, x = draws()
+    features = jax.nn.relu(dense(params["encoder"]["Dense_0"], x.reshape(BATCH, -1)))
+    heads = params["posterior"]
+    return -jnp.mean(normal_log_density(z, dense(heads["mean"], features), dense(heads["logvar"], features)))
+
+
+def assert_gradient(parts: tuple[str, ...], loss) -> None:
+    expected = jax.jit(jax.grad(loss))(parameters())
+    _, _, gradient = found()
+    for part in parts:
+        for ours, theirs in zip(jax.tree.leaves(gradient[part]), jax.tree.leaves(expected[part]), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+        assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradient[part])) > 1e-2
+
+
+def test_model_learns_awake_and_only_awake() -> None:
+    # The whole gradient of decoder and prior is the wake loss's: the dreams that they draw add nothing.
+    assert_gradient(OF_MODEL, wake_loss)
+
+
+def test_encoder_learns_asleep_and_only_asleep() -> None:
+    # Though the wake loss's z comes from the encoder, none of its gradient does.
+    assert_gradient(OF_ENCODER, sleep_loss)
+
+
+def test_value_is_the_sum_of_both_losses() -> None:
+    np.testing.assert_allclose(found()[0], wake_loss(parameters()) + sleep_loss(parameters()), rtol=1e-5)
+
+
+def test_dreams_are_images_of_the_likelihood() -> None:
+    _, z, x = draws()
+    assert x.shape == (BATCH, *SHAPE) and z.shape == (BATCH, 2)
+    assert set(np.unique(x)) == {0.0, 1.0}
+
+
+def test_what_is_reported_is_the_elbo_of_the_real_images() -> None:
+    _, terms, _ = found()
+    z = draws()[0]
+    features = jax.nn.relu(dense(parameters()["encoder"]["Dense_0"], images().reshape(BATCH, -1)))
+    heads = parameters()["posterior"]
+    log_posterior = normal_log_density(z, dense(heads["mean"], features), dense(heads["logvar"], features))
+    np.testing.assert_allclose(np.mean(terms.elbo), -wake_loss(parameters()) - np.mean(log_posterior), rtol=1e-4)
+    np.testing.assert_allclose(terms.elbo, terms.reconstruction - terms.kl, rtol=1e-5)

@@ -1,0 +1,33 @@
+"""From a config to its parts: the only registry of names.
+
+A name is one of ours, or `package.module:Name` for one's own: a callable that takes what the members of the
+same table take.
+"""
+
+from vae_jax.build.model import build_model, build_model_for
+from vae_jax.build.objective import build_loss, check_objective
+from vae_jax.build.registry import choose
+from vae_jax.build.run import (
+    build_data,
+    build_optimizer,
+    build_preparation,
+    build_schedule,
+    build_state,
+    check_fit,
+    resolve,
+)
+
+__all__ = [
+    "build_data",
+    "build_loss",
+    "build_model",
+    "build_model_for",
+    "build_optimizer",
+    "build_preparation",
+    "build_schedule",
+    "build_state",
+    "check_fit",
+    "check_objective",
+    "choose",
+    "resolve",
+]

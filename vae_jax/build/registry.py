@@ -1,0 +1,27 @@
+"""How a name in a config becomes the member it stands for."""
+
+import difflib
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from vae_jax.errors import UserError
+
+
+def choose(field: str, name: str, members: Mapping[str, Any]) -> Any:
+    """The member of that name, or the object that `package.module:Name` leads to.
+
+    Raises:
+        UserError: If there is none, with the closest name there is.
+    """
+    if name in members:
+        return members[name]
+    if ":" in name:
+        module, _, attribute = name.partition(":")
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise UserError(f"config field '{field}' is {name!r}, which can't be imported: {error}") from error
+    close = difflib.get_close_matches(name, members, n=1, cutoff=0.4)
+    hint = f"did you mean '{close[0]}'? " if close else ""
+    raise UserError(f"config field '{field}' is {name!r}; {hint}choose from {', '.join(members)}")
