@@ -4,8 +4,8 @@
 
 Two processes take turns, so that noise of the machine falls on both: one trains with this project's own
 loop (dynamic binarization, data on the device as uint8), the other runs a plain PyTorch loop over the
-whole data set in memory as one float tensor, without binarization, which is less work. Each waits
-without using the processor while the other works. The images are random: the time doesn't depend on them.
+whole data set in memory as one float tensor, which it binarizes anew for each batch too. Each waits without using the
+processor while the other works. The images are random: the time doesn't depend on them.
 The rate of one large float32 matrix product is measured between the epochs of the first process.
 """
 
@@ -111,7 +111,7 @@ def torch_epoch() -> Callable[[], dict[str, float]]:
         def run() -> None:
             order = torch.randperm(NUM_IMAGES)
             for start in range(0, NUM_IMAGES - BATCH + 1, BATCH):
-                loss = model(data[order[start : start + BATCH]])
+                loss = model(torch.bernoulli(data[order[start : start + BATCH]]))
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

@@ -26,9 +26,7 @@ def images(likelihood: str) -> np.ndarray:
 @functools.cache
 def evaluated(likelihood: str, seed: int = 0):
     """Parameters, value and terms, and gradient."""
-    config = ModelConfig(
-        hidden=(), latents=2, posterior="point_mass", likelihood=likelihood, likelihood_stddev=STDDEV
-    )
+    config = ModelConfig(hidden=(), latents=2, posterior="point_mass", likelihood=likelihood, likelihood_stddev=STDDEV)
     model = build_model(config, SHAPE)
     params, x = init_params(model, jax.random.key(0), SHAPE), jnp.asarray(images(likelihood), jnp.float32)
     loss = jax.value_and_grad(

@@ -54,7 +54,9 @@ def test_cyclical_annealing_at_its_steps() -> None:
 
 
 def test_ramps_alone() -> None:
-    np.testing.assert_allclose([linear_ramp(jnp.int32(step), 3) for step in range(5)], [0, 1 / 3, 2 / 3, 1, 1], rtol=1e-6)
+    np.testing.assert_allclose(
+        [linear_ramp(jnp.int32(step), 3) for step in range(5)], [0, 1 / 3, 2 / 3, 1, 1], rtol=1e-6
+    )
     # No steps to rise over: there at once.
     assert float(linear_ramp(START, 0)) == 1.0
     early = [cyclical_ramp(jnp.int32(step), 10, rising_share=0.2) for step in range(12)]

@@ -63,9 +63,9 @@ def normal_log_density(z: jax.Array, mean: jax.Array, logvar: jax.Array) -> jax.
     return jnp.sum(jax.scipy.stats.norm.logpdf(z, mean, jnp.exp(0.5 * logvar)), axis=-1)
 
 
-def wake_loss(params: dict) -> jax.Array:
+def wake_loss(params: dict, drawn: tuple) -> jax.Array:
     """`-log p(x, z)`, without the project's model: a Bernoulli decoder of one ReLU layer and a mixture."""
-    z, x = draws()[0], images().reshape(BATCH, -1)
+    z, x = drawn[0], images().reshape(BATCH, -1)
     decoder, prior = params["decoder"], params["prior"]
     probability = jax.nn.sigmoid(dense(decoder["Dense_1"], jax.nn.relu(dense(decoder["Dense_0"], z))))
     log_likelihood = jnp.sum(jnp.log(jnp.where(x == 1.0, probability, 1.0 - probability)), axis=-1)
@@ -74,16 +74,16 @@ def wake_loss(params: dict) -> jax.Array:
     return -jnp.mean(log_likelihood + jnp.log(sum(shares[c] * jnp.exp(each[c]) for c in range(2))))
 
 
-def sleep_loss(params: dict) -> jax.Array:
+def sleep_loss(params: dict, drawn: tuple) -> jax.Array:
     """`-log q(z|x)` of the dream, without the project's model."""
-    _, z, x = draws()
+    _, z, x = drawn
     features = jax.nn.relu(dense(params["encoder"]["Dense_0"], x.reshape(BATCH, -1)))
     heads = params["posterior"]
     return -jnp.mean(normal_log_density(z, dense(heads["mean"], features), dense(heads["logvar"], features)))
 
 
 def assert_gradient(parts: tuple[str, ...], loss) -> None:
-    expected = jax.jit(jax.grad(loss))(parameters())
+    expected = jax.jit(jax.grad(loss))(parameters(), draws())
     _, _, gradient = found()
     for part in parts:
         for ours, theirs in zip(jax.tree.leaves(gradient[part]), jax.tree.leaves(expected[part]), strict=True):
@@ -102,7 +102,9 @@ def test_encoder_learns_asleep_and_only_asleep() -> None:
 
 
 def test_value_is_the_sum_of_both_losses() -> None:
-    np.testing.assert_allclose(found()[0], wake_loss(parameters()) + sleep_loss(parameters()), rtol=1e-5)
+    np.testing.assert_allclose(
+        found()[0], wake_loss(parameters(), draws()) + sleep_loss(parameters(), draws()), rtol=1e-5
+    )
 
 
 def test_dreams_are_images_of_the_likelihood() -> None:
@@ -117,5 +119,7 @@ def test_what_is_reported_is_the_elbo_of_the_real_images() -> None:
     features = jax.nn.relu(dense(parameters()["encoder"]["Dense_0"], images().reshape(BATCH, -1)))
     heads = parameters()["posterior"]
     log_posterior = normal_log_density(z, dense(heads["mean"], features), dense(heads["logvar"], features))
-    np.testing.assert_allclose(np.mean(terms.elbo), -wake_loss(parameters()) - np.mean(log_posterior), rtol=1e-4)
+    np.testing.assert_allclose(
+        np.mean(terms.elbo), -wake_loss(parameters(), draws()) - np.mean(log_posterior), rtol=1e-4
+    )
     np.testing.assert_allclose(terms.elbo, terms.reconstruction - terms.kl, rtol=1e-5)

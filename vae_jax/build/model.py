@@ -42,7 +42,6 @@ ACTIVATIONS = {"relu": nn.relu, "tanh": nn.tanh, "gelu": nn.gelu, "silu": nn.sil
 DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 
 
-
 def _network_options(model: ModelConfig) -> dict[str, Any]:
     return {
         "activation": choose("model.activation", model.activation, ACTIVATIONS),
@@ -105,9 +104,7 @@ PRIORS: Mapping[str, Callable[[ModelConfig, ImageShape], nn.Module]] = {
 }
 
 
-def build_model(
-    config: ModelConfig, image_shape: ImageShape, max_value: int = 255, num_classes: int = 0
-) -> VAE:
+def build_model(config: ModelConfig, image_shape: ImageShape, max_value: int = 255, num_classes: int = 0) -> VAE:
     """The model for images of a shape.
 
     Args:

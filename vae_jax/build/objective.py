@@ -60,7 +60,8 @@ OBJECTIVES: Mapping[str, Callable[[Config, int], Any]] = {
 
 _NEEDS = {
     "has_density": "a density of q(z|x), which a point mass hasn't; use a Gaussian posterior",
-    "log_prob_anywhere": "the density of q(z|x) at any z, which flows without an inverse haven't; use a Gaussian posterior",
+    "log_prob_anywhere": "the density of q(z|x) at any z, which flows without an inverse haven't; "
+    "use a Gaussian posterior",
     "reparameterized": "a z that is differentiable in the parameters of q(z|x)",
     "factorized": "a q(z|x) that is a product over latent dimensions; use diagonal_gaussian",
     "deterministic": "a z that is a function of x alone; use model.posterior point_mass",

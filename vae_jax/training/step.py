@@ -131,11 +131,14 @@ def make_run_steps(
     ) -> tuple[TrainState, Metrics]:
         def body(i: Int[Array, ""], carry: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
             state, sums = carry
-            batch = jax.lax.with_sharding_constraint(images[order[i]], split_batch(mesh))
+            batch = rows[order[i]].reshape(-1, *images.shape[1:])
+            batch = jax.lax.with_sharding_constraint(batch, split_batch(mesh))
             label = None if labels is None else labels[order[i]]
             state, metrics = train_step(state, batch, key, label)
             return state, jax.tree.map(jnp.add, sums, metrics)
 
+        # CPUs gather whole rows several times faster than images of three axes.
+        rows = images.reshape(images.shape[0], -1)
         first = None if labels is None else labels[order[0]]
         metric_shapes = jax.eval_shape(lambda: train_step(state, images[order[0]], key, first)[1])
         zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), metric_shapes)

@@ -1,0 +1,250 @@
+"""Parts combine freely: every two that can meet do, in some model that trains; what can't is refused, with a reason.
+
+The combinations are a covering array of strength two: each pair of members (a network and a likelihood, a prior
+and an objective, ...) that any model can have is in at least one combination. `pytest -m slow` trains them all.
+"""
+
+import functools
+import itertools
+from collections.abc import Iterator, Mapping
+
+import jax
+import numpy as np
+import pytest
+import sklearn.datasets
+
+from vae_jax import build
+from vae_jax.build.model import LIKELIHOODS, NETWORKS, POSTERIORS, PRIORS
+from vae_jax.build.objective import OBJECTIVES
+from vae_jax.config import Config, DataConfig, ModelConfig, ObjectiveConfig, TrainConfig
+from vae_jax.data import Data, Dataset
+from vae_jax.errors import UserError
+from vae_jax.training import create_state, make_train_step
+from vae_jax.vae import init_params
+
+BATCH = 4
+NUM_STEPS = 3
+NUM_CLASSES = 3
+
+Combination = tuple[str, ...]
+# Where an objective has variants that take another path, they are members too.
+OBJECTIVE_FIELDS = {
+    "elbo": {"num_samples": 2},
+    "score_function": {"name": "elbo", "gradient": "score_function", "analytic_kl": False},
+    "beta": {"beta": 4.0, "annealing": "cyclical", "annealing_steps": 2},
+    "free_bits": {},
+    "capacity": {"annealing_steps": 2},
+    "iwae": {"num_samples": 3},
+    "dreg": {"num_samples": 3},
+    "mmd": {},
+    "beta_tcvae": {"beta": 4.0},
+    "wake_sleep": {},
+    "autoencoder": {},
+}
+FACTORS: Mapping[str, tuple[str, ...]] = {
+    "network": ("mlp", "conv", "resnet"),
+    "likelihood": (
+        "bernoulli",
+        "continuous_bernoulli",
+        "gaussian",
+        "gaussian_learned",
+        "gaussian_per_pixel",
+        "discretized_logistic",
+        "discretized_logistic_mixture",
+        "mse",
+    ),
+    "posterior": ("diagonal_gaussian", "full_gaussian", "planar", "iaf", "hierarchical", "point_mass"),
+    "prior": ("standard_normal", "mixture", "vampprior", "realnvp", "hierarchical"),
+    "objective": tuple(OBJECTIVE_FIELDS),
+    "labels": ("unconditional", "conditional"),
+    "images": ("digits", "colours"),
+}
+NAMES = tuple(FACTORS)
+
+WITH_DENSITY_ANYWHERE = ("diagonal_gaussian", "full_gaussian", "hierarchical")
+
+
+def reason_against(combination: Combination) -> str | None:
+    """Words of the reason for which a combination must be refused, written out from the mathematics."""
+    parts = dict(zip(NAMES, combination, strict=True))
+    posterior, prior, objective = parts["posterior"], parts["prior"], parts["objective"]
+    if (posterior == "hierarchical") != (prior == "hierarchical"):
+        return "a hierarchical prior goes with the hierarchical posterior"
+    if prior == "vampprior" and posterior not in WITH_DENSITY_ANYWHERE:
+        return "the prior is a mixture of posteriors, whose density it needs at any z"
+    if prior == "vampprior" and parts["labels"] == "conditional":
+        return "the images that the prior learns have no label"
+    if objective == "autoencoder":
+        return None if posterior == "point_mass" else "a z that is a function of x alone"
+    if posterior == "point_mass" and objective != "mmd":
+        return "a density of q(z|x), which a point mass hasn't"
+    if objective in ("score_function", "dreg", "wake_sleep") and posterior not in WITH_DENSITY_ANYWHERE:
+        return "the density of q(z|x) at any z"
+    if objective == "beta_tcvae" and posterior != "diagonal_gaussian":
+        return "a q(z|x) that is a product over latent dimensions"
+    return None
+
+
+@functools.cache
+def every_sensible_combination() -> tuple[Combination, ...]:
+    return tuple(each for each in itertools.product(*FACTORS.values()) if reason_against(each) is None)
+
+
+def pairs(combination: Combination) -> Iterator[tuple[tuple[str, str], tuple[str, str]]]:
+    return itertools.combinations(zip(NAMES, combination, strict=True), 2)
+
+
+@functools.cache
+def covering_combinations() -> tuple[Combination, ...]:
+    """Few combinations in which all pairs that occur in any are met: always the one with the most new pairs.
+
+    The same list in every process, as pytest-xdist needs it: ties go to the first.
+    """
+    candidates = every_sensible_combination()
+    numbers: dict = {}
+    of_candidate = np.array([[numbers.setdefault(pair, len(numbers)) for pair in pairs(each)] for each in candidates])
+    missing, chosen = np.ones(len(numbers), bool), []
+    while missing.any():
+        best = int(np.argmax(missing[of_candidate].sum(axis=1)))
+        missing[of_candidate[best]] = False
+        chosen.append(candidates[best])
+    return tuple(chosen)
+
+
+@functools.cache
+def data(images: str, binarization: str) -> Data:
+    """Twelve labelled images: digits of 17 grey levels, or noise in three colours whose sides no stage halves."""
+    if images == "digits":
+        pixels, max_value = sklearn.datasets.load_digits().images[:12, ..., np.newaxis].astype(np.uint8), 16
+    else:
+        pixels, max_value = np.random.default_rng(0).integers(0, 256, (12, 6, 5, 3)).astype(np.uint8), 255
+    labels = np.arange(12, dtype=np.int32) % NUM_CLASSES
+    return Data(Dataset(images, pixels, pixels[:2], labels, labels[:2], max_value, images), binarization, 0.0, 0)
+
+
+def config_and_data(combination: Combination) -> tuple[Config, Data]:
+    parts = dict(zip(NAMES, combination, strict=True))
+    binarization = "dynamic" if parts["likelihood"] == "bernoulli" else "none"
+    model = ModelConfig(
+        network=parts["network"],
+        likelihood=parts["likelihood"],
+        posterior=parts["posterior"],
+        prior=parts["prior"],
+        conditional=parts["labels"] == "conditional",
+        hidden=(4,),
+        latents=2,
+        posterior_flows=1,
+        posterior_hidden=(4,),
+        prior_components=2,
+        prior_flows=2,
+        prior_hidden=(4,),
+        likelihood_components=2,
+        upper_latents=2,
+        upper_hidden=(4,),
+    )
+    objective = ObjectiveConfig(**{"name": parts["objective"], **OBJECTIVE_FIELDS[parts["objective"]]})
+    # Plain steps of a bounded length compile faster than Adam's, and one bad gradient spoils all parameters.
+    train = TrainConfig(batch_size=BATCH, optimizer="sgd", learning_rate=0.01, clip_norm=1.0)
+    return Config(data=DataConfig(binarization=binarization), model=model, objective=objective, train=train), data(
+        parts["images"], binarization
+    )
+
+
+def train(combination: Combination):
+    """Parameters before and after three steps, and the metrics of each."""
+    config, source = config_and_data(combination)
+    build.check_fit(config, source)
+    model = build.build_model_for(config, source)
+    tx = build.build_optimizer(config, NUM_STEPS)
+    loss = build.build_loss(config, model, len(source.training.images))
+    train_step = make_train_step(loss, tx, build.build_preparation(source))
+    batches = source.training.images.reshape(NUM_STEPS, BATCH, *source.dataset.image_shape)
+    labels = source.training.labels.reshape(NUM_STEPS, BATCH) if config.model.conditional else None
+
+    def run(key: jax.Array, batches: np.ndarray, labels: np.ndarray | None):
+        before = create_state(init_params(model, key, source.dataset.image_shape), tx, with_average=False)
+        after, metrics = jax.lax.scan(
+            lambda state, batch: train_step(state, batch[0], key, batch[1]), before, (batches, labels)
+        )
+        return before.params, after.params, metrics
+
+    # Nothing here runs long enough to be worth optimizing: three quarters of the time would be the compiler's.
+    quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    return jax.device_get(jax.jit(run, compiler_options=quick)(jax.random.key(0), batches, labels))
+
+
+def assert_trains(combination: Combination) -> None:
+    before, after, metrics = train(combination)
+    for path, leaf in jax.tree_util.tree_leaves_with_path((after, metrics)):
+        assert np.all(np.isfinite(leaf)), f"{combination}: {jax.tree_util.keystr(path)} is {leaf}"
+    for part in ("encoder", "posterior", "decoder"):
+        leaves = zip(jax.tree.leaves(before[part]), jax.tree.leaves(after[part]), strict=True)
+        assert any(np.any(old != new) for old, new in leaves), f"{combination}: {part} learned nothing"
+    if "point_mass" in combination:
+        assert metrics["elbo"] is None and metrics["kl"] is None
+    else:
+        expected = metrics["reconstruction"] - metrics["kl"]
+        np.testing.assert_allclose(metrics["elbo"], expected, rtol=1e-4, atol=1e-3)
+
+
+def test_no_member_is_missing() -> None:
+    tables = {"network": NETWORKS, "likelihood": LIKELIHOODS, "posterior": POSTERIORS, "prior": PRIORS}
+    assert {name: set(table) for name, table in tables.items()} == {name: set(FACTORS[name]) for name in tables}
+    assert {fields.get("name", name) for name, fields in OBJECTIVE_FIELDS.items()} == set(OBJECTIVES)
+
+
+def test_every_two_members_that_can_meet_do() -> None:
+    met = {pair for combination in covering_combinations() for pair in pairs(combination)}
+    assert met == {pair for combination in every_sensible_combination() for pair in pairs(combination)}
+    assert len(covering_combinations()) < 120
+
+
+def test_which_two_members_never_meet() -> None:
+    met = {frozenset(pair) for combination in every_sensible_combination() for pair in pairs(combination)}
+    apart = {
+        frozenset(pair)
+        for (one, names), (other, others) in itertools.combinations(FACTORS.items(), 2)
+        for pair in itertools.product([(one, name) for name in names], [(other, name) for name in others])
+    } - met
+    # No likelihood and no network is ever the obstacle; one layer under two, a point without a density, a flow
+    # without an inverse and images without a label are.
+    assert {name for pair in apart for name, _ in pair} == {"posterior", "prior", "objective", "labels"}
+    found = {tuple(sorted(member for _, member in pair)) for pair in apart}
+    assert ("conditional", "vampprior") in found
+    assert ("autoencoder", "vampprior") in found
+    assert ("hierarchical", "standard_normal") in found
+    assert ("dreg", "iaf") in found
+    assert ("iaf", "iwae") not in found
+
+
+@pytest.mark.parametrize("posterior", FACTORS["posterior"])
+def test_what_makes_no_sense_is_refused_with_the_reason(posterior: str) -> None:
+    counts = {True: 0, False: 0}
+    for prior, objective, labels in itertools.product(FACTORS["prior"], FACTORS["objective"], FACTORS["labels"]):
+        combination = ("mlp", "gaussian", posterior, prior, objective, labels, "digits")
+        reason = reason_against(combination)
+        counts[reason is None] += 1
+        if reason is None:
+            build.check_fit(*config_and_data(combination))
+            continue
+        with pytest.raises(UserError) as refusal:
+            build.check_fit(*config_and_data(combination))
+        assert reason in str(refusal.value), combination
+    assert min(counts.values()) > 5
+
+
+@pytest.mark.parametrize("combination", covering_combinations(), ids="-".join)
+def test_combination_trains(combination: Combination) -> None:
+    assert_trains(combination)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("likelihood", FACTORS["likelihood"])
+@pytest.mark.parametrize("network", FACTORS["network"])
+def test_full_product_trains(network: str, likelihood: str, request: pytest.FixtureRequest) -> None:
+    if "slow" not in request.config.option.markexpr:
+        pytest.skip("some ten thousand models, a day of compiling; pytest -m slow trains them")
+    for combination in every_sensible_combination():
+        if combination[:2] == (network, likelihood):
+            assert_trains(combination)
+            jax.clear_caches()
