@@ -221,12 +221,12 @@ def test_idx_is_read(tmp_path: Path) -> None:
     ("content", "cause"),
     [
         (GOOD, "does not unpack"),
-        (gzip.compress(GOOD)[:-10], "does not unpack"),
-        (gzip.compress(b""), "nothing"),
-        (gzip.compress(b"\0\0\x0d" + GOOD[3:]), "000008"),
-        (gzip.compress(GOOD[:9]), "header is cut off"),
-        (gzip.compress(GOOD[:-1]), "holds 5 bytes"),
-        (gzip.compress(GOOD + b"\0"), "holds 7 bytes"),
+        (gzip.compress(GOOD, mtime=0)[:-10], "does not unpack"),
+        (gzip.compress(b"", mtime=0), "nothing"),
+        (gzip.compress(b"\0\0\x0d" + GOOD[3:], mtime=0), "000008"),
+        (gzip.compress(GOOD[:9], mtime=0), "header is cut off"),
+        (gzip.compress(GOOD[:-1], mtime=0), "holds 5 bytes"),
+        (gzip.compress(GOOD + b"\0", mtime=0), "holds 7 bytes"),
     ],
 )
 def test_a_bad_idx_file_is_named(tmp_path: Path, content: bytes, cause: str) -> None:
