@@ -4,7 +4,8 @@
 
 Two processes take turns, so that noise of the machine falls on both: one trains with this project's own
 loop (dynamic binarization, data on the device as uint8), the other runs a plain PyTorch loop over the
-whole data set in memory as one float tensor, which it binarizes anew for each batch too. Each waits without using the
+whole data set in memory as one float tensor, which it binarizes anew for each batch too, unless
+--torch_trains_on_grey spares it that. Each waits without using the
 processor while the other works. The images are random: the time doesn't depend on them.
 The rate of one large float32 matrix product is measured between the epochs of the first process.
 """
@@ -82,7 +83,7 @@ def jax_epoch() -> Callable[[], dict[str, float]]:
     return epoch
 
 
-def torch_epoch() -> Callable[[], dict[str, float]]:
+def torch_epoch(binarize: bool) -> Callable[[], dict[str, float]]:
     """Prepares the PyTorch loop and returns a function that runs its next epoch."""
     import torch
     from torch import nn
@@ -111,7 +112,8 @@ def torch_epoch() -> Callable[[], dict[str, float]]:
         def run() -> None:
             order = torch.randperm(NUM_IMAGES)
             for start in range(0, NUM_IMAGES - BATCH + 1, BATCH):
-                loss = model(torch.bernoulli(data[order[start : start + BATCH]]))
+                batch = data[order[start : start + BATCH]]
+                loss = model(torch.bernoulli(batch) if binarize else batch)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -130,7 +132,11 @@ def timed(function: Callable[[], object]) -> float:
 
 def worker(which: str) -> None:
     """Runs an epoch for each line on standard input and answers with a line of JSON."""
-    epoch = {"jax": jax_epoch, "torch": torch_epoch}[which]()
+    epoch = {
+        "jax": jax_epoch,
+        "torch": lambda: torch_epoch(binarize=True),
+        "torch_grey": lambda: torch_epoch(binarize=False),
+    }[which]()
     epoch()  # compiles, warms up
     for _ in sys.stdin:
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -152,12 +158,16 @@ def ask(process: subprocess.Popen) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=5, help="alternating pairs of epochs")
-    parser.add_argument("--worker", choices=["jax", "torch"], help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--torch_trains_on_grey", action="store_true", help="spare the PyTorch loop the binarization of its batches"
+    )
+    parser.add_argument("--worker", choices=["jax", "torch", "torch_grey"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
         worker(arguments.worker)
         return
-    processes = {which: start(which) for which in ("jax", "torch")}
+    other = "torch_grey" if arguments.torch_trains_on_grey else "torch"
+    processes = {"jax": start("jax"), "torch": start(other)}
     for process in processes.values():
         ask(process)  # so that neither prepares itself while the other is timed
     results = {which: [] for which in processes}
