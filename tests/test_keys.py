@@ -3,9 +3,8 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.stats
 
-from vae_jax.keys import Stream, epoch_order, image_keys, normal_per_image, stream_key
+from vae_jax.keys import Stream, epoch_order, stream_key
 
 ROOT = jax.random.key(0)
 
@@ -36,25 +35,6 @@ def test_step_may_be_traced() -> None:
     np.testing.assert_array_equal(inside, jax.random.key_data(stream_key(ROOT, Stream.SAMPLES, 5)))
 
 
-def test_noise_of_an_image_and_sample_does_not_depend_on_its_company() -> None:
-    whole = normal_per_image(ROOT, jnp.arange(6), jnp.arange(4), 3)
-    part = normal_per_image(ROOT, jnp.array([5, 2]), jnp.array([3, 0]), 3)
-    assert whole.shape == (4, 6, 3)
-    np.testing.assert_array_equal(part, whole[jnp.array([3, 0])][:, jnp.array([5, 2])])
-
-
-def test_noise_is_standard_normal_and_nothing_repeats() -> None:
-    noise = np.asarray(normal_per_image(ROOT, jnp.arange(50), jnp.arange(40), 5))
-    # With this key the test passes or fails for good; a true normal fails it with probability 0.001.
-    assert scipy.stats.kstest(noise.ravel(), scipy.stats.norm.cdf).pvalue > 0.001
-    assert len(np.unique(noise)) > 0.999 * noise.size
-
-
-def test_images_have_keys_of_their_own() -> None:
-    keys = jax.random.key_data(image_keys(ROOT, jnp.arange(100)))
-    assert len({key.tobytes() for key in np.asarray(keys)}) == 100
-
-
 def test_order_of_an_epoch_has_each_image_once() -> None:
     assert sorted(epoch_order(0, 0, 1000)) == list(range(1000))
 
@@ -68,8 +48,3 @@ def test_order_follows_from_seed_and_epoch() -> None:
 def test_order_stays_as_it_is() -> None:
     # A run that is continued with another version of NumPy has to see the same batches.
     np.testing.assert_array_equal(epoch_order(0, 0, 8), [7, 4, 5, 1, 6, 2, 0, 3])
-
-
-def test_no_key_is_used_twice() -> None:
-    with jax.debug_key_reuse(True):
-        normal_per_image(stream_key(ROOT, Stream.EVALUATION), jnp.arange(3), jnp.arange(2), 4)

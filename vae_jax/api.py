@@ -17,10 +17,10 @@ True
 Each is differentiable in the parameters and goes through `jax.jit`, `jax.grad` and `jax.vmap`.
 """
 
-import jax
 from jaxtyping import Array, Float, Key
 
 from vae_jax.keys import Stream, stream_key
+from vae_jax.noise import standard_normal
 from vae_jax.objectives import ElboTerms, elbo_terms
 from vae_jax.vae import VAE, Label, Params, apply, init_params
 
@@ -64,5 +64,5 @@ def elbo(
     label: Label = None,
 ) -> ElboTerms:
     """The bound of each image and its terms, in nats; see `vae_jax.objectives.elbo_terms`."""
-    noise = jax.random.normal(key, (num_samples, x.shape[0], model.noise_size))
+    noise = standard_normal(key, (num_samples, x.shape[0], model.noise_size))
     return elbo_terms(apply(model, params, "__call__", x, noise, label))

@@ -8,9 +8,8 @@ therefore draws the same numbers.
 import enum
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Int, Key
 
 
 class Stream(enum.IntEnum):
@@ -38,44 +37,6 @@ def stream_key(root: Key[Array, ""], stream: Stream, step: int | Int[Array, ""] 
         A key that no other (stream, step) shares.
     """
     return jax.random.fold_in(jax.random.fold_in(root, stream), step)
-
-
-def image_keys(key: Key[Array, ""], image_ids: Int[Array, "b"]) -> Key[Array, "b"]:
-    """One key per image, so that noise doesn't depend on how images are grouped.
-
-    Args:
-        key: The key of the whole evaluation.
-        image_ids: The place of each image in its split.
-
-    Returns:
-        `fold_in(key, image_id)` for each image.
-    """
-    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, image_ids)
-
-
-def normal_per_image(
-    key: Key[Array, ""],
-    image_ids: Int[Array, "b"],
-    sample_ids: Int[Array, "k"],
-    size: int,
-) -> Float[Array, "k b d"]:
-    """Standard normal noise that is a function of (key, image, sample) alone.
-
-    Args:
-        key: The key of the whole evaluation.
-        image_ids: The place of each image in its split.
-        sample_ids: Which of each image's samples.
-        size: Numbers per sample, `d`.
-
-    Returns:
-        Noise whose entry `[k, b]` is the same however images and samples are divided into chunks.
-    """
-
-    def one(image_key: Key[Array, ""], sample_id: Int[Array, ""]) -> Float[Array, "d"]:
-        return jax.random.normal(jax.random.fold_in(image_key, sample_id), (size,), jnp.float32)
-
-    over_images = jax.vmap(one, in_axes=(0, None))
-    return jax.vmap(over_images, in_axes=(None, 0))(image_keys(key, image_ids), sample_ids)
 
 
 def epoch_order(seed: int, epoch: int, num_images: int) -> Int[np.ndarray, "n"]:

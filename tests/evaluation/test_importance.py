@@ -9,7 +9,7 @@ import scipy.special
 from vae_jax.build import build_model
 from vae_jax.config import ModelConfig
 from vae_jax.evaluation import make_bound, make_importance_estimate, samples_at_once
-from vae_jax.keys import normal_per_image
+from vae_jax.noise import normal_per_image
 from vae_jax.vae import VAE, apply, init_params
 
 SHAPE = (4, 4, 1)

@@ -10,6 +10,7 @@ import pytest
 from vae_jax import build
 from vae_jax.config import Config, DataConfig, ModelConfig, ObjectiveConfig, TrainConfig
 from vae_jax.data import Data, Dataset
+from vae_jax.noise import standard_normal
 from vae_jax.vae import init_params
 
 SHAPE = (3, 4, 3)
@@ -53,7 +54,7 @@ def ours_and_theirs(kl_weight: float, objective: str = "elbo"):
     p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
     heads, decoder = p["posterior"], p["decoder"]["Dense_0"]
     mu, log_var = (x.reshape(BATCH, -1) @ heads[name]["kernel"] + heads[name]["bias"] for name in ("mean", "logvar"))
-    z = mu + np.exp(0.5 * log_var) * np.asarray(jax.random.normal(KEY, (1, BATCH, LATENTS)))[0]
+    z = mu + np.exp(0.5 * log_var) * np.asarray(standard_normal(KEY, (1, BATCH, LATENTS)))[0]
     recons = (z @ decoder["kernel"] + decoder["bias"]).reshape(x.shape)
     theirs = vanilla_vae_loss(recons, x, mu, log_var, kl_weight)
     by_hand = z.T @ (2 * (recons - x).reshape(BATCH, -1) / x.size)

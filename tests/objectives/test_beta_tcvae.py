@@ -10,6 +10,7 @@ import scipy.stats
 
 from vae_jax.build import build_model
 from vae_jax.config import ModelConfig
+from vae_jax.noise import standard_normal
 from vae_jax.objectives import BetaTcvae, Elbo, kl_parts
 from vae_jax.vae import apply, init_params
 
@@ -59,7 +60,7 @@ def drawn() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Means, standard deviations and the z that the objective draws with `KEY`."""
     encoded = jax.jit(lambda params: apply(MODEL, params, "encode", images()))(parameters())
     mean, stddev = np.asarray(encoded.mean, np.float64), np.exp(0.5 * np.asarray(encoded.logvar, np.float64))
-    return mean, stddev, mean + stddev * np.asarray(jax.random.normal(KEY, (1, BATCH, 3)))[0]
+    return mean, stddev, mean + stddev * np.asarray(standard_normal(KEY, (1, BATCH, 3)))[0]
 
 
 @pytest.mark.parametrize("num_images", [BATCH, 50_000])

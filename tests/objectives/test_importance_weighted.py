@@ -12,6 +12,7 @@ import scipy.stats
 
 from vae_jax.build import build_model
 from vae_jax.config import ModelConfig
+from vae_jax.noise import standard_normal
 from vae_jax.objectives import Dreg, Elbo, Iwae, importance_weighted_bound
 from vae_jax.vae import apply
 
@@ -71,7 +72,7 @@ def test_surrogate_is_minus_the_mean_bound_of_its_own_noise(objective: type) -> 
     with jax.enable_x64(True):
         key, params = jax.random.key(4), parameters(0.2)
         surrogate, terms = jax.jit(lambda params: objective(6)(MODEL, params, images(), key, STEP))(params)
-        noise = jax.random.normal(key, (6, 3, LATENTS))
+        noise = standard_normal(key, (6, 3, LATENTS))
         joint = apply(MODEL, params, "__call__", images(), noise)
         bound = scipy.special.logsumexp(joint.log_weights, axis=0) - np.log(6)
         np.testing.assert_allclose(surrogate, -bound.mean(), rtol=1e-12)
@@ -150,7 +151,7 @@ def test_encoder_gradient_is_equation_7_written_out_in_numpy() -> None:
     with jax.enable_x64(True):
         params, key, num_samples = parameters(0.3), jax.random.key(7), 5
         gradient = jax.jit(jax.grad(lambda p: Dreg(num_samples)(MODEL, p, images(), key, STEP)[0]))(params)
-        noise = np.asarray(jax.random.normal(key, (num_samples, 3, LATENTS)))
+        noise = np.asarray(standard_normal(key, (num_samples, 3, LATENTS)))
     head, found = jax.tree.map(np.asarray, (params["posterior"], gradient["posterior"]))
     mean = X @ head["mean"]["kernel"] + head["mean"]["bias"]
     stddev = np.exp(0.5 * (X @ head["logvar"]["kernel"] + head["logvar"]["bias"]))

@@ -9,6 +9,7 @@ import pytest
 
 from vae_jax.build import build_model
 from vae_jax.config import ModelConfig
+from vae_jax.noise import standard_normal
 from vae_jax.objectives import Mmd, maximum_mean_discrepancy
 from vae_jax.vae import apply, init_params
 
@@ -29,7 +30,7 @@ def draws(posterior: str) -> tuple[np.ndarray, np.ndarray]:
     """What the objective draws with `KEY`: z of the images, and as many from the prior."""
     model, params, x = posed(posterior)
     noise_key, prior_key = jax.random.split(KEY)
-    noise = jax.random.normal(noise_key, (1, 6, model.noise_size))
+    noise = standard_normal(noise_key, (1, 6, model.noise_size))
     z = jax.jit(lambda params: apply(model, params, "__call__", x, noise).z[0])(params)
     return np.asarray(z, np.float64), np.asarray(jax.random.normal(prior_key, (6, 2)), np.float64)
 

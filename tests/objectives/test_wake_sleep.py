@@ -8,6 +8,7 @@ import numpy as np
 
 from vae_jax.build import build_model
 from vae_jax.config import ModelConfig
+from vae_jax.noise import standard_normal
 from vae_jax.objectives import WakeSleep
 from vae_jax.vae import apply, init_params
 
@@ -48,7 +49,7 @@ def draws() -> tuple[jax.Array, jax.Array, jax.Array]:
 
     def drawn(params: dict):
         noise_key, prior_key, dream_key = jax.random.split(KEY, 3)
-        awake = apply(MODEL, params, "__call__", images(), jax.random.normal(noise_key, (1, BATCH, 2))).z[0]
+        awake = apply(MODEL, params, "__call__", images(), standard_normal(noise_key, (1, BATCH, 2))).z[0]
         asleep = apply(MODEL, params, "sample_prior", prior_key, BATCH)
         return awake, asleep, apply(MODEL, params, "decode_sample", asleep, dream_key)
 

@@ -14,6 +14,7 @@ from vae_jax.build import build_model
 from vae_jax.config import ModelConfig
 from vae_jax.data.binarization import dynamic_binarization, scaled
 from vae_jax.keys import Stream, stream_key
+from vae_jax.noise import standard_normal
 from vae_jax.objectives import Elbo
 from vae_jax.sharding import batch_mesh, replicated
 from vae_jax.training import TrainState, create_state, make_optimizer, make_run_steps, make_train_step
@@ -96,7 +97,7 @@ def test_one_sgd_step_is_the_gradient_worked_out_by_hand() -> None:
     mean_head, logvar_head = params["posterior"]["mean"], params["posterior"]["logvar"]
     decoder = params["decoder"]["Dense_0"]
     noise_key = stream_key(KEY, Stream.POSTERIOR_NOISE, 0)
-    noise = np.asarray(jax.random.normal(noise_key, (1, 10, 3)), np.float64)[0]
+    noise = np.asarray(standard_normal(noise_key, (1, 10, 3)), np.float64)[0]
     x = binary.reshape(10, -1).astype(np.float64)
     mean = x @ mean_head["kernel"] + mean_head["bias"]
     logvar = x @ logvar_head["kernel"] + logvar_head["bias"]

@@ -1,13 +1,12 @@
 """From integer pixels to what a likelihood is a density of."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, UInt8
 
 from vae_jax.keys import Stream
+from vae_jax.noise import uniform_16bit
 
 _IMAGES_AT_ONCE = 4096
 
@@ -22,8 +21,8 @@ def dynamic_binarization(
 ) -> Float[Array, "b h w c"]:
     """A fresh Bernoulli draw of every pixel, `P(1) = pixel / max_value` to within 2^-17.
 
-    Two pixels share one 32-bit random number: drawing these is what the step pays for, and a float for
-    each pixel would make a step of a small model a tenth longer. Black stays 0 and white stays 1.
+    Draws of 16 bits are enough for pixels of 8, and cost half of what a float for each would. Black stays
+    0 and white stays 1.
 
     Args:
         images: Pixels from 0 to `max_value`.
@@ -36,12 +35,12 @@ def dynamic_binarization(
     Source:
         Salakhutdinov & Murray 2008; Burda et al., arXiv 1509.00519, section 5.
     """
-    num_pixels = math.prod(images.shape[1:])
-    words = jax.random.bits(key, (images.shape[0], -(-num_pixels // 2)), jnp.uint32)
-    draws = jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(images.shape[0], -1)
-    draws = draws[:, :num_pixels].reshape(images.shape).astype(jnp.int32)
+    flat = images.reshape(images.shape[0], -1).astype(jnp.int32)
+    draws = uniform_16bit(key, *flat.shape)
     # The draw stands for the middle of its interval: (draw + 1/2) / 2^16 < pixel / max_value.
-    return ((2 * draws + 1) * max_value < images.astype(jnp.int32) << 17).astype(jnp.float32)
+    binary = ((2 * draws + 1) * max_value < flat << 17).astype(jnp.float32)
+    # Otherwise XLA draws anew for the encoder, the likelihood and the gradient of each.
+    return jax.lax.optimization_barrier(binary).reshape(images.shape)
 
 
 def binarized_once(

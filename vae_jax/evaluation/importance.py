@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from vae_jax.keys import normal_per_image
+from vae_jax.noise import normal_per_image
 from vae_jax.numerics import LogMeanExp
 from vae_jax.vae import VAE, Label, Params, apply
 

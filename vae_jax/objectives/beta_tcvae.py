@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
+from vae_jax.noise import standard_normal
 from vae_jax.objectives.elbo import ElboTerms, elbo_terms
 from vae_jax.vae import VAE, Label, Params, apply
 
@@ -78,7 +79,7 @@ class BetaTcvae:
         label: Label = None,
     ) -> tuple[Float[Array, ""], ElboTerms]:
         """Surrogate to minimize, and the terms of each image; see `Elbo`."""
-        noise = jax.random.normal(key, (1, x.shape[0], model.noise_size))
+        noise = standard_normal(key, (1, x.shape[0], model.noise_size))
         parameters = apply(model, params, "encode", x, label)
         joint = apply(model, params, "joint_terms", parameters, x, noise, label)
         # Samples in front: z_i beside the parameters of every x_j.

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
+from vae_jax.noise import standard_normal
 from vae_jax.objectives.penalties import Penalty, Weighted
 from vae_jax.vae import VAE, JointTerms, Label, Params, apply
 
@@ -99,7 +100,7 @@ class Elbo:
             `-mean(reconstruction) + penalty` in nats, and the terms per image.
         """
         parameters = apply(model, params, "encode", x, label)
-        noise = jax.random.normal(key, (self.num_samples, x.shape[0], model.noise_size))
+        noise = standard_normal(key, (self.num_samples, x.shape[0], model.noise_size))
         joint = apply(model, params, "joint_terms", parameters, x, noise, label)
         if self.gradient == "score_function":
             z = jax.lax.stop_gradient(joint.z)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
+from vae_jax.noise import standard_normal
 from vae_jax.objectives.elbo import ElboTerms, elbo_terms
 from vae_jax.vae import VAE, Label, Params, apply
 
@@ -48,7 +49,7 @@ class Iwae:
         label: Label = None,
     ) -> tuple[Float[Array, ""], ElboTerms]:
         """Surrogate to minimize, and the terms of each image; see `Elbo`."""
-        noise = jax.random.normal(key, (self.num_samples, x.shape[0], model.noise_size))
+        noise = standard_normal(key, (self.num_samples, x.shape[0], model.noise_size))
         joint = apply(model, params, "__call__", x, noise, label)
         return -jnp.mean(importance_weighted_bound(joint.log_weights)), elbo_terms(joint)
 
@@ -86,7 +87,7 @@ class Dreg:
         The surrogate has the value of the bound, and two gradients that don't meet: one through the
         parameters of p at fixed z, one through z at fixed parameters of p and q.
         """
-        noise = jax.random.normal(key, (self.num_samples, x.shape[0], model.noise_size))
+        noise = standard_normal(key, (self.num_samples, x.shape[0], model.noise_size))
         parameters = apply(model, params, "encode", x, label)
         drawn = apply(model, params, "joint_terms", parameters, x, noise, label)
         fixed, fixed_parameters = lax.stop_gradient(params), lax.stop_gradient(parameters)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
+from vae_jax.noise import standard_normal
 from vae_jax.objectives.elbo import ElboTerms, elbo_terms
 from vae_jax.vae import VAE, Label, Params, apply
 
@@ -69,7 +70,7 @@ class Mmd:
     ) -> tuple[Float[Array, ""], ElboTerms]:
         """Surrogate to minimize, and the terms of each image; see `Elbo`."""
         noise_key, prior_key = jax.random.split(key)
-        noise = jax.random.normal(noise_key, (1, x.shape[0], model.noise_size))
+        noise = standard_normal(noise_key, (1, x.shape[0], model.noise_size))
         joint = apply(model, params, "__call__", x, noise, label)
         terms = elbo_terms(joint)
         prior = apply(model, params, "sample_prior", prior_key, x.shape[0])

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
+from vae_jax.noise import standard_normal
 from vae_jax.objectives.elbo import ElboTerms, elbo_terms
 from vae_jax.vae import VAE, Label, Params, apply
 
@@ -36,7 +37,7 @@ class WakeSleep:
         """The sum of both losses, each with the other's parameters held fixed, and the terms; see `Elbo`."""
         noise_key, prior_key, dream_key = jax.random.split(key, 3)
         fixed = lax.stop_gradient(params)
-        noise = jax.random.normal(noise_key, (1, x.shape[0], model.noise_size))
+        noise = standard_normal(noise_key, (1, x.shape[0], model.noise_size))
         awake = apply(model, fixed, "__call__", x, noise, label)
         of_model = apply(model, params, "joint_terms_at", apply(model, fixed, "encode", x, label), x, awake.z, label)
         wake_loss = -jnp.mean(of_model.log_likelihood + of_model.log_prior)
