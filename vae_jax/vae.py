@@ -106,6 +106,11 @@ class VAE(nn.Module):
         """A draw from p(x|z)."""
         return self.likelihood.sample(self.decode(z, label), key)
 
+    def noise_stddev(self) -> Float[Array, ""] | None:
+        """Standard deviation that all pixels share, or None for a likelihood without one."""
+        one_for_all = getattr(self.likelihood, "noise_stddev", None)
+        return None if one_for_all is None else one_for_all()
+
     def sample_prior(self, key: Key[Array, ""], num_samples: int) -> Float[Array, "n d"]:
         """Latents drawn from p(z)."""
         return self.prior.sample(key, num_samples, *self._components())

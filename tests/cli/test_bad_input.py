@@ -108,6 +108,15 @@ COMMANDS = {
     "unknown prior": (["--config.model.prior=normal"], ["model.prior", "standard_normal"]),
     "unknown activation": (["--config.model.activation=rellu"], ["model.activation", "relu"]),
     "unknown objective": (["--config.objective.name=ebo"], ["objective.name", "elbo"]),
+    "beta of no effect": (["--config.objective.beta=4.0"], ["objective.beta", "no effect", "'elbo'", "beta_tcvae"]),
+    "gradient of no effect": (
+        ["--config.objective.name=iwae", "--config.objective.gradient=score_function"],
+        ["objective.gradient", "'iwae'", "leave it at 'reparameterized'"],
+    ),
+    "samples of no effect": (
+        ["--config.objective.name=wake_sleep", "--config.objective.num_samples=5"],
+        ["objective.num_samples", "'wake_sleep'", "iwae"],
+    ),
     "unknown optimizer": (["--config.train.optimizer=adamm"], ["train.optimizer", "adam"]),
     "unknown schedule": (["--config.train.schedule=cosin"], ["train.schedule", "cosine"]),
     "unknown binarization": (["--config.data.binarization=dynamc"], ["data.binarization", "dynamic"]),
@@ -130,6 +139,15 @@ COMMANDS = {
     "unknown way to show": (["sample", "--workdir=x", "--show=median"], ["median", "mean"]),
     "negative seed of samples": (["sample", "--workdir=x", "--seed=-1"], ["seed", "-1"]),
 }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [(["--manifold", "--num_images=10"], ["10", "9 or 16"]), (["--label=3"], ["class 3", "isn't conditional"])],
+)
+def test_samples_that_a_run_has_not(arguments: list[str], names: list[str], workdir: pathlib.Path, refused) -> None:
+    message = refused("sample", f"--workdir={workdir}", *arguments)
+    assert [name for name in names if name not in message] == []
 
 
 @pytest.mark.parametrize(("arguments", "names"), COMMANDS.values(), ids=COMMANDS)

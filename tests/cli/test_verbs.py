@@ -10,13 +10,17 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 from PIL import Image
 
 from vae_jax import checkpoints
 from vae_jax.cli import main
 from vae_jax.config import from_mapping
+from vae_jax.runs import open_run
+from vae_jax.vae import apply
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 TINY = [
@@ -117,7 +121,7 @@ def test_event_files_hold_the_same_numbers(run: pathlib.Path) -> None:
     assert start == len(content) and len(tags) == 4
 
 
-@pytest.mark.parametrize("name", ["samples_0000006", "samples_0000012", "reconstructions_0000012"])
+@pytest.mark.parametrize("name", ["samples_mean_0000006", "samples_mean_0000012", "reconstructions_mean_0000012"])
 def test_pictures_open_and_show_something(run: pathlib.Path, name: str) -> None:
     with Image.open(run / "images" / f"{name}.png") as image:
         assert (image.format, image.size) == ("PNG", (8 * 57 + 1, 8 * 57 + 1))
@@ -192,6 +196,31 @@ def test_samples_follow_from_their_seed(run: pathlib.Path, tmp_path: pathlib.Pat
     assert drawn("binary", "--show=sample") != drawn("one")
 
 
+def test_manifold_is_the_decoder_at_the_quantiles_of_the_prior(run: pathlib.Path) -> None:
+    main(["sample", f"--workdir={run}", "--manifold", "--num_images=9"])
+    trained = open_run(str(run))
+    # Second row, third column: the median up, the highest sixth to the right.
+    z = jnp.array([[scipy.stats.norm.ppf(5 / 6), 0.0]])
+    expected = np.round(255 * np.asarray(apply(trained.model, trained.params, "decode_mean", z)))[0, ..., 0]
+    with Image.open(run / "images" / "manifold_mean_step12.png") as image:
+        assert image.size == (3 * 57 + 1, 3 * 57 + 1)
+        shown = np.asarray(image)[1 + 57 : 57 + 57 : 7, 1 + 2 * 57 : 57 + 2 * 57 : 7]
+    np.testing.assert_allclose(shown, expected, atol=1)
+
+
+def test_mse_says_which_gaussian_it_is(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
+    folder, grey = tmp_path / "run", "--config.data.binarization=none"
+    weight = "--config.model.mse_kl_weight=0.02"
+    main([f"--workdir={folder}", *TINY, grey, "--config.model.likelihood=mse", weight])
+    main(["evaluate", f"--workdir={folder}"])
+    # w D / 2 = 0.02 * 64 / 2 is its variance.
+    assert "noise of p(x|z) 0.8000" in capsys.readouterr().out
+    result = read_json(folder / "evaluation.json")
+    assert result["noise_stddev"] == pytest.approx(0.8)
+    assert "KL weight 0.02" in result["noise_note"]
+    assert [row["noise_stddev"] for row in rows(folder) if row["split"] == "test"] == pytest.approx([0.8, 0.8])
+
+
 def test_drawn_samples_are_binary_and_probabilities_are_not(run: pathlib.Path) -> None:
     for show in ("mean", "sample"):
         main(["sample", f"--workdir={run}", f"--show={show}"])
@@ -248,7 +277,7 @@ def test_ones_own_images_train(tmp_path: pathlib.Path) -> None:
     main(["evaluate", f"--workdir={tmp_path / 'run'}", "--num_samples=4"])
     result = read_json(tmp_path / "run" / "evaluation.json")
     assert (result["num_images"], result["measure"]) == (8, "continuous on [0, 1]")
-    with Image.open(tmp_path / "run" / "images" / "samples_0000002.png") as image:
+    with Image.open(tmp_path / "run" / "images" / "samples_mean_0000002.png") as image:
         assert image.mode == "RGB"
 
 

@@ -1,11 +1,12 @@
 """Objectives by name, and whether they go with a model."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from vae_jax.build.registry import choose
-from vae_jax.config import Config
+from vae_jax.config import Config, ObjectiveConfig
 from vae_jax.errors import UserError
 from vae_jax.likelihoods import mse_loss_from_elbo
 from vae_jax.objectives import (
@@ -58,6 +59,21 @@ OBJECTIVES: Mapping[str, Callable[[Config, int], Any]] = {
     "autoencoder": lambda config, num_images: Autoencoder(),
 }
 
+# Which fields of the config each of them reads, besides its name.
+_ELBO_FIELDS = frozenset({"num_samples", "analytic_kl", "gradient"})
+FIELDS: Mapping[str, frozenset[str]] = {
+    "elbo": _ELBO_FIELDS,
+    "beta": _ELBO_FIELDS | {"beta", "annealing", "annealing_steps"},
+    "free_bits": _ELBO_FIELDS | {"free_nats"},
+    "capacity": _ELBO_FIELDS | {"capacity", "capacity_weight", "annealing_steps"},
+    "iwae": frozenset({"num_samples"}),
+    "dreg": frozenset({"num_samples"}),
+    "mmd": frozenset({"mmd_alpha", "mmd_weight"}),
+    "beta_tcvae": frozenset({"beta"}),
+    "wake_sleep": frozenset(),
+    "autoencoder": frozenset(),
+}
+
 _NEEDS = {
     "has_density": "a density of q(z|x), which a point mass hasn't; use a Gaussian posterior",
     "log_prob_anywhere": "the density of q(z|x) at any z, which flows without an inverse haven't; "
@@ -69,11 +85,13 @@ _NEEDS = {
 
 
 def check_objective(config: Config, model: VAE, num_images: int) -> None:
-    """Refuses an objective that needs what the posterior doesn't declare.
+    """Refuses an objective that needs what the posterior doesn't declare, or doesn't read a field that was set.
 
     Raises:
         UserError: With what it needs, and what to use instead.
     """
+    for field in dataclasses.fields(config.objective):
+        _check_is_read(config.objective, field)
     objective = choose("objective.name", config.objective.name, OBJECTIVES)(config, num_images)
     for need in objective.needs:
         if not getattr(model.posterior, need, False):
@@ -81,6 +99,20 @@ def check_objective(config: Config, model: VAE, num_images: int) -> None:
                 f"objective.name '{config.objective.name}' and model.posterior '{config.model.posterior}' don't go "
                 f"together: it needs {_NEEDS[need]}"
             )
+
+
+def _check_is_read(objective: ObjectiveConfig, field: dataclasses.Field) -> None:
+    """Refuses a field that was set for nothing."""
+    read = FIELDS.get(objective.name)
+    # Somebody's own objective may read all of them.
+    if read is None or field.name == "name" or field.name in read:
+        return
+    if getattr(objective, field.name) != field.default:
+        readers = ", ".join(name for name, fields in FIELDS.items() if field.name in fields)
+        raise UserError(
+            f"objective.{field.name} has no effect under objective.name '{objective.name}'; leave it at "
+            f"{field.default!r}, or choose an objective that it belongs to: {readers}"
+        )
 
 
 def build_loss(config: Config, model: VAE, num_images: int = 0) -> LossFunction:

@@ -11,6 +11,7 @@ import tqdm
 from absl import flags
 
 from vae_jax.cli.flags import Flags, define_workdir
+from vae_jax.cli.show import noise_stddev
 from vae_jax.config import EvaluateConfig
 from vae_jax.errors import UserError
 from vae_jax.evaluation import ImportanceEstimate, make_importance_estimate, map_images, samples_at_once
@@ -107,6 +108,8 @@ def summary(trained: TrainedRun, split: str, settings: EvaluateConfig, per_image
         "num_samples": settings.num_samples,
         "unit": "nats per image",
         "measure": _measure(trained),
+        "noise_stddev": noise_stddev(trained.model, trained.params),
+        "noise_note": _noise_note(trained),
         "elbo": _with_errors(estimate(per_image.elbo, per_image.elbo_variance)),
         "reconstruction": float(np.mean(per_image.reconstruction, dtype=np.float64)),
         "kl": float(np.mean(per_image.kl, dtype=np.float64)),
@@ -136,6 +139,10 @@ def table(result: dict[str, Any]) -> str:
         f"  bits per dim    {_text(result['bits_per_dim'], 4)}",
         f"  effective sample size: mean {ess['mean']:.1f}, smallest {ess['minimum']:.1f} of {result['num_samples']}",
     ]
+    if result["noise_stddev"] is not None:
+        lines.append(
+            f"  noise of p(x|z) {result['noise_stddev']:.4f} (standard deviation of a pixel){result['noise_note']}"
+        )
     if ess["images_below_5"]:
         lines.append(
             f"  note: {ess['images_below_5']} images have an effective sample size below 5: their log p(x) is a lower "
@@ -163,6 +170,14 @@ def _text(entry: dict[str, float | None], digits: int = 3) -> str:
 
 def _scaled(error: float | None, factor: float) -> float | None:
     return None if error is None else error * factor
+
+
+def _noise_note(trained: TrainedRun) -> str:
+    """Where the noise of p(x|z) comes from, if that isn't plain."""
+    if trained.config.model.likelihood != "mse":
+        return ""
+    weight = trained.config.model.mse_kl_weight
+    return f": mse with KL weight {weight:g} is the ELBO of this Gaussian, with beta 1"
 
 
 def _measure(trained: TrainedRun) -> str:

@@ -110,13 +110,15 @@ class Console:
 
 def describe(row: Row) -> str:
     """The bound of a split in one line, with its error bar."""
+    noise = "" if row.get("noise_stddev") is None else f", noise of p(x|z) {row['noise_stddev']:.4f}"
     if row["elbo"] is None:
-        return f"{row['split']} reconstruction {row['reconstruction']:.2f} nats (no bound: q(z|x) has no density)"
+        reason = "no bound: q(z|x) has no density"
+        return f"{row['split']} reconstruction {row['reconstruction']:.2f} nats ({reason}){noise}"
     error = row.get("elbo_standard_error")
     bar = "" if error is None else f" ± {error:.2f}"
     return (
         f"{row['split']} ELBO {row['elbo']:.2f}{bar} nats "
-        f"(reconstruction {row['reconstruction']:.2f}, KL {row['kl']:.2f})"
+        f"(reconstruction {row['reconstruction']:.2f}, KL {row['kl']:.2f}){noise}"
     )
 
 

@@ -5,7 +5,7 @@ import pathlib
 from absl import flags
 
 from vae_jax.cli.flags import Flags, define_workdir
-from vae_jax.cli.show import SHOWS, sample_grid
+from vae_jax.cli.show import SHOWS, manifold_grid, sample_grid
 from vae_jax.pictures import write_png
 from vae_jax.runs import open_run
 
@@ -17,6 +17,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     flags.DEFINE_integer("label", None, "class, for a conditional model; each in turn if not given", flag_values=values)
     flags.DEFINE_integer("seed", 0, "what they are drawn from", flag_values=values, lower_bound=0)
     flags.DEFINE_enum("show", "mean", SHOWS, "the mean of p(x|z) (probabilities) or a sample of it", flag_values=values)
+    flags.DEFINE_boolean("manifold", False, "z at the quantiles of a two-dimensional prior", flag_values=values)
     flags.DEFINE_string("output", None, "PNG file; in the run's images folder if not given", flag_values=values)
 
 
@@ -24,7 +25,9 @@ def run(values: Flags) -> None:
     """Runs the verb."""
     trained = open_run(values["workdir"], values["checkpoint"])
     show = values["show"]
-    picture = sample_grid(trained.model, trained.params, values["num_images"], values["seed"], show, values["label"])
-    output = values["output"] or trained.folder.images / f"samples_{show}_step{trained.step}.png"
+    arguments = trained.model, trained.params, values["num_images"], values["seed"], show
+    picture = manifold_grid(*arguments) if values["manifold"] else sample_grid(*arguments, values["label"])
+    kind = "manifold" if values["manifold"] else "samples"
+    output = values["output"] or trained.folder.images / f"{kind}_{show}_step{trained.step}.png"
     write_png(pathlib.Path(output), picture)
-    print(f"{values['num_images']} samples (the {show} of p(x|z)) of step {trained.step} in {output}")
+    print(f"{kind}: {values['num_images']} images (the {show} of p(x|z)) of step {trained.step} in {output}")

@@ -1,4 +1,6 @@
-"""The two kinds of grid that several verbs make."""
+"""The grids of images that several verbs make."""
+
+import math
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,7 @@ from vae_jax.data import Split
 from vae_jax.errors import UserError
 from vae_jax.keys import Stream, stream_key
 from vae_jax.pictures import grid, side_by_side
+from vae_jax.priors import StandardNormal
 from vae_jax.vae import VAE, Label, Params, apply
 
 SHOWS = ("mean", "sample")
@@ -56,6 +59,44 @@ def decoded(model: VAE, params: Params, z: jax.Array, key: jax.Array, show: str,
     if show == "mean":
         return np.asarray(_apply(model, params, "decode_mean", z, label))
     return np.asarray(_apply(model, params, "decode_sample", z, stream_key(key, Stream.SAMPLES, 1), label))
+
+
+def noise_stddev(model: VAE, params: Params) -> float | None:
+    """Standard deviation of p(x|z) where all pixels share one, else None."""
+    stddev = apply(model, params, "noise_stddev")
+    return None if stddev is None else float(stddev)
+
+
+def manifold_grid(model: VAE, params: Params, num_images: int, seed: int, show: str) -> np.ndarray:
+    """A picture of what a model with two latents makes of the plane: z at the quantiles of its standard normal prior.
+
+    Args:
+        model: The model.
+        params: Its parameters.
+        num_images: A square number.
+        seed: What samples of p(x|z) are drawn from.
+        show: `mean` or `sample` of p(x|z).
+
+    Raises:
+        UserError: If there is no such plane, or the images fill no square.
+
+    Source:
+        Kingma & Welling 2014, figure 4.
+    """
+    latents = getattr(model.prior, "latents", 0)
+    if not isinstance(model.prior, StandardNormal) or latents != 2 or model.num_classes:
+        raise UserError(
+            "a picture of the manifold needs two latents with a standard normal prior and no labels; train with "
+            "--config.model.latents=2, or leave --manifold out"
+        )
+    side = math.isqrt(num_images)
+    if side**2 != num_images:
+        raise UserError(f"{num_images} images fill no square; try --num_images={side**2} or {(side + 1) ** 2}")
+    quantiles = jax.scipy.special.ndtri((jnp.arange(side) + 0.5) / side)
+    # Rows from the top are the second latent from its largest value down, as in a diagram.
+    across, up = jnp.meshgrid(quantiles, quantiles[::-1])
+    z = jnp.stack([across.ravel(), up.ravel()], axis=-1)
+    return grid(decoded(model, params, z, jax.random.key(seed), show), side)
 
 
 def sample_grid(

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from vae_jax import build, checkpoints
 from vae_jax.cli.flags import Flags, config_file, define_config, read_config
 from vae_jax.cli.listeners import Console, MetricsFile, Row, TensorBoard, describe, read_rows
-from vae_jax.cli.show import reconstruction_grid, sample_grid
+from vae_jax.cli.show import noise_stddev, reconstruction_grid, sample_grid
 from vae_jax.config import Config
 from vae_jax.data import Data
 from vae_jax.errors import UserError
@@ -35,6 +35,8 @@ from vae_jax.vae import VAE
 
 _BOUND_SAMPLES = 1
 _IMAGES_AT_ONCE = 1000
+# Of p(x|z), in the pictures that are made on the way.
+_SHOWN = "mean"
 
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
@@ -93,7 +95,8 @@ def train(config: Config, workdir: pathlib.Path, init_from: str | None = None) -
         for listener in listeners:
             listener.close()
     print(f"{num_steps - start} steps in {time.perf_counter() - began:.1f} s. {_last_result(folder)}")
-    print(f"everything is in {workdir}; next: evaluate --workdir={workdir}")
+    following = "evaluate" if session.model.posterior.has_density else "reconstruct"
+    print(f"everything is in {workdir}; next: {following} --workdir={workdir}")
 
 
 @dataclasses.dataclass
@@ -178,11 +181,11 @@ class _Session:
         """Pictures, then the checkpoint itself."""
         params = event.state.evaluated_params
         if self.model.posterior.has_density:
-            samples = sample_grid(self.model, params, 10 * self.model.num_classes or 64, 0, "mean")
-            write_png(self.folder.images / f"samples_{event.step:07d}.png", samples)
+            samples = sample_grid(self.model, params, 10 * self.model.num_classes or 64, 0, _SHOWN)
+            write_png(self.folder.images / f"samples_{_SHOWN}_{event.step:07d}.png", samples)
         split = "test" if len(self.data.part("test").images) else "train"
-        picture = reconstruction_grid(self.model, params, self.data.for_evaluation(split), 32, "mean", 0)
-        write_png(self.folder.images / f"reconstructions_{event.step:07d}.png", picture)
+        picture = reconstruction_grid(self.model, params, self.data.for_evaluation(split), 32, _SHOWN, 0)
+        write_png(self.folder.images / f"reconstructions_{_SHOWN}_{event.step:07d}.png", picture)
         checkpoints.save(
             self.folder.checkpoints, event.step, event.state, self.score, self.config.train.keep_checkpoints
         )
@@ -210,6 +213,7 @@ class _Session:
             "elbo_standard_error": None if elbo is None else elbo.standard_error_images,
             "reconstruction": reconstruction.mean,
             "kl": None if terms.kl is None else float(np.mean(terms.kl, dtype=np.float64)),
+            "noise_stddev": noise_stddev(self.model, event.state.evaluated_params),
             "num_images": reconstruction.num_images,
         }
 

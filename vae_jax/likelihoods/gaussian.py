@@ -66,10 +66,14 @@ class Gaussian(nn.Module):
         """Mean of each pixel."""
         return outputs
 
+    def noise_stddev(self) -> Float[Array, ""]:
+        """Standard deviation of every pixel, in the unit of the pixels."""
+        return jnp.exp(0.5 * self.logvar)
+
     def sample(self, outputs: Float[Array, "*batch h w c"], key: Key[Array, ""]) -> Float[Array, "*batch h w c"]:
         """Images with the noise in them."""
         noise = jax.random.normal(key, outputs.shape, outputs.dtype)
-        return outputs + jnp.exp(0.5 * self.logvar) * noise
+        return outputs + self.noise_stddev() * noise
 
 
 class GaussianPerPixel(nn.Module):
