@@ -54,6 +54,43 @@ def test_another_model_is_refused(saved: pathlib.Path) -> None:
         checkpoints.load(checkpoints.choose(saved, "latest"), like)
 
 
+def test_another_size_is_refused_and_named(saved: pathlib.Path) -> None:
+    like = jax.eval_shape(tree) | {"half": jax.ShapeDtypeStruct((8,), jnp.bfloat16)}
+    with pytest.raises(UserError, match=r"half is bfloat16\[7\] there and bfloat16\[8\] here"):
+        checkpoints.load(checkpoints.choose(saved, "latest"), like)
+
+
+def test_full_disk_is_noticed_before_anything_is_written(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints.save(tmp_path, 1, small(), None, keep=2)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=2**19))
+    with pytest.raises(UserError, match=r"1\.0 MB are needed, 0\.5 MB are free.*make room"):
+        checkpoints.save(tmp_path, 2, small(), None, keep=2)
+    monkeypatch.undo()
+    checkpoints.save(tmp_path, 3, small(), None, keep=2)
+    assert [checkpoint.step for checkpoint in checkpoints.listing(tmp_path)] == [1, 3]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "3"]
+
+
+def test_removal_that_was_cut_off_leaves_nothing_behind(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints.save(tmp_path, 1, small(), None, keep=1)
+
+    def killed(folder: pathlib.Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.save(tmp_path, 2, small(), None, keep=1)
+    monkeypatch.undo()
+    assert [checkpoint.step for checkpoint in checkpoints.listing(tmp_path)] == [2]
+    checkpoints.save(tmp_path, 3, small(), None, keep=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["3"]
+
+
 def flip(path: pathlib.Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -104,7 +141,7 @@ def test_steps_are_ordered_as_numbers(tmp_path: pathlib.Path) -> None:
 
 
 def test_later_of_equally_good_ones_is_the_best() -> None:
-    candidates = [checkpoints.Checkpoint(pathlib.Path(str(step)), step, -1.0, {}) for step in (1, 2)]
+    candidates = [checkpoints.Checkpoint(pathlib.Path(str(step)), step, -1.0, {}, {}) for step in (1, 2)]
     best = checkpoints.best(candidates)
     assert best is not None and best.step == 2
 

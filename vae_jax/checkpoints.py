@@ -3,13 +3,14 @@
 The only file that knows Orbax. A checkpoint is a folder named by its step:
 
     checkpoints/8900/state/            what Orbax wrote
-    checkpoints/8900/checkpoint.json   step, score, and the SHA-256 of every file under state/
+    checkpoints/8900/checkpoint.json   step, score, shape and type of each array, SHA-256 of every file under state/
 
 It is written under another name and renamed last. Orbax by itself loads a file with a flipped bit
 without noticing, hence the checksums.
 """
 
 import dataclasses
+import errno
 import hashlib
 import json
 import logging
@@ -19,6 +20,7 @@ import shutil
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
 
 from vae_jax.errors import UserError
@@ -26,6 +28,8 @@ from vae_jax.errors import UserError
 _RECORD = "checkpoint.json"
 _STATE = "state"
 _UNFINISHED = ".unfinished-"
+# What Orbax's index and our record take besides the numbers.
+_OVERHEAD_BYTES = 1 << 20
 
 # Orbax reports every save and the threads it used, which buries what a user wants to read.
 logging.getLogger("absl").setLevel(logging.ERROR)
@@ -40,12 +44,14 @@ class Checkpoint:
         step: Steps taken.
         score: ELBO on the validation images in nats, or None where there are none.
         files: SHA-256 of each file, by its path below `state/`.
+        arrays: Shape and type of each array, by its path in the tree.
     """
 
     folder: pathlib.Path
     step: int
     score: float | None
     files: Mapping[str, str]
+    arrays: Mapping[str, str]
 
 
 def save(directory: pathlib.Path, step: int, state: Any, score: float | None, keep: int) -> None:
@@ -68,17 +74,21 @@ def save(directory: pathlib.Path, step: int, state: Any, score: float | None, ke
         for leftover in directory.glob(f"{_UNFINISHED}*"):
             shutil.rmtree(leftover)
         unfinished.mkdir()
+        _check_room(directory, state)
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save((unfinished / _STATE).absolute(), state)
-        record = {"step": step, "score": score, "files": _checksums(unfinished / _STATE)}
+        files = _checksums(unfinished / _STATE)
+        record = {"step": step, "score": score, "files": files, "arrays": _arrays(state)}
         _write_durably(unfinished / _RECORD, json.dumps(record, indent=1))
         if final.exists():
-            shutil.rmtree(final)
+            _remove(final)
         unfinished.rename(final)
         _sync_folder(directory)
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        # Orbax tells of a full disk with a ValueError of many lines.
+        cause = getattr(error, "strerror", None) or str(error).strip().splitlines()[0]
         raise UserError(
-            f"checkpoint {final} could not be written ({error.strerror or error}); make room or choose another "
+            f"checkpoint {final} could not be written ({cause}); make room or choose another "
             "--workdir, then run the same command again: earlier checkpoints are whole"
         ) from error
     _remove_old(directory, keep)
@@ -90,9 +100,9 @@ def listing(directory: pathlib.Path) -> list[Checkpoint]:
     for folder in directory.glob("[0-9]*"):
         try:
             record = json.loads((folder / _RECORD).read_text())
-            found.append(Checkpoint(folder, int(record["step"]), record["score"], record["files"]))
+            found.append(Checkpoint(folder, int(record["step"]), record["score"], record["files"], record["arrays"]))
         except (OSError, ValueError, KeyError, TypeError):
-            continue
+            continue  # `choose` says so to whoever asks for it by its step
     return sorted(found, key=lambda checkpoint: checkpoint.step)
 
 
@@ -128,6 +138,10 @@ def choose(directory: pathlib.Path, which: str) -> Checkpoint:
     for checkpoint in checkpoints:
         if str(checkpoint.step) == which:
             return checkpoint
+    if which.isdigit() and (directory / which).is_dir():
+        raise UserError(
+            f"checkpoint {directory / which} is damaged: its {_RECORD} can't be read; choose latest or another step"
+        )
     steps = ", ".join(str(checkpoint.step) for checkpoint in checkpoints)
     raise UserError(f"there is no checkpoint '{which}' in {directory}; choose latest, best or one of {steps}")
 
@@ -157,14 +171,17 @@ def load(checkpoint: Checkpoint, like: Any = None) -> Any:
     wrong = damage(checkpoint)
     if wrong is not None:
         raise UserError(f"checkpoint {checkpoint.folder} is damaged: {wrong}; delete that folder and use another one")
+    # Orbax would find out too, in the middle of reading and with a page of words.
+    expected = checkpoint.arrays if like is None else _arrays(like)
+    if expected != checkpoint.arrays:
+        name = min(dict(expected.items() ^ checkpoint.arrays.items()))
+        raise UserError(
+            f"checkpoint {checkpoint.folder} holds another model than the config describes ({name} is "
+            f"{checkpoint.arrays.get(name, 'absent')} there and {expected.get(name, 'absent')} here); "
+            "restore the run's own config.json"
+        )
     with ocp.StandardCheckpointer() as checkpointer:
-        try:
-            return checkpointer.restore((checkpoint.folder / _STATE).absolute(), like)
-        except (ValueError, KeyError, TypeError) as error:
-            first_line = str(error).strip().splitlines()[0]
-            raise UserError(
-                f"checkpoint {checkpoint.folder} holds another model than the config describes ({first_line})"
-            ) from error
+        return checkpointer.restore((checkpoint.folder / _STATE).absolute(), like)
 
 
 def _remove_old(directory: pathlib.Path, keep: int) -> None:
@@ -175,7 +192,30 @@ def _remove_old(directory: pathlib.Path, keep: int) -> None:
         kept.add(top.step)
     for checkpoint in checkpoints:
         if checkpoint.step not in kept:
-            shutil.rmtree(checkpoint.folder)
+            _remove(checkpoint.folder)
+
+
+def _remove(folder: pathlib.Path) -> None:
+    """Removes a checkpoint so that, cut off in the middle, what is left is cleared away by the next one."""
+    doomed = folder.with_name(f"{_UNFINISHED}removed-{folder.name}")
+    folder.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def _check_room(directory: pathlib.Path, state: Any) -> None:
+    """Refuses before Orbax begins what it could not finish, and could not stop without a page of words."""
+    needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + _OVERHEAD_BYTES
+    free = shutil.disk_usage(directory).free
+    if free < needed:
+        raise OSError(errno.ENOSPC, f"{needed / 1e6:.1f} MB are needed, {free / 1e6:.1f} MB are free")
+
+
+def _arrays(tree: Any) -> dict[str, str]:
+    """Shape and type of each array by its path: `params/encoder/Dense_0/bias` is `float32[400]`."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{list(leaf.shape)}"
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
 
 
 def _checksums(folder: pathlib.Path) -> dict[str, str]:

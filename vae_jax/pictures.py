@@ -26,6 +26,7 @@ def grid(images: Float[np.ndarray, "n h w c"], columns: int) -> UInt8[np.ndarray
     factor = -(-_SMALLEST_SIDE // max(images.shape[1:3]))
     images = images.repeat(factor, axis=1).repeat(factor, axis=2)
     count, height, width, channels = images.shape
+    columns = min(columns, count)
     rows = -(-count // columns)
     canvas = np.full((rows * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP, channels), 0.5)
     for index, image in enumerate(images):

@@ -1,7 +1,9 @@
 """The folder of a run: its paths, its config and manifest, and how it is opened again."""
 
+import contextlib
 import dataclasses
 import datetime
+import fcntl
 import functools
 import importlib.metadata
 import json
@@ -10,6 +12,7 @@ import pathlib
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -111,9 +114,39 @@ class RunFolder:
                     f"'{self.root}' holds a run with another config ({'; '.join(different)}); "
                     "choose another --workdir, or the same config to continue"
                 )
+        elif checkpoints.listing(self.checkpoints):
+            raise UserError(
+                f"'{self.root}' holds checkpoints but no {self.config.name}; restore that file, or choose another "
+                "--workdir"
+            )
+        elif self.root.exists() and not self.root.is_dir():
+            raise UserError(f"'{self.root}' is a file; choose another --workdir")
         elif self.root.is_dir() and any(self.root.iterdir()):
             raise UserError(f"'{self.root}' has files in it but no run; choose another --workdir")
         self.write_json(self.config, dataclasses.asdict(config))
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other processes from training in this folder meanwhile.
+
+        The operating system opens the lock when the process ends, however it ends.
+
+        Raises:
+            UserError: If another process is at it.
+        """
+        descriptor = os.open(self.root, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(
+                    f"another process is training in '{self.root}'; wait for it, or choose another --workdir"
+                ) from error
+            except OSError:
+                pass  # A network file system without locks: a run there has to do without.
+            yield
+        finally:
+            os.close(descriptor)
 
     def add_to_manifest(self, command: list[str], data: Data) -> None:
         """Notes down this start of the run.
@@ -207,6 +240,12 @@ def _commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return answer.stdout.strip()
+
+
+def program() -> str:
+    """How this program is called, as a user would type it again."""
+    name = pathlib.Path(sys.argv[0]).name
+    return f"python {name}" if name.endswith(".py") else name
 
 
 def command_line() -> list[str]:

@@ -13,6 +13,7 @@ import pytest
 
 from vae_jax import checkpoints
 from vae_jax.cli import main
+from vae_jax.runs import RunFolder
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 TINY = ["--config.model.hidden=(4,)", "--config.model.latents=2"]
@@ -137,6 +138,7 @@ COMMANDS = {
     "no importance samples": (["evaluate", "--workdir=x", "--num_samples=0"], ["num_samples", "0"]),
     "no samples": (["sample", "--workdir=x", "--num_images=0"], ["num_images", "0"]),
     "unknown way to show": (["sample", "--workdir=x", "--show=median"], ["median", "mean"]),
+    "long seed of samples": (["sample", "--workdir=x", "--seed=99999999999999999999"], ["seed", "4294967295"]),
     "negative seed of samples": (["sample", "--workdir=x", "--seed=-1"], ["seed", "-1"]),
 }
 
@@ -194,6 +196,12 @@ def test_what_is_no_archive(content: bytes, refused, tmp_path: pathlib.Path) -> 
     (tmp_path / "images.npz").write_bytes(content)
     message = refused("--config.data.source=npz", "--config.data.path=images.npz")
     assert "images.npz" in message and "np.savez" in message
+
+
+def test_single_array_is_no_archive(refused, tmp_path: pathlib.Path) -> None:
+    np.save(tmp_path / "one.npy", np.zeros((4, 8, 8), np.uint8))
+    message = refused("--config.data.source=npz", f"--config.data.path={tmp_path / 'one.npy'}")
+    assert "single array" in message and "np.savez" in message
 
 
 def test_truncated_archive(refused, tmp_path: pathlib.Path) -> None:
@@ -275,6 +283,50 @@ def test_file_of_a_run_that_cannot_be_written(name: str, workdir: pathlib.Path, 
     assert caught.value.code == 2
     assert errors.startswith(f"vae-jax: error: {workdir} can't be written") and errors.count("\n") == 1
     assert contents(workdir / "checkpoints") == saved
+
+
+def test_two_processes_in_one_folder(refused, workdir: pathlib.Path) -> None:
+    with RunFolder(workdir).locked():
+        message = refused(f"--workdir={workdir}", *SAME)
+    assert "another process" in message and "choose another --workdir" in message
+
+
+def test_checkpoints_without_their_config(refused, workdir: pathlib.Path) -> None:
+    (workdir / "config.json").unlink()
+    assert "restore that file" in refused(f"--workdir={workdir}", *SAME)
+
+
+def test_config_of_another_model(refused, workdir: pathlib.Path) -> None:
+    config = (workdir / "config.json").read_text()
+    (workdir / "config.json").write_text(config.replace('"latents": 2', '"latents": 3'))
+    message = refused("sample", f"--workdir={workdir}")
+    assert "another model" in message and "restore the run's own config.json" in message
+
+
+def test_divergence_ends_the_run_and_is_not_written_down(workdir: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
+    folder = workdir.with_name("diverged")
+    with pytest.raises(SystemExit) as caught:
+        main([f"--workdir={folder}", *SAME, "--config.train.learning_rate=1e30", "--config.train.num_steps=5"])
+    assert caught.value.code == 2
+    message = capsys.readouterr().err
+    assert "diverged" in message and "--config.train.learning_rate" in message
+    assert "NaN" not in (folder / "metrics.jsonl").read_text()
+
+
+def test_run_on_ones_own_images_opens_from_any_folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.savez("mine.npz", images=np.random.default_rng(0).integers(0, 256, (30, 8, 8), np.uint8))
+    main(
+        [
+            "--workdir=run",
+            "--config.data.source=npz",
+            "--config.data.path=mine.npz",
+            *SAME,
+            "--config.train.batch_size=8",
+        ]
+    )
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    main(["sample", "--workdir=../run"])
 
 
 def test_unknown_split(refused, workdir: pathlib.Path) -> None:

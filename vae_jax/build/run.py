@@ -1,6 +1,7 @@
 """Data, optimizer, schedule and state of a run."""
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping
 
 import jax
@@ -48,11 +49,21 @@ def build_data(config: Config) -> Data:
 
 
 def resolve(config: Config, data: Data) -> Config:
-    """Fills in what follows from the data, so that the saved config is complete."""
+    """Fills in what follows from the data and the place, so that the saved config is complete.
+
+    A path that is saved whole leads to the data from any folder.
+    """
+    data_config = dataclasses.replace(config.data, path=_whole_path(config.data.path), dir=_whole_path(config.data.dir))
+    config = dataclasses.replace(config, data=data_config)
     if config.model.likelihood == "mse" and config.model.mse_kl_weight == 0.0:
         ratio = config.train.batch_size / len(data.training.images)
         return dataclasses.replace(config, model=dataclasses.replace(config.model, mse_kl_weight=ratio))
     return config
+
+
+def _whole_path(path: str) -> str:
+    """Absolute, but for no path at all and for one into a cloud's storage."""
+    return path if not path or "://" in path else os.path.abspath(os.path.expanduser(path))
 
 
 def check_fit(config: Config, data: Data) -> None:

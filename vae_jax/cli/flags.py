@@ -22,6 +22,11 @@ def define_workdir(values: flags.FlagValues) -> None:
     flags.DEFINE_string("checkpoint", "latest", "a step, 'best' or 'latest'", flag_values=values)
 
 
+def define_seed(values: flags.FlagValues, meaning: str) -> None:
+    """`--seed`, as long as a seed of JAX."""
+    flags.DEFINE_integer("seed", 0, meaning, flag_values=values, lower_bound=0, upper_bound=2**32 - 1)
+
+
 def parse(module: types.ModuleType, arguments: list[str]) -> Flags:
     """Parses a verb's arguments.
 

@@ -4,7 +4,7 @@ import pathlib
 
 from absl import flags
 
-from vae_jax.cli.flags import Flags, define_workdir
+from vae_jax.cli.flags import Flags, define_seed, define_workdir
 from vae_jax.cli.show import SHOWS, manifold_grid, sample_grid
 from vae_jax.pictures import write_png
 from vae_jax.runs import open_run
@@ -15,7 +15,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     define_workdir(values)
     flags.DEFINE_integer("num_images", 64, "how many", flag_values=values, lower_bound=1)
     flags.DEFINE_integer("label", None, "class, for a conditional model; each in turn if not given", flag_values=values)
-    flags.DEFINE_integer("seed", 0, "what they are drawn from", flag_values=values, lower_bound=0)
+    define_seed(values, "what they are drawn from")
     flags.DEFINE_enum("show", "mean", SHOWS, "the mean of p(x|z) (probabilities) or a sample of it", flag_values=values)
     flags.DEFINE_boolean("manifold", False, "z at the quantiles of a two-dimensional prior", flag_values=values)
     flags.DEFINE_string("output", None, "PNG file; in the run's images folder if not given", flag_values=values)

@@ -1,6 +1,8 @@
 """`train`: a run from its config to its last checkpoint, or on from where it was."""
 
+import contextlib
 import dataclasses
+import math
 import pathlib
 import time
 
@@ -20,7 +22,7 @@ from vae_jax.evaluation import make_bound, map_images
 from vae_jax.keys import Stream, stream_key
 from vae_jax.numerics import estimate
 from vae_jax.pictures import write_png
-from vae_jax.runs import RunFolder, command_line
+from vae_jax.runs import RunFolder, command_line, program
 from vae_jax.sharding import batch_mesh, replicated
 from vae_jax.training import (
     CheckpointDue,
@@ -64,7 +66,14 @@ def train(config: Config, workdir: pathlib.Path, init_from: str | None = None) -
         UserError: For whatever a user can mend; what was saved before stays whole.
     """
     folder = RunFolder(workdir)
-    session = _Session.prepare(config, folder, init_from)
+    with contextlib.ExitStack() as held:
+        session = _Session.prepare(config, folder, init_from, held)
+        _continue(session)
+
+
+def _continue(session: "_Session") -> None:
+    """Trains from where the session's state is."""
+    folder, workdir = session.folder, session.folder.root
     folder.add_to_manifest(command_line(), session.data)
     start = int(session.state.step)
     num_steps = session.schedule.num_steps
@@ -81,6 +90,7 @@ def train(config: Config, workdir: pathlib.Path, init_from: str | None = None) -
         listeners += [TensorBoard(folder.tensorboard, start), Console(start, num_steps)]
         for event in session.events():
             for row in session.rows(event):
+                _check_finite(row)
                 for listener in listeners:
                     listener.write(row)
             if isinstance(event, CheckpointDue):
@@ -96,7 +106,7 @@ def train(config: Config, workdir: pathlib.Path, init_from: str | None = None) -
             listener.close()
     print(f"{num_steps - start} steps in {time.perf_counter() - began:.1f} s. {_last_result(folder)}")
     following = "evaluate" if session.model.posterior.has_density else "reconstruct"
-    print(f"everything is in {workdir}; next: {following} --workdir={workdir}")
+    print(f"everything is in {workdir}; next: {program()} {following} --workdir={workdir}")
 
 
 @dataclasses.dataclass
@@ -113,8 +123,10 @@ class _Session:
     score: float | None = None
 
     @classmethod
-    def prepare(cls, config: Config, folder: RunFolder, init_from: str | None) -> "_Session":
-        """Checks everything before anything is written, then starts or opens the folder."""
+    def prepare(
+        cls, config: Config, folder: RunFolder, init_from: str | None, held: contextlib.ExitStack
+    ) -> "_Session":
+        """Checks everything before anything is written, then starts or opens the folder, and holds its lock."""
         data = build.build_data(config)
         config = build.resolve(config, data)
         build.check_fit(config, data)
@@ -127,6 +139,7 @@ class _Session:
         )()
         initial = None if init_from is None else _with_params_of(init_from, fresh)
         folder.start(config)
+        held.enter_context(folder.locked())
         state = _latest_state(folder, fresh)
         if state is None:
             state = fresh if initial is None else initial
@@ -219,6 +232,18 @@ class _Session:
 
     def __post_init__(self) -> None:
         self._bound = make_bound(self.model, _BOUND_SAMPLES)
+
+
+def _check_finite(row: Row) -> None:
+    """Stops a run that has gone astray before it writes that down, or saves it."""
+    for name in ("loss", "reconstruction", "kl"):
+        value = row.get(name)
+        if value is not None and not math.isfinite(value):
+            raise UserError(
+                f"training has diverged: {name} of the {row['split']} images is {value} at step {row['step']}; the "
+                "checkpoints up to here are sound. Start anew with a smaller --config.train.learning_rate, with "
+                "--config.train.clip_norm or with --config.train.warmup_steps"
+            )
 
 
 def _latest_state(folder: RunFolder, like: TrainState) -> TrainState | None:

@@ -71,7 +71,7 @@ def split_indices(num_images: int, fraction: float, seed: int) -> tuple[np.ndarr
     if smaller >= num_images:
         raise UserError(
             f"{num_images} images cannot give up {smaller} of them ({fraction:.0%}) and leave any to "
-            "train on; use more images or a smaller fraction"
+            "train on; use more images or a smaller fraction (data.test_fraction, data.validation_fraction)"
         )
     # Sorting raw generator output keeps the draw the same in every version of NumPy.
     order = np.argsort(np.random.PCG64(seed).random_raw(num_images), kind="stable")

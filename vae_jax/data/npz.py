@@ -29,7 +29,8 @@ def load_npz(path: str, test_fraction: float, seed: int) -> Dataset:
     if not pathlib.Path(path).is_file():
         raise UserError(f"there is no file '{path}'; set --config.data.path to an .npz with uint8 images")
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+        with open(path, "rb") as file:
+            archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise ValueError("it holds a single array")
             arrays = {name: archive[name] for name in archive.files if name in _NAMES}
