@@ -10,7 +10,7 @@ import optax
 import pytest
 import sklearn.datasets
 
-from vae_jax.build import build_model
+from vae_jax.build import build_model, steps_in_one_call
 from vae_jax.config import ModelConfig
 from vae_jax.data.binarization import dynamic_binarization, scaled
 from vae_jax.keys import Stream, stream_key
@@ -140,11 +140,11 @@ def test_average_of_the_parameters_by_hand() -> None:
 
 
 @functools.cache
-def run_in_chunks(lengths: tuple[int, ...], num_devices: int):
+def run_in_chunks(lengths: tuple[int, ...], num_devices: int, in_one_call: bool = True):
     """The state after so many steps, and the mean of the chunks' metrics."""
     model, tx = small_model(), optax.adam(1e-2)
     mesh, metrics = batch_mesh(16, jax.devices()[:num_devices]), []
-    run_steps = make_run_steps(step_of(model, tx, 0.9), mesh)
+    run_steps = make_run_steps(step_of(model, tx, 0.9), mesh, in_one_call)
     # Placed as the results will be, or the second call would be compiled anew.
     state, images = jax.device_put((fresh(model, tx, with_average=True), digits()), replicated(mesh))
     for length in lengths:
@@ -162,12 +162,32 @@ def test_division_into_chunks_changes_no_bit() -> None:
     assert_close(metrics, other_metrics, 1e-5)
 
 
-def test_chunks_of_all_lengths_are_compiled_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_call_for_each_step_takes_the_same_steps() -> None:
+    at_once, metrics = run_in_chunks((12,), 8)
+    one_by_one, other_metrics = run_in_chunks((1, 4, 7), 8, False)
+    assert_close(at_once, one_by_one, 1e-5)
+    assert_close(metrics, other_metrics, 1e-5)
+    assert_same_bits(one_by_one, run_in_chunks((12,), 8, False)[0])
+
+
+@pytest.mark.parametrize(("network", "expected"), [("mlp", True), ("conv", False), ("resnet", False)])
+def test_convolutions_leave_the_loop_on_cpus_alone(
+    network: str, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build_model(ModelConfig(network=network, hidden=(4,), latents=2), SHAPE)
+    assert steps_in_one_call(model) == expected
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    assert steps_in_one_call(model)
+
+
+@pytest.mark.parametrize("in_one_call", [True, False])
+def test_chunks_of_all_lengths_are_compiled_once(in_one_call: bool, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING), jax.log_compiles(True):
-        run_in_chunks.__wrapped__((3, 1, 12, 3), 8)
+        run_in_chunks.__wrapped__((3, 1, 12, 3), 8, in_one_call)
     compiled = [record.getMessage() for record in caplog.records]
     compiled = [message for message in compiled if message.startswith("Finished XLA compilation of")]
-    assert len([message for message in compiled if "jit(run_steps)" in message]) == 1
+    name = "run_steps" if in_one_call else "one_step"
+    assert len([message for message in compiled if f"jit({name})" in message]) == 1
     # The single step is part of the loop's program and never compiled by itself.
     assert not [message for message in compiled if "train_step" in message]
 

@@ -15,6 +15,7 @@ from vae_jax.build.run import (
     build_state,
     check_fit,
     resolve,
+    steps_in_one_call,
 )
 
 __all__ = [
@@ -30,4 +31,5 @@ __all__ = [
     "check_objective",
     "choose",
     "resolve",
+    "steps_in_one_call",
 ]

@@ -139,6 +139,12 @@ def build_optimizer(config: Config, num_steps: int, steps_per_epoch: int = 1) ->
     )
 
 
+def steps_in_one_call(model: VAE) -> bool:
+    """Whether many steps of a model are best made in one compiled call; see `make_run_steps`."""
+    convolutional = getattr(model.encoder, "convolutional", False) or getattr(model.decoder, "convolutional", False)
+    return not (convolutional and jax.default_backend() == "cpu")
+
+
 def build_state(config: Config, model: VAE, image_shape: ImageShape, num_steps: int) -> TrainState:
     """A fresh state, before the first step."""
     params = init_params(model, stream_key(jax.random.key(config.seed), Stream.PARAMETERS), image_shape)

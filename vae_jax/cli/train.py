@@ -156,7 +156,7 @@ class _Session:
         )
         return training_events(
             self.state,
-            make_run_steps(train_step, self.mesh),
+            make_run_steps(train_step, self.mesh, build.steps_in_one_call(self.model)),
             images,
             labels,
             jax.random.key(self.config.seed),

@@ -25,6 +25,8 @@ class ConvEncoder(nn.Module):
     activation: Activation = nn.relu
     dtype: jax.typing.DTypeLike | None = None
 
+    convolutional = True
+
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], context: Float[Array, "b l"] | None = None) -> Float[Array, "b f"]:
         """Features of each image.
@@ -66,6 +68,8 @@ class ConvDecoder(nn.Module):
     activation: Activation = nn.relu
     upsampling: str = "transpose"
     dtype: jax.typing.DTypeLike | None = None
+
+    convolutional = True
 
     @nn.compact
     def __call__(self, z: Float[Array, "b d"]) -> Float[Array, "b h w o"]:

@@ -65,6 +65,8 @@ class ResNetEncoder(nn.Module):
     activation: Activation = nn.silu
     dtype: jax.typing.DTypeLike | None = None
 
+    convolutional = True
+
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], context: Float[Array, "b l"] | None = None) -> Float[Array, "b f"]:
         """Features of each image.
@@ -108,6 +110,8 @@ class ResNetDecoder(nn.Module):
     activation: Activation = nn.silu
     upsampling: str = "resize"
     dtype: jax.typing.DTypeLike | None = None
+
+    convolutional = True
 
     @nn.compact
     def __call__(self, z: Float[Array, "b d"]) -> Float[Array, "b h w o"]:

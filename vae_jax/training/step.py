@@ -7,6 +7,7 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key, UInt8
@@ -105,8 +106,9 @@ def make_train_step(
 def make_run_steps(
     train_step: TrainStep,
     mesh: Mesh,
+    in_one_call: bool = True,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
-    """Many steps in one compiled call, on data that lives on the device.
+    """Many steps on data that lives on the device, in one compiled call or in one each.
 
     The number of steps is a traced bound, so that one compilation serves chunks of every length, and the
     bits don't depend on how steps are divided into chunks.
@@ -114,12 +116,41 @@ def make_run_steps(
     Args:
         train_step: From `make_train_step`.
         mesh: Its devices share each batch.
+        in_one_call: Whether a compiled loop makes the steps, which spares the host all work between them. The
+            gradients of convolutions are some 25 times slower inside such a loop on CPUs (XLA falls back to
+            plain nested loops), where a call for each step costs next to nothing.
 
     Returns:
         `run_steps(state, images, labels, order, num_steps, key) -> (state, metrics)` with `order` of `int32[S, B]`:
         which images make up each batch, of which the first `num_steps` rows are used. The state is
         donated. The metrics are means over the steps.
     """
+    same, split = replicated(mesh), split_batch(mesh)
+
+    def one_step(
+        carry: tuple[TrainState, Metrics],
+        images: UInt8[Array, "n h w c"],
+        labels: Int[Array, "n"] | None,
+        indices: Int[Array, "b"],
+        key: Key[Array, ""],
+    ) -> tuple[TrainState, Metrics]:
+        state, sums = carry
+        # CPUs gather whole rows several times faster than images of three axes.
+        rows = images.reshape(images.shape[0], -1)
+        batch = jax.lax.with_sharding_constraint(rows[indices].reshape(-1, *images.shape[1:]), split)
+        state, metrics = train_step(state, batch, key, None if labels is None else labels[indices])
+        return state, jax.tree.map(jnp.add, sums, metrics)
+
+    def no_sums(
+        state: TrainState,
+        images: UInt8[Array, "n h w c"],
+        labels: Int[Array, "n"] | None,
+        indices: Int[Array, "b"],
+        key: Key[Array, ""],
+    ) -> Metrics:
+        label = None if labels is None else labels[indices]
+        shapes = jax.eval_shape(lambda: train_step(state, images[indices], key, label)[1])
+        return jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
 
     def run_steps(
         state: TrainState,
@@ -130,25 +161,36 @@ def make_run_steps(
         key: Key[Array, ""],
     ) -> tuple[TrainState, Metrics]:
         def body(i: Int[Array, ""], carry: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
-            state, sums = carry
-            batch = rows[order[i]].reshape(-1, *images.shape[1:])
-            batch = jax.lax.with_sharding_constraint(batch, split_batch(mesh))
-            label = None if labels is None else labels[order[i]]
-            state, metrics = train_step(state, batch, key, label)
-            return state, jax.tree.map(jnp.add, sums, metrics)
+            return one_step(carry, images, labels, order[i], key)
 
-        # CPUs gather whole rows several times faster than images of three axes.
-        rows = images.reshape(images.shape[0], -1)
-        first = None if labels is None else labels[order[0]]
-        metric_shapes = jax.eval_shape(lambda: train_step(state, images[order[0]], key, first)[1])
-        zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), metric_shapes)
+        zeros = no_sums(state, images, labels, order[0], key)
         state, sums = jax.lax.fori_loop(0, num_steps, body, (state, zeros))
         return state, jax.tree.map(lambda total: total / num_steps, sums)
 
-    same = replicated(mesh)
-    return jax.jit(
-        run_steps,
-        donate_argnums=0,
-        in_shardings=(same, same, same, split_batch(mesh, axis=1), same, same),
-        out_shardings=(same, same),
+    if in_one_call:
+        return jax.jit(
+            run_steps,
+            donate_argnums=0,
+            in_shardings=(same, same, same, split_batch(mesh, axis=1), same, same),
+            out_shardings=(same, same),
+        )
+    compiled = jax.jit(
+        one_step, donate_argnums=0, in_shardings=((same, same), same, same, split, same), out_shardings=(same, same)
     )
+
+    def call_steps(
+        state: TrainState,
+        images: UInt8[Array, "n h w c"],
+        labels: Int[Array, "n"] | None,
+        order: Int[np.ndarray, "s b"],
+        num_steps: Int[Array, ""],
+        key: Key[Array, ""],
+    ) -> tuple[TrainState, Metrics]:
+        batches = jax.device_put(list(order[: int(num_steps)]), split)
+        carry = state, jax.device_put(no_sums(state, images, labels, batches[0], key), same)
+        for indices in batches:
+            carry = compiled(carry, images, labels, indices, key)
+        state, sums = carry
+        return state, jax.tree.map(lambda total: total / num_steps, sums)
+
+    return call_steps
