@@ -258,3 +258,5 @@ def test_full_product_trains(network: str, likelihood: str, request: pytest.Fixt
     for combination in every_sensible_combination():
         if combination[:2] == (network, likelihood):
             assert_trains(combination, compiled=False)
+    # What was compiled for one pair of members takes gigabytes and is of little use to the next.
+    jax.clear_caches()

@@ -244,8 +244,8 @@ def _commit() -> str | None:
 
 def program() -> str:
     """How this program is called, as a user would type it again."""
-    name = pathlib.Path(sys.argv[0]).name
-    return f"python {name}" if name.endswith(".py") else name
+    path = sys.argv[0]
+    return f"python {path}" if path.endswith(".py") else pathlib.Path(path).name
 
 
 def command_line() -> list[str]:

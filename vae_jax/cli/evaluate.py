@@ -140,9 +140,8 @@ def table(result: dict[str, Any]) -> str:
         f"  effective sample size: mean {ess['mean']:.1f}, smallest {ess['minimum']:.1f} of {result['num_samples']}",
     ]
     if result["noise_stddev"] is not None:
-        lines.append(
-            f"  noise of p(x|z) {result['noise_stddev']:.4f} (standard deviation of a pixel){result['noise_note']}"
-        )
+        note = f": {result['noise_note']}" if result["noise_note"] else ""
+        lines.append(f"  noise of p(x|z) {result['noise_stddev']:.4f} (standard deviation of a pixel){note}")
     if ess["images_below_5"]:
         lines.append(
             f"  note: {ess['images_below_5']} images have an effective sample size below 5: their log p(x) is a lower "
@@ -172,12 +171,12 @@ def _scaled(error: float | None, factor: float) -> float | None:
     return None if error is None else error * factor
 
 
-def _noise_note(trained: TrainedRun) -> str:
+def _noise_note(trained: TrainedRun) -> str | None:
     """Where the noise of p(x|z) comes from, if that isn't plain."""
     if trained.config.model.likelihood != "mse":
-        return ""
+        return None
     weight = trained.config.model.mse_kl_weight
-    return f": mse with KL weight {weight:g} is the ELBO of this Gaussian, with beta 1"
+    return f"mse with KL weight {weight:g} is the ELBO of this Gaussian, with beta 1"
 
 
 def _measure(trained: TrainedRun) -> str:

@@ -21,8 +21,8 @@ def dynamic_binarization(
 ) -> Float[Array, "b h w c"]:
     """A fresh Bernoulli draw of every pixel, `P(1) = pixel / max_value` to within 2^-17.
 
-    Draws of 16 bits are enough for pixels of 8, and cost half of what a float for each would. Black stays
-    0 and white stays 1.
+    Draws of 16 bits are enough for pixels of 8, and four of them come out of one hash. Black stays 0 and
+    white stays 1.
 
     Args:
         images: Pixels from 0 to `max_value`.

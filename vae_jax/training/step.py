@@ -117,8 +117,8 @@ def make_run_steps(
         train_step: From `make_train_step`.
         mesh: Its devices share each batch.
         in_one_call: Whether a compiled loop makes the steps, which spares the host all work between them. The
-            gradients of convolutions are some 25 times slower inside such a loop on CPUs (XLA falls back to
-            plain nested loops), where a call for each step costs next to nothing.
+            gradients of convolutions are some 25 times slower inside such a loop on CPUs (docs/results.md), where
+            a call for each step costs next to nothing.
 
     Returns:
         `run_steps(state, images, labels, order, num_steps, key) -> (state, metrics)` with `order` of `int32[S, B]`:
