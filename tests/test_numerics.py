@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import scipy.special
 
-from vae_jax.numerics import LogMeanExp, bits_per_dim, estimate, sum_event
+from vae_jax.numerics import LogMeanExp, bits_per_dim, estimate, flat_event, sum_event
 
 
 def streamed(log_weights: np.ndarray, lengths: list[int]) -> LogMeanExp:
@@ -98,6 +98,6 @@ def test_bits_per_dim_of_a_fair_coin_per_pixel_is_one() -> None:
 
 def test_sum_of_half_precision_is_taken_in_float32() -> None:
     # In bfloat16 the sum would stop growing at 256.
-    total = sum_event(jnp.ones((2, 64, 64, 1), jnp.bfloat16))
+    total = sum_event(flat_event(jnp.ones((2, 64, 64, 1), jnp.bfloat16)))
     assert total.dtype == jnp.float32
     np.testing.assert_array_equal(total, 4096.0)

@@ -10,9 +10,18 @@ from jaxtyping import Array, Float
 LOG_2PI = math.log(2.0 * math.pi)
 
 
-def sum_event(values: Float[Array, "*batch h w c"]) -> Float[Array, "*batch"]:
-    """Sums the three axes of an image in float32, whatever the values were computed in."""
-    return jnp.sum(values.astype(jnp.promote_types(values.dtype, jnp.float32)), axis=(-3, -2, -1))
+def flat_event(values: Float[Array, "*batch h w c"]) -> Float[Array, "*batch p"]:
+    """The pixel values of each image in one axis.
+
+    A likelihood starts with this: with a last axis of one channel the compiler's inner loops have a single turn,
+    and log p(x|z) takes several times longer.
+    """
+    return values.reshape(*values.shape[:-3], math.prod(values.shape[-3:]))
+
+
+def sum_event(values: Float[Array, "*batch p"]) -> Float[Array, "*batch"]:
+    """Sums over the pixel values in float32, whatever they were computed in."""
+    return jnp.sum(values.astype(jnp.promote_types(values.dtype, jnp.float32)), axis=-1)
 
 
 class LogMeanExp(NamedTuple):
@@ -76,6 +85,41 @@ class LogMeanExp(NamedTuple):
         """
         spread = jnp.maximum(self.count / self.effective_sample_size - 1.0, 0.0)
         return jnp.where(self.count > 1, spread / jnp.maximum(self.count - 1.0, 1.0), jnp.inf)
+
+
+class Moments(NamedTuple):
+    """Running mean and summed squared deviation (Welford), stable for large means."""
+
+    mean: Float[Array, "b"]
+    deviation: Float[Array, "b"]
+
+    @classmethod
+    def empty(cls, num_images: int, dtype: jnp.dtype = jnp.float32) -> "Moments":
+        """Of no values at all."""
+        zeros = jnp.zeros((num_images,), dtype)
+        return cls(zeros, zeros)
+
+    def add(self, values: Float[Array, "k b"], valid: Float[Array, "k"], count: Float[Array, ""]) -> "Moments":
+        """Takes in a chunk.
+
+        Args:
+            values: `[K, B]`.
+            valid: 1 for the samples that count and 0 for the padding of a last chunk.
+            count: How many samples came before it.
+        """
+        new = jnp.sum(valid)
+        weights = valid[:, None]
+        chunk_mean = jnp.sum(values * weights, axis=0) / new
+        chunk_deviation = jnp.sum(jnp.square(values - chunk_mean) * weights, axis=0)
+        shift = chunk_mean - self.mean
+        return Moments(
+            self.mean + shift * new / (count + new),
+            self.deviation + chunk_deviation + jnp.square(shift) * count * new / (count + new),
+        )
+
+    def variance_of_mean(self, count: int) -> Float[Array, "b"]:
+        """Variance of `mean` over repetitions; infinite for a single sample, which tells none."""
+        return self.deviation / (count * (count - 1)) if count > 1 else jnp.full_like(self.mean, jnp.inf)
 
 
 class Estimate(NamedTuple):

@@ -140,6 +140,34 @@ class VAE(nn.Module):
         """log q(z_d|x) in nats; only for a posterior that declares `factorized`."""
         return self.posterior.log_prob_per_dimension(parameters, z)
 
+    def transform(
+        self, parameters: Any, noise: Float[Array, "k b e"]
+    ) -> tuple[Float[Array, "k b d"], Float[Array, "k b"] | None]:
+        """The reparameterization trick, `z = g(noise; parameters)`; and log q(z|x), None where there is none."""
+        return self.posterior.transform(parameters, noise)
+
+    def log_joint(
+        self, x: Float[Array, "b h w c"], z: Float[Array, "k b d"], label: Label = None
+    ) -> tuple[Float[Array, "k b"], Float[Array, "k b"]]:
+        """log p(x|z) and log p(z) in nats, at any z."""
+        return self.likelihood.log_prob(self.decode(z, label), x), self.log_prior(z)
+
+    @property
+    def noise_can_be_rescaled(self) -> bool:
+        """Whether the noise of p(x|z) has a width of its own."""
+        return hasattr(self.likelihood, "log_prob_rescaled")
+
+    def log_likelihood_rescaled(
+        self,
+        x: Float[Array, "b h w c"],
+        z: Float[Array, "k b d"],
+        log_factors: Float[Array, "g"],
+        label: Label = None,
+    ) -> Float[Array, "g k b"]:
+        """log p(x|z) in nats, with the width of its noise times `exp(log_factor)` for each of several factors."""
+        outputs = self.decode(z, label)
+        return jnp.stack([self.likelihood.log_prob_rescaled(outputs, x, factor) for factor in log_factors])
+
     def joint_terms(
         self,
         parameters: Any,
@@ -158,7 +186,7 @@ class VAE(nn.Module):
         Returns:
             The terms; what the caller doesn't use is not computed under `jit`.
         """
-        z, log_posterior = self.posterior.transform(parameters, noise)
+        z, log_posterior = self.transform(parameters, noise)
         return self._terms(parameters, x, z, log_posterior, label)
 
     def joint_terms_at(
@@ -175,10 +203,11 @@ class VAE(nn.Module):
         log_posterior: Float[Array, "k b"] | None,
         label: Label,
     ) -> JointTerms:
+        log_likelihood, log_prior = self.log_joint(x, z, label)
         return JointTerms(
             z=z,
-            log_likelihood=self.likelihood.log_prob(self.decode(z, label), x),
-            log_prior=self.log_prior(z),
+            log_likelihood=log_likelihood,
+            log_prior=log_prior,
             log_posterior=log_posterior,
             kl=self.closed_form_kl(parameters),
         )

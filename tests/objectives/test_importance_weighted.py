@@ -75,9 +75,10 @@ def test_surrogate_is_minus_the_mean_bound_of_its_own_noise(objective: type) -> 
         noise = standard_normal(key, (6, 3, LATENTS))
         joint = apply(MODEL, params, "__call__", images(), noise)
         bound = scipy.special.logsumexp(joint.log_weights, axis=0) - np.log(6)
-        np.testing.assert_allclose(surrogate, -bound.mean(), rtol=1e-12)
+        # The noise is of float32, whose last bit may differ between one compiled program and another.
+        np.testing.assert_allclose(surrogate, -bound.mean(), rtol=1e-8)
         # What is reported beside it is the ELBO, not the bound that is optimized.
-        np.testing.assert_allclose(terms.elbo, np.mean(joint.log_likelihood, 0) - joint.kl, rtol=1e-12)
+        np.testing.assert_allclose(terms.elbo, np.mean(joint.log_likelihood, 0) - joint.kl, rtol=1e-8)
         assert np.all(np.asarray(joint.log_weights).mean(0) < bound)
 
 

@@ -9,7 +9,9 @@ Each is a Linen module (some have parameters of their own) over pure density fun
   (anything in [0, 1], as after dequantization);
 
 and, for decoder outputs `[..., H, W, outputs_per_pixel(C)]` and images `[..., H, W, C]` in [0, 1], has
-`log_prob(outputs, x)`, `mean(outputs)` and `sample(outputs, key)`.
+`log_prob(outputs, x)`, `mean(outputs)` and `sample(outputs, key)`. One whose noise has a width of its own (a
+standard deviation, a scale) also has `log_prob_rescaled(outputs, x, log_factor)`: `log_prob` with that width
+times `exp(log_factor)`, everything else as it is.
 """
 
 from vae_jax.likelihoods.bernoulli import Bernoulli, bernoulli_log_prob

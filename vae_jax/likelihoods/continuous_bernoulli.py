@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from vae_jax.likelihoods.log_sinhc import log_sinhc_series
-from vae_jax.numerics import sum_event
+from vae_jax.numerics import flat_event, sum_event
 
 
 def continuous_bernoulli_log_density(
@@ -52,7 +52,7 @@ def continuous_bernoulli_log_prob(
     Source:
         Loaiza-Ganem & Cunningham 2019 (arXiv 1907.06845), eq. 6-8.
     """
-    return sum_event(continuous_bernoulli_log_density(logits, x))
+    return sum_event(continuous_bernoulli_log_density(flat_event(logits), flat_event(x)))
 
 
 def continuous_bernoulli_mean(logits: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, Key
 
 from vae_jax.likelihoods.log_sinhc import log_sinhc_series
 from vae_jax.likelihoods.soft_bound import softly_above
-from vae_jax.numerics import sum_event
+from vae_jax.numerics import flat_event, sum_event
 
 MIN_LOG_SCALE = -7.0
 
@@ -104,7 +104,8 @@ def discretized_logistic_log_prob(
     Returns:
         Nats per image; see `logistic_level_log_prob` for the formula and its source.
     """
-    return sum_event(logistic_level_log_prob(mean, log_scale, x, levels))
+    of_values = logistic_level_log_prob(flat_event(mean), flat_event(log_scale), flat_event(x), levels)
+    return sum_event(of_values)
 
 
 class DiscretizedLogistic(nn.Module):
@@ -142,6 +143,13 @@ class DiscretizedLogistic(nn.Module):
     ) -> Float[Array, "*batch"]:
         """Nats per image; see `logistic_level_log_prob`."""
         return discretized_logistic_log_prob(*self.parameters(outputs), x, self.levels)
+
+    def log_prob_rescaled(
+        self, outputs: Float[Array, "*batch h w c2"], x: Float[Array, "*#batch h w c"], log_factor: Float[Array, ""]
+    ) -> Float[Array, "*batch"]:
+        """Nats per image with the noise wider by `exp(log_factor)`."""
+        mean, log_scale = self.parameters(outputs)
+        return discretized_logistic_log_prob(mean, log_scale + log_factor, x, self.levels)
 
     def mean(self, outputs: Float[Array, "*batch h w c2"]) -> Float[Array, "*batch h w c"]:
         """Exact mean of each pixel; see `logistic_level_mean`."""

@@ -15,7 +15,7 @@ from vae_jax.likelihoods.discretized_logistic import (
     round_to_levels,
 )
 from vae_jax.likelihoods.soft_bound import softly_above
-from vae_jax.numerics import sum_event
+from vae_jax.numerics import flat_event, sum_event
 
 
 class LogisticMixture(NamedTuple):
@@ -90,7 +90,7 @@ def logistic_mixture_log_prob(
     shifts = jnp.stack([mixture.dependence(channel, y[..., :channel]) for channel in channels], axis=-1)
     of_values = logistic_level_log_prob(mixture.means + shifts, mixture.log_scales, x[..., None, :], levels)
     of_pixels = jax.nn.logsumexp(mixture.log_weights + jnp.sum(of_values, axis=-1), axis=-1)
-    return sum_event(of_pixels[..., None])
+    return sum_event(flat_event(of_pixels[..., None]))
 
 
 class DiscretizedLogisticMixture(nn.Module):
@@ -122,6 +122,13 @@ class DiscretizedLogisticMixture(nn.Module):
     ) -> Float[Array, "*batch"]:
         """Nats per image; see `logistic_mixture_log_prob`."""
         return logistic_mixture_log_prob(split_outputs(outputs, self.components), x, self.levels)
+
+    def log_prob_rescaled(
+        self, outputs: Float[Array, "*batch h w o"], x: Float[Array, "*#batch h w c"], log_factor: Float[Array, ""]
+    ) -> Float[Array, "*batch"]:
+        """Nats per image with the noise wider by `exp(log_factor)`."""
+        mixture = split_outputs(outputs, self.components)
+        return logistic_mixture_log_prob(mixture._replace(log_scales=mixture.log_scales + log_factor), x, self.levels)
 
     def mean(self, outputs: Float[Array, "*batch h w o"]) -> Float[Array, "*batch h w c"]:
         """Mean of each pixel.

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from vae_jax.likelihoods.soft_bound import softly_above
-from vae_jax.numerics import LOG_2PI, sum_event
+from vae_jax.numerics import LOG_2PI, flat_event, sum_event
 
 
 def gaussian_log_prob(
     mean: Float[Array, "*batch h w c"],
-    logvar: Float[Array, "*#batch #h #w #c"] | Float[Array, ""],
+    logvar: Float[Array, "*#batch h w c"] | Float[Array, ""],
     x: Float[Array, "*#batch h w c"],
 ) -> Float[Array, "*batch"]:
     """Log-density of images under independent Gaussian pixels.
@@ -31,6 +31,8 @@ def gaussian_log_prob(
     Source:
         Kingma & Welling 2014, appendix C.2.
     """
+    mean, x = flat_event(mean), flat_event(x)
+    logvar = flat_event(logvar) if jnp.ndim(logvar) else logvar
     return sum_event(-0.5 * (LOG_2PI + logvar + jnp.square(x - mean) * jnp.exp(-logvar)))
 
 
@@ -61,6 +63,12 @@ class Gaussian(nn.Module):
     ) -> Float[Array, "*batch"]:
         """Nats per image; see `gaussian_log_prob`."""
         return gaussian_log_prob(outputs, self.logvar, x)
+
+    def log_prob_rescaled(
+        self, outputs: Float[Array, "*batch h w c"], x: Float[Array, "*#batch h w c"], log_factor: Float[Array, ""]
+    ) -> Float[Array, "*batch"]:
+        """Nats per image with the noise wider by `exp(log_factor)`."""
+        return gaussian_log_prob(outputs, self.logvar + 2.0 * log_factor, x)
 
     def mean(self, outputs: Float[Array, "*batch h w c"]) -> Float[Array, "*batch h w c"]:
         """Mean of each pixel."""
@@ -109,6 +117,13 @@ class GaussianPerPixel(nn.Module):
     ) -> Float[Array, "*batch"]:
         """Nats per image; see `gaussian_log_prob`."""
         return gaussian_log_prob(*self.parameters(outputs), x)
+
+    def log_prob_rescaled(
+        self, outputs: Float[Array, "*batch h w c2"], x: Float[Array, "*#batch h w c"], log_factor: Float[Array, ""]
+    ) -> Float[Array, "*batch"]:
+        """Nats per image with the noise wider by `exp(log_factor)`."""
+        mean, logvar = self.parameters(outputs)
+        return gaussian_log_prob(mean, logvar + 2.0 * log_factor, x)
 
     def mean(self, outputs: Float[Array, "*batch h w c2"]) -> Float[Array, "*batch h w c"]:
         """Mean of each pixel."""

@@ -17,7 +17,7 @@ class FullGaussianParameters(NamedTuple):
     Attributes:
         mean: Means.
         log_diagonal: Logs of the diagonal of L.
-        below: L below its diagonal; 0 elsewhere.
+        below: L below its diagonal; what is elsewhere doesn't count.
     """
 
     mean: Float[Array, "b d"]
@@ -28,7 +28,7 @@ class FullGaussianParameters(NamedTuple):
     def factor(self) -> Float[Array, "b d d"]:
         """L itself."""
         diagonal = jnp.exp(self.log_diagonal)
-        return self.below + diagonal[:, :, None] * jnp.eye(diagonal.shape[-1], dtype=diagonal.dtype)
+        return jnp.tril(self.below, -1) + diagonal[:, :, None] * jnp.eye(diagonal.shape[-1], dtype=diagonal.dtype)
 
 
 class FullGaussian(nn.Module):
@@ -96,4 +96,4 @@ class FullGaussian(nn.Module):
         # expm1 keeps the difference exact where the variances are close to 1.
         twice = 2.0 * parameters.log_diagonal
         diagonal = jnp.sum(jnp.square(parameters.mean) + jnp.expm1(twice) - twice, axis=-1)
-        return 0.5 * (diagonal + jnp.sum(jnp.square(parameters.below), axis=(-2, -1)))
+        return 0.5 * (diagonal + jnp.sum(jnp.square(jnp.tril(parameters.below, -1)), axis=(-2, -1)))
