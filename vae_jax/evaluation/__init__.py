@@ -1,7 +1,63 @@
 """Measuring a trained model: arrays and pure functions in, numbers with their errors out."""
 
-from vae_jax.evaluation.batches import map_images
+from vae_jax.evaluation.annealed import (
+    AnnealedEstimate,
+    Schedule,
+    make_annealed_estimate,
+    make_pilot,
+    make_reverse_estimate,
+    sigmoid_temperatures,
+    simulate,
+)
+from vae_jax.evaluation.batches import image_batches, map_images
 from vae_jax.evaluation.bound import make_bound
+from vae_jax.evaluation.features import Features, Nearest, frechet_distance, nearest_images, random_convolutions
+from vae_jax.evaluation.gaps import Bound, Gaps, make_gaps
 from vae_jax.evaluation.importance import ImportanceEstimate, make_importance_estimate, samples_at_once
+from vae_jax.evaluation.latents import (
+    AggregateEstimate,
+    LatentTerms,
+    active_units,
+    aggregate_terms,
+    label_accuracy,
+    make_latent_terms,
+    make_posterior_means,
+)
+from vae_jax.evaluation.noise_fit import RescaledEstimate, best_log_factor, make_rescaled_estimate
+from vae_jax.evaluation.spectrum import Spectrum, radial_spectrum
 
-__all__ = ["ImportanceEstimate", "make_bound", "make_importance_estimate", "map_images", "samples_at_once"]
+__all__ = [
+    "AggregateEstimate",
+    "AnnealedEstimate",
+    "Bound",
+    "Features",
+    "Gaps",
+    "ImportanceEstimate",
+    "LatentTerms",
+    "Nearest",
+    "RescaledEstimate",
+    "Schedule",
+    "Spectrum",
+    "active_units",
+    "aggregate_terms",
+    "best_log_factor",
+    "frechet_distance",
+    "image_batches",
+    "label_accuracy",
+    "make_annealed_estimate",
+    "make_bound",
+    "make_gaps",
+    "make_importance_estimate",
+    "make_latent_terms",
+    "make_pilot",
+    "make_posterior_means",
+    "make_rescaled_estimate",
+    "make_reverse_estimate",
+    "map_images",
+    "nearest_images",
+    "radial_spectrum",
+    "random_convolutions",
+    "samples_at_once",
+    "sigmoid_temperatures",
+    "simulate",
+]

@@ -1,6 +1,6 @@
 """Runs a compiled function over all images of a split; no partial batch is lost."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -14,6 +14,48 @@ from vae_jax.vae import Label
 PerImage = Callable[[Float[Array, "b h w c"], Int[Array, "b"], Label], Any]
 
 
+def image_batches(
+    function: PerImage,
+    images: UInt8[np.ndarray, "n h w c"],
+    max_value: int,
+    batch_size: int,
+    mesh: Mesh,
+    labels: Int[np.ndarray, "n"] | None = None,
+    start: int = 0,
+) -> Iterator[tuple[int, Any]]:
+    """Applies a function to one batch of images after the other.
+
+    The last batch is filled up with repetitions of its last image, whose results are dropped, so that one
+    compiled function serves all batches. While the results of a batch are read the next one is on its way.
+
+    Args:
+        function: `(x, image_ids, label) -> tree of arrays [B, ...]`.
+        images: Pixels from 0 to `max_value`.
+        max_value: Largest value a pixel can take.
+        batch_size: Images per call; a multiple of the number of devices.
+        mesh: Its devices share each batch.
+        labels: Classes of the images, for a conditional model.
+        start: The first image to take, where earlier ones are done.
+
+    Yields:
+        How many images are done, counted from the first of all; and the tree of the batch, as NumPy arrays.
+    """
+    sharding = split_batch(mesh)
+
+    def dispatch(first: int) -> Any:
+        ids = np.minimum(np.arange(first, first + batch_size), len(images) - 1)
+        x = np.asarray(images[ids], np.float32) / np.float32(max_value)
+        label = None if labels is None else labels[ids]
+        return function(*jax.device_put((x, ids.astype(np.int32), label), sharding))
+
+    starts = range(start, len(images), batch_size)
+    following = dispatch(starts[0]) if starts else None
+    for first in starts:
+        current, following = following, dispatch(first + batch_size) if first + batch_size < len(images) else None
+        done = min(first + batch_size, len(images))
+        yield done, jax.tree.map(lambda part, count=done - first: part[:count], jax.device_get(current))
+
+
 def map_images(
     function: PerImage,
     images: UInt8[np.ndarray, "n h w c"],
@@ -23,34 +65,23 @@ def map_images(
     labels: Int[np.ndarray, "n"] | None = None,
     on_batch: Callable[[int], object] | None = None,
 ) -> Any:
-    """Applies a function to batches of images and joins what it says of each image.
-
-    The last batch is filled up with repetitions of its last image, whose results are dropped, so that one
-    compiled function serves all batches.
+    """Applies a function to all images and joins what it says of each.
 
     Args:
-        function: `(x, image_ids, label) -> tree of arrays [B, ...]`.
-        images: Pixels from 0 to `max_value`.
-        max_value: Largest value a pixel can take.
-        batch_size: Images per call; a multiple of the number of devices.
-        mesh: Its devices share each batch.
-        labels: Classes of the images, for a conditional model.
-        on_batch: Told how many images are done after each batch; None lets all batches be dispatched
-            before the first is waited for.
+        function: As in `image_batches`.
+        images: As there.
+        max_value: As there.
+        batch_size: As there.
+        mesh: As there.
+        labels: As there.
+        on_batch: Told how many images are done after each batch.
 
     Returns:
-        The same tree with NumPy arrays `[N, ...]`.
+        The function's tree with NumPy arrays `[N, ...]`.
     """
-    results = []
-    sharding = split_batch(mesh)
-    for start in range(0, len(images), batch_size):
-        ids = np.minimum(np.arange(start, start + batch_size), len(images) - 1)
-        x = np.asarray(images[ids], np.float32) / np.float32(max_value)
-        label = None if labels is None else labels[ids]
-        result = function(*jax.device_put((x, ids.astype(np.int32), label), sharding))
-        results.append(result)
+    parts = []
+    for done, part in image_batches(function, images, max_value, batch_size, mesh, labels):
+        parts.append(part)
         if on_batch is not None:
-            jax.block_until_ready(result)
-            on_batch(min(start + batch_size, len(images)))
-    host = jax.device_get(results)
-    return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(images)], *host)
+            on_batch(done)
+    return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from vae_jax.noise import normal_per_image
-from vae_jax.numerics import LogMeanExp
+from vae_jax.numerics import LogMeanExp, Moments
 from vae_jax.vae import VAE, Label, Params, apply
 
 
@@ -32,28 +32,6 @@ class ImportanceEstimate(NamedTuple):
     elbo_variance: Float[Array, "b"]
     reconstruction: Float[Array, "b"]
     kl: Float[Array, "b"]
-
-
-class _Moments(NamedTuple):
-    """Running mean and summed squared deviation (Welford), stable for large means."""
-
-    mean: Float[Array, "b"]
-    deviation: Float[Array, "b"]
-
-    def add(self, values: Float[Array, "k b"], valid: Float[Array, "k"], count: Float[Array, ""]) -> "_Moments":
-        """Takes in a chunk; `count` is how many samples came before it."""
-        new = jnp.sum(valid)
-        weights = valid[:, None]
-        chunk_mean = jnp.sum(values * weights, axis=0) / new
-        chunk_deviation = jnp.sum(jnp.square(values - chunk_mean) * weights, axis=0)
-        shift = chunk_mean - self.mean
-        return _Moments(
-            self.mean + shift * new / (count + new),
-            self.deviation + chunk_deviation + jnp.square(shift) * count * new / (count + new),
-        )
-
-    def variance_of_mean(self, count: int) -> Float[Array, "b"]:
-        return self.deviation / (count * (count - 1)) if count > 1 else jnp.full_like(self.mean, jnp.inf)
 
 
 def make_importance_estimate(model: VAE, num_samples: int, samples_per_chunk: int) -> Callable[..., ImportanceEstimate]:
@@ -86,8 +64,8 @@ def make_importance_estimate(model: VAE, num_samples: int, samples_per_chunk: in
         parameters = apply(model, params, "encode", x, label)
 
         def add_chunk(
-            chunk: Int[Array, ""], carry: tuple[LogMeanExp, _Moments, _Moments]
-        ) -> tuple[LogMeanExp, _Moments, _Moments]:
+            chunk: Int[Array, ""], carry: tuple[LogMeanExp, Moments, Moments]
+        ) -> tuple[LogMeanExp, Moments, Moments]:
             weights, reconstruction, bound = carry
             sample_ids = chunk * samples_per_chunk + jnp.arange(samples_per_chunk)
             noise = normal_per_image(key, image_ids, sample_ids, model.noise_size)
@@ -101,8 +79,11 @@ def make_importance_estimate(model: VAE, num_samples: int, samples_per_chunk: in
             )
 
         num_images = x.shape[0]
-        zeros = jnp.zeros((num_images,), x.dtype)
-        start = (LogMeanExp.empty(num_images, x.dtype), _Moments(zeros, zeros), _Moments(zeros, zeros))
+        start = (
+            LogMeanExp.empty(num_images, x.dtype),
+            Moments.empty(num_images, x.dtype),
+            Moments.empty(num_images, x.dtype),
+        )
         weights, reconstruction, bound = jax.lax.fori_loop(0, num_chunks, add_chunk, start)
         kl = apply(model, params, "closed_form_kl", parameters)
         # Without a closed form `bound` is the whole ELBO, else only its reconstruction term.

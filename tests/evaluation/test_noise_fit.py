@@ -1,0 +1,96 @@
+"""Refitted noise: densities against scipy, and the best width against an exact marginal likelihood."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.optimize
+import scipy.stats
+from linear_gaussian import LinearGaussian
+
+from vae_jax.evaluation import best_log_factor, make_rescaled_estimate
+from vae_jax.likelihoods import DiscretizedLogistic, DiscretizedLogisticMixture, Gaussian, GaussianPerPixel
+
+SHAPE = (3, 4, 2)
+FACTORS = [-1.0, 0.0, 0.7]
+
+
+def draw(outputs_per_pixel: int) -> tuple[jax.Array, jax.Array]:
+    rng = np.random.default_rng(0)
+    outputs = rng.normal(size=(5, 3, 4, outputs_per_pixel), scale=0.4)
+    return jnp.asarray(outputs, jnp.float32), jnp.asarray(rng.integers(0, 17, (5, *SHAPE)) / 16, jnp.float32)
+
+
+@pytest.mark.parametrize("log_factor", FACTORS)
+def test_gaussian_with_wider_noise_is_scipys(log_factor: float) -> None:
+    outputs, x = draw(2)
+    member = Gaussian(0.3).bind({})
+    expected = scipy.stats.norm(outputs, 0.3 * np.exp(log_factor)).logpdf(x).sum((1, 2, 3))
+    found = member.log_prob_rescaled(outputs, x, jnp.asarray(log_factor))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("log_factor", FACTORS)
+def test_per_pixel_gaussian_with_wider_noise_is_scipys(log_factor: float) -> None:
+    outputs, x = draw(4)
+    member = GaussianPerPixel()
+    mean, logvar = member.parameters(outputs)
+    expected = scipy.stats.norm(mean, np.exp(0.5 * np.asarray(logvar) + log_factor)).logpdf(x).sum((1, 2, 3))
+    np.testing.assert_allclose(member.log_prob_rescaled(outputs, x, jnp.asarray(log_factor)), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("log_factor", FACTORS)
+def test_discretized_logistic_with_wider_noise_is_scipys(log_factor: float) -> None:
+    outputs, x = draw(4)
+    member = DiscretizedLogistic(17)
+    mean, log_scale = (np.asarray(part, np.float64) for part in member.parameters(outputs))
+    logistic = scipy.stats.logistic(mean, np.exp(log_scale + log_factor))
+    level = np.round(np.asarray(x) * 16)
+    upper = np.where(level < 16, logistic.cdf((2 * level + 1 - 16) / 16), 1.0)
+    lower = np.where(level > 0, logistic.cdf((2 * level - 1 - 16) / 16), 0.0)
+    expected = np.log(upper - lower).sum((1, 2, 3))
+    np.testing.assert_allclose(member.log_prob_rescaled(outputs, x, jnp.asarray(log_factor)), expected, rtol=1e-4)
+
+
+def test_mixture_of_one_is_the_discretized_logistic() -> None:
+    # One channel, one component: a weight (that counts for nothing), a mean, a log-scale.
+    rng = np.random.default_rng(1)
+    outputs = jnp.asarray(rng.normal(size=(5, 3, 4, 3), scale=0.4), jnp.float32)
+    x = jnp.asarray(rng.integers(0, 17, (5, 3, 4, 1)) / 16, jnp.float32)
+    mixture, single = DiscretizedLogisticMixture(17, components=1), DiscretizedLogistic(17)
+    for log_factor in FACTORS:
+        found = mixture.log_prob_rescaled(outputs, x, jnp.asarray(log_factor))
+        np.testing.assert_allclose(
+            found, single.log_prob_rescaled(outputs[..., 1:], x, jnp.asarray(log_factor)), rtol=1e-5
+        )
+
+
+def test_refitting_finds_the_maximum_of_the_exact_marginal_likelihood() -> None:
+    # A model whose noise was set to 1.6 times what it is, with the best q for that.
+    truth = LinearGaussian.draw((6, 6, 1), 3, variance=0.05)
+    x = truth.sample(60).astype(np.float32)
+    wrong = LinearGaussian(truth.weights, truth.bias, truth.variance * 1.6**2, truth.shape)
+    estimate = make_rescaled_estimate(wrong.vae(), 2000)
+    key = jax.random.key(0)
+
+    def mean_log_likelihood(factors: np.ndarray) -> np.ndarray:
+        found = estimate(wrong.params(), x, jnp.arange(60), key, jnp.asarray(factors, jnp.float32))
+        return np.asarray(found.log_likelihood, np.float64).mean(0)
+
+    def exact(log_factor: float) -> float:
+        return truth.log_likelihood(x, wrong.variance * np.exp(2 * log_factor)).mean()
+
+    best = scipy.optimize.minimize_scalar(lambda value: -exact(value), bounds=(-2, 2), method="bounded").x
+    assert abs(best - np.log(1 / 1.6)) < 0.05
+    assert abs(best_log_factor(mean_log_likelihood) - best) < 0.02
+    found = estimate(wrong.params(), x, jnp.arange(60), key, jnp.asarray([0.0, best], jnp.float32))
+    gain = np.asarray(found.log_likelihood[:, 1] - found.log_likelihood[:, 0], np.float64)
+    error = np.sqrt(np.asarray(found.log_likelihood_variance, np.float64).sum()) / 60
+    assert abs(gain.mean() - (exact(best) - exact(0.0))) < 4 * error + 0.01
+    assert exact(best) - exact(0.0) > 2.0
+
+
+def test_search_stops_at_its_bounds() -> None:
+    assert best_log_factor(lambda factors: factors) == 3.0
+    assert best_log_factor(lambda factors: -factors) == -3.0
+    assert abs(best_log_factor(lambda factors: -((factors - 0.4321) ** 2)) - 0.4321) < 0.01
