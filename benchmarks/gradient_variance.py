@@ -1,6 +1,6 @@
 """Why the reparameterization trick matters: the variance of two unbiased gradients of the same bound.
 
-    pip install -c constraints.txt -e '.[plot]' && python benchmarks/gradient_variance.py --output=gradient_variance.png
+    pip install -c constraints.txt -e . && python benchmarks/gradient_variance.py --output=gradient_variance.png
 
 Trains `configs/mnist.py` and, at several steps, draws the gradient of the encoder's parameters many times on one
 batch: through z (reparameterized), and by the score function with its leave-one-out baseline. Reported is the sum of

@@ -128,7 +128,29 @@ class EvaluateConfig:
 
     num_samples: int = _field(500, "importance samples per image (K)", minimum=1)
     num_images: int = _field(0, "how many images of the split, from its start; 0: all", minimum=0)
-    memory_mb: int = _field(256, "bound on the memory that chunks of samples take, in MB", minimum=1)
+    memory_mb: int = _field(
+        64,
+        "bound on the memory that chunks of samples take, in MB; CPUs are fastest where chunks fit their caches",
+        minimum=1,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class DiagnoseConfig:
+    """What `diagnose` spends on each of its questions."""
+
+    num_images: int = _field(200, "images whose gap between the bound and log p(x) is taken apart", minimum=2)
+    num_samples: int = _field(500, "importance samples per image (K)", minimum=2)
+    optimization_steps: int = _field(300, "steps of Adam that fit a q(z) to each image", minimum=1)
+    annealed_images: int = _field(50, "images for annealed importance sampling, and as many simulated", minimum=2)
+    annealed_chains: int = _field(16, "chains per image", minimum=2)
+    temperatures: int = _field(200, "between the start of a chain and the posterior", minimum=1)
+    leapfrog_steps: int = _field(10, "in each Hamiltonian transition", minimum=1)
+    latent_images: int = _field(5000, "images whose latents are looked at", minimum=2)
+    generated_images: int = _field(1000, "samples and reconstructions that are compared with images", minimum=2)
+    features: str = _field(
+        "random_convolutions", "what the Fréchet distance sees: random_convolutions, or package.module:Name"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +163,7 @@ class Config:
     objective: ObjectiveConfig = ObjectiveConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    diagnose: DiagnoseConfig = DiagnoseConfig()
 
 
 # What may differ when a run is continued: nothing here changes a step that was already taken.
@@ -151,6 +174,7 @@ MAY_CHANGE = (
     "train.checkpoint_every",
     "train.keep_checkpoints",
     "evaluate.",
+    "diagnose.",
 )
 
 

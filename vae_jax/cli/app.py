@@ -13,6 +13,7 @@ from vae_jax.errors import UserError
 VERBS = {
     "train": "train a model, or continue a run (the default verb)",
     "evaluate": "measure the bound and log p(x) of a trained model",
+    "diagnose": "say why a trained model is as good, or as blurry, as it is",
     "sample": "draw images from a trained model",
     "reconstruct": "encode images of a split and decode them again",
 }
@@ -37,7 +38,7 @@ def main(argv: list[str] | None = None) -> None:
         sys.stdout = None
         sys.exit(0)
     except KeyboardInterrupt:
-        print("vae-jax: stopped; the same command continues from the last checkpoint", file=sys.stderr)
+        print("vae-jax: stopped; the same command continues from what was saved last", file=sys.stderr)
         sys.exit(130)
 
 

@@ -1,8 +1,8 @@
 """`evaluate`: the bound and log p(x) of a trained model, with their errors."""
 
-import dataclasses
 import math
 import sys
+import time
 from typing import Any
 
 import jax
@@ -10,17 +10,19 @@ import numpy as np
 import tqdm
 from absl import flags
 
-from vae_jax.cli.flags import Flags, define_workdir
+from vae_jax.cli.flags import Flags, define_section, define_workdir, given_section
+from vae_jax.cli.partial import PartialResult, digest
 from vae_jax.cli.show import noise_stddev
 from vae_jax.config import EvaluateConfig
 from vae_jax.errors import UserError
-from vae_jax.evaluation import ImportanceEstimate, make_importance_estimate, map_images, samples_at_once
+from vae_jax.evaluation import ImportanceEstimate, image_batches, make_importance_estimate, samples_at_once
 from vae_jax.keys import Stream, stream_key
 from vae_jax.numerics import Estimate, bits_per_dim, estimate
 from vae_jax.runs import TrainedRun, open_run
 from vae_jax.sharding import batch_mesh, replicated
 
 _IMAGES_AT_ONCE = 100
+_SECONDS_BETWEEN_SAVES = 10.0
 # Fewer effective samples than this leave the weights' spread itself unknown.
 _TOO_FEW_EFFECTIVE_SAMPLES = 5.0
 
@@ -29,61 +31,104 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     """The flags of this verb."""
     define_workdir(values)
     flags.DEFINE_string("split", "test", "train, validation or test", flag_values=values)
-    for field in dataclasses.fields(EvaluateConfig):
-        meaning = f"{field.metadata['meaning']}; as in the run's config if not given"
-        flags.DEFINE_integer(field.name, None, meaning, flag_values=values, lower_bound=int(field.metadata["minimum"]))
+    define_section(values, EvaluateConfig)
 
 
 def run(values: Flags) -> None:
     """Runs the verb."""
     trained = open_run(values["workdir"], values["checkpoint"])
-    given = {field.name: values[field.name] for field in dataclasses.fields(EvaluateConfig)}
-    settings = dataclasses.replace(
-        trained.config.evaluate, **{name: value for name, value in given.items() if value is not None}
-    )
+    settings = given_section(values, trained.config.evaluate)
     split = values["split"]
-    result = summary(trained, split, settings, importance_estimates(trained, split, settings))
+    partial = _partial(trained, split, settings)
+    result = summary(trained, split, settings, importance_estimates(trained, split, settings, partial))
     name = "evaluation.json" if split == "test" else f"evaluation_{split}.json"
     trained.folder.write_json(trained.folder.root / name, result)
+    partial.remove()
     print(table(result))
     print(f"written to {trained.folder.root / name}")
 
 
-def importance_estimates(trained: TrainedRun, split: str, settings: EvaluateConfig) -> ImportanceEstimate:
+def importance_estimates(
+    trained: TrainedRun, split: str, settings: EvaluateConfig, partial: PartialResult | None = None
+) -> ImportanceEstimate:
     """Estimates log p(x) of each image, with a progress bar.
 
     Args:
         trained: The run.
         split: Which images.
         settings: Samples, images and memory.
+        partial: Where the images that are done are kept meanwhile, and where an interrupted evaluation goes on from.
 
     Returns:
         Arrays over the images.
     """
-    if not trained.model.posterior.has_density:
-        raise UserError(
-            f"this model has no log p(x) to estimate: its posterior '{trained.config.model.posterior}' has no density; "
-            "see its pictures with reconstruct, or train a model with another posterior"
-        )
+    check_has_density(trained)
     part = trained.data.for_evaluation(split)
     images = part.images[: settings.num_images or None]
     batch_size = min(_IMAGES_AT_ONCE, len(images))
     mesh = batch_mesh(batch_size)
-    image_shape = trained.data.dataset.image_shape
-    chunk = samples_at_once(trained.model, image_shape, batch_size, settings.memory_mb)
+    chunk = samples_at_once(trained.model, trained.data.dataset.image_shape, batch_size, settings.memory_mb)
     function = make_importance_estimate(trained.model, settings.num_samples, min(chunk, settings.num_samples))
-    key = stream_key(jax.random.key(trained.config.data.seed), Stream.EVALUATION)
+    key = evaluation_key(trained)
     params = jax.device_put(trained.params, replicated(mesh))
-    with tqdm.tqdm(total=len(images), unit="image", disable=not sys.stderr.isatty()) as bar:
-        return map_images(
+    found = partial.load() if partial else None
+    parts = [] if found is None else [ImportanceEstimate(**found)]
+    start = 0 if found is None else len(parts[0].elbo)
+    saved = time.monotonic()
+    if start:
+        print(f"continuing an interrupted evaluation at image {start} of {len(images)}")
+    with tqdm.tqdm(initial=start, total=len(images), unit="image", disable=not sys.stderr.isatty()) as bar:
+        for done, batch in image_batches(
             lambda x, ids, label: function(params, x, ids, key, label),
             images,
             part.max_value,
             batch_size,
             mesh,
             part.labels if trained.model.num_classes else None,
-            lambda done: bar.update(done - bar.n),
+            start,
+        ):
+            parts.append(batch)
+            bar.update(done - bar.n)
+            if partial and done < len(images) and time.monotonic() - saved > _SECONDS_BETWEEN_SAVES:
+                parts = [_joined(parts)]
+                partial.save(parts[0]._asdict())
+                saved = time.monotonic()
+    return _joined(parts)
+
+
+def check_has_density(trained: TrainedRun) -> None:
+    """Refuses a model of which no log p(x) can be estimated.
+
+    Raises:
+        UserError: If it is one.
+    """
+    if not trained.model.posterior.has_density:
+        raise UserError(
+            f"this model has no log p(x) to estimate: its posterior '{trained.config.model.posterior}' has no density; "
+            "see its pictures with reconstruct, or train a model with another posterior"
         )
+
+
+def evaluation_key(trained: TrainedRun) -> jax.Array:
+    """What the noise of every evaluation of a run comes from; a function of the data's seed, not the run's."""
+    return stream_key(jax.random.key(trained.config.data.seed), Stream.EVALUATION)
+
+
+def _joined(parts: list[ImportanceEstimate]) -> ImportanceEstimate:
+    return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
+
+
+def _partial(trained: TrainedRun, split: str, settings: EvaluateConfig) -> PartialResult:
+    question = {
+        "parameters": digest(trained.params),
+        "data": trained.data.dataset.fingerprint,
+        "binarization": trained.config.data.binarization,
+        "seed": trained.config.data.seed,
+        "split": split,
+        "num_samples": settings.num_samples,
+        "num_images": settings.num_images,
+    }
+    return PartialResult(trained.folder.root / f"evaluation_{split}.partial.npz", question)
 
 
 def summary(trained: TrainedRun, split: str, settings: EvaluateConfig, per_image: ImportanceEstimate) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Flags of a verb, and the config that `--config` and its overrides describe."""
 
+import dataclasses
 import difflib
 import pathlib
 import types
@@ -25,6 +26,23 @@ def define_workdir(values: flags.FlagValues) -> None:
 def define_seed(values: flags.FlagValues, meaning: str) -> None:
     """`--seed`, as long as a seed of JAX."""
     flags.DEFINE_integer("seed", 0, meaning, flag_values=values, lower_bound=0, upper_bound=2**32 - 1)
+
+
+def define_section(values: flags.FlagValues, section: type) -> None:
+    """A flag for each field of a section of the config, which the run's own config fills in."""
+    for field in dataclasses.fields(section):
+        meaning = f"{field.metadata['meaning']}; as in the run's config if not given"
+        if field.type is int:
+            lowest = int(field.metadata["minimum"])
+            flags.DEFINE_integer(field.name, None, meaning, flag_values=values, lower_bound=lowest)
+        else:
+            flags.DEFINE_string(field.name, None, meaning, flag_values=values)
+
+
+def given_section(values: Flags, section: Any) -> Any:
+    """A section of the run's config with the flags that were given."""
+    given = {field.name: values[field.name] for field in dataclasses.fields(section)}
+    return dataclasses.replace(section, **{name: value for name, value in given.items() if value is not None})
 
 
 def parse(module: types.ModuleType, arguments: list[str]) -> Flags:

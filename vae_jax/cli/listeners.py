@@ -4,12 +4,15 @@ import json
 import os
 import pathlib
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import tqdm
 from tensorboardX import SummaryWriter
 
 Row = dict[str, Any]
+# Fewer of the active units left than this are worth a warning.
+_SHARE_LEFT = 0.75
 
 
 class MetricsFile:
@@ -106,6 +109,35 @@ class Console:
     def close(self) -> None:
         """Leaves the bar as it is."""
         self._bar.close()
+
+
+class CollapseWatch:
+    """Warns when latent dimensions that told images apart stop doing so: the posterior falls back on the prior.
+
+    Args:
+        earlier: Rows of the run so far.
+        say: Prints a line.
+    """
+
+    def __init__(self, earlier: list[Row], say: Callable[[str], object]) -> None:
+        self._most = max((row.get("active_units", 0) for row in earlier), default=0)
+        self._say = say
+
+    def write(self, row: Row) -> None:
+        """Looks at a row."""
+        active = row.get("active_units")
+        if active is None:
+            return
+        if active < _SHARE_LEFT * self._most:
+            self._say(
+                f"warning: active latent units of the {row['split']} images fell from {self._most} to {active}: the "
+                "posterior is collapsing onto the prior; --config.objective.name=free_bits, or beta with annealing, "
+                "keeps it from that"
+            )
+        self._most = max(self._most, active)
+
+    def close(self) -> None:
+        """Nothing is held."""
 
 
 def describe(row: Row) -> str:

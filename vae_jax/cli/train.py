@@ -13,12 +13,12 @@ from jax.sharding import Mesh
 
 from vae_jax import build, checkpoints
 from vae_jax.cli.flags import Flags, config_file, define_config, read_config
-from vae_jax.cli.listeners import Console, MetricsFile, Row, TensorBoard, describe, read_rows
+from vae_jax.cli.listeners import CollapseWatch, Console, MetricsFile, Row, TensorBoard, describe, read_rows
 from vae_jax.cli.show import noise_stddev, reconstruction_grid, sample_grid
 from vae_jax.config import Config
 from vae_jax.data import Data
 from vae_jax.errors import UserError
-from vae_jax.evaluation import make_bound, map_images
+from vae_jax.evaluation import active_units, make_bound, make_posterior_means, map_images
 from vae_jax.keys import Stream, stream_key
 from vae_jax.numerics import estimate
 from vae_jax.pictures import write_png
@@ -87,7 +87,9 @@ def _continue(session: "_Session") -> None:
     try:
         metrics = MetricsFile(folder.metrics, start)
         listeners.append(metrics)
-        listeners += [TensorBoard(folder.tensorboard, start), Console(start, num_steps)]
+        console = Console(start, num_steps)
+        watch = CollapseWatch(read_rows(folder.metrics), console.say)
+        listeners += [TensorBoard(folder.tensorboard, start), console, watch]
         for event in session.events():
             for row in session.rows(event):
                 _check_finite(row)
@@ -216,6 +218,14 @@ class _Session:
             mesh,
             part.labels if self.model.num_classes else None,
         )
+        means = map_images(
+            lambda x, ids, label: self._means(params, x, label),
+            part.images,
+            part.max_value,
+            _IMAGES_AT_ONCE,
+            mesh,
+            part.labels if self.model.num_classes else None,
+        )
         reconstruction = estimate(terms.reconstruction)
         elbo = None if terms.elbo is None else estimate(terms.elbo)
         return {
@@ -227,11 +237,13 @@ class _Session:
             "reconstruction": reconstruction.mean,
             "kl": None if terms.kl is None else float(np.mean(terms.kl, dtype=np.float64)),
             "noise_stddev": noise_stddev(self.model, event.state.evaluated_params),
+            "active_units": len(active_units(means)),
             "num_images": reconstruction.num_images,
         }
 
     def __post_init__(self) -> None:
         self._bound = make_bound(self.model, _BOUND_SAMPLES)
+        self._means = make_posterior_means(self.model)
 
 
 def _check_finite(row: Row) -> None:

@@ -1,0 +1,203 @@
+"""`diagnose` and long evaluations end to end on tiny models."""
+
+import json
+import math
+import pathlib
+import shutil
+import sys
+import types
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vae_jax.cli import evaluate, main
+from vae_jax.cli.listeners import CollapseWatch
+from vae_jax.evaluation import image_batches
+
+TRAINING = ["--config.model.hidden=(8,)", "--config.model.latents=3", "--config.train.num_steps=60"]
+QUICK = [
+    *("--num_images=6", "--num_samples=20", "--optimization_steps=20", "--annealed_images=4", "--annealed_chains=4"),
+    *("--temperatures=8", "--leapfrog_steps=3", "--latent_images=60", "--generated_images=30"),
+]
+MODELS = {
+    "bernoulli": [],
+    "iaf": ["--config.model.posterior=iaf", "--config.model.posterior_hidden=(4,)"],
+    "mse": ["--config.model.likelihood=mse", "--config.model.mse_kl_weight=0.1", "--config.data.binarization=none"],
+    "conditional": ["--config.model.conditional=True", "--config.model.prior=mixture"],
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pathlib.Path]:
+    """Runs that are made when they are first asked for."""
+    root = tmp_path_factory.mktemp("runs")
+
+    class Runs(dict):
+        def __missing__(self, name: str) -> pathlib.Path:
+            main([f"--workdir={root / name}", *TRAINING, *MODELS[name]])
+            self[name] = root / name
+            return self[name]
+
+    return Runs()
+
+
+@pytest.fixture
+def run(trained, tmp_path: pathlib.Path) -> pathlib.Path:
+    """A copy of the plain run that a test may add to."""
+    return pathlib.Path(shutil.copytree(trained["bernoulli"], tmp_path / "run"))
+
+
+def read_json(path: pathlib.Path) -> dict:
+    # As strict readers take it: no NaN, no Infinity.
+    return json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{path} has {name}"))
+
+
+def refusal(arguments: list[str], capsys: pytest.CaptureFixture) -> str:
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    message = capsys.readouterr().err
+    assert stop.value.code == 2 and len(message.splitlines()) == 1
+    return message
+
+
+@pytest.mark.parametrize("name", list(MODELS))
+def test_diagnosis_is_written_and_adds_up(name: str, trained, capsys: pytest.CaptureFixture) -> None:
+    folder = trained[name]
+    main(["diagnose", f"--workdir={folder}", *QUICK])
+    printed = capsys.readouterr().out
+    found = read_json(folder / "diagnosis.json")
+    gaps = {key: entry["mean"] for key, entry in found["gaps"].items()}
+    assert math.isclose(gaps["total"], gaps["approximation"] + gaps["amortization"], abs_tol=1e-3)
+    log_likelihood = found["likelihood"]["log_likelihood"]["mean"]
+    assert math.isclose(gaps["approximation"], log_likelihood - gaps["elbo_optimized"], abs_tol=1e-3)
+    assert found["likelihood"]["elbo"]["num_images"] == 6 and found["annealed"]["num_images"] == 4
+    assert found["annealed"]["start"] == ("prior" if name == "iaf" else "posterior")
+    assert found["latents"]["latents"] == 3 and 0 <= found["latents"]["active_units"] <= 3
+    assert (found["latents"]["aggregate"] is None) == (name == "iaf")
+    assert found["latents"]["label_accuracy"]["nearest_neighbours"] <= 1.0
+    noise = found["noise"]
+    assert (noise["gain"] is None) == (name != "mse")
+    if name == "mse":  # Its standard deviation is far above what is left over.
+        assert noise["gain"]["mean"] > 0 and noise["factor"] < 1
+        assert noise["stddev_refitted"] == pytest.approx(noise["stddev"] * noise["factor"])
+    for spoken in ("nats lie between the bound and log p(x)", "Annealing gives", "Try first: --config."):
+        assert spoken in printed or spoken.startswith("Try")
+    for picture in ("diagnosis_spectrum.png", "diagnosis_nearest.png"):
+        with Image.open(folder / "images" / picture) as image:
+            assert np.asarray(image).std() > 5
+    assert (folder / "images" / "diagnosis_kl.png").exists() == (name in ("bernoulli", "mse"))
+
+
+def test_flags_splits_and_ones_own_features_choose_what_is_diagnosed(
+    run: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = types.ModuleType("my_features")
+    module.brightness = lambda images: images.reshape(len(images), -1)[:, :4]
+    monkeypatch.setitem(sys.modules, "my_features", module)
+    choices = ["--split=validation", "--checkpoint=best", "--num_images=3", "--features=my_features:brightness"]
+    main(["diagnose", f"--workdir={run}", *QUICK, *choices])
+    found = read_json(run / "diagnosis_validation.json")
+    assert found["split"] == "validation" and found["likelihood"]["elbo"]["num_images"] == 3
+    assert found["settings"]["temperatures"] == 8 and found["settings"]["num_images"] == 3
+    assert found["distances"]["features"] == "my_features:brightness"
+
+
+def test_broken_features(run: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    module = types.ModuleType("my_features")
+    module.wrong = lambda images: images
+    module.broken = lambda images: 1 / 0
+    monkeypatch.setitem(sys.modules, "my_features", module)
+    assert "a vector of numbers" in refusal(
+        ["diagnose", f"--workdir={run}", *QUICK, "--features=my_features:wrong"], capsys
+    )
+    assert "ZeroDivisionError" in refusal(
+        ["diagnose", f"--workdir={run}", *QUICK, "--features=my_features:broken"], capsys
+    )
+    assert "random_convolutions" in refusal(["diagnose", f"--workdir={run}", "--features=inception"], capsys)
+
+
+def test_bad_input_of_long_verbs(run: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
+    for verb in ("evaluate", "diagnose"):
+        assert "num_samples" in refusal([verb, f"--workdir={run}", "--num_samples=0"], capsys)
+        assert "holds no run" in refusal([verb, f"--workdir={tmp_path / 'nowhere'}"], capsys)
+        assert "7" in refusal([verb, f"--workdir={run}", "--checkpoint=7"], capsys)
+    assert "num_images" in refusal(["diagnose", f"--workdir={run}", "--num_images=1"], capsys)
+    shutil.rmtree(run / "checkpoints")
+    for verb in ("evaluate", "diagnose"):
+        assert "no checkpoint" in refusal([verb, f"--workdir={run}"], capsys)
+
+
+def test_set_of_one_image(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (12, 5, 5), np.uint8)
+    np.savez(tmp_path / "few.npz", train_images=images[:11], test_images=images[11:])
+    main(
+        [
+            *(f"--workdir={tmp_path / 'run'}", *TRAINING, "--config.train.num_steps=3", "--config.train.batch_size=4"),
+            *("--config.data.source=npz", f"--config.data.path={tmp_path / 'few.npz'}"),
+        ]
+    )
+    assert "one image" in refusal(["diagnose", f"--workdir={tmp_path / 'run'}"], capsys)
+    main(["evaluate", f"--workdir={tmp_path / 'run'}", "--num_samples=5"])
+    found = read_json(tmp_path / "run" / "evaluation.json")
+    assert found["num_images"] == 1 and found["log_likelihood"]["standard_error_images"] is None
+
+
+def test_autoencoder_has_nothing_to_diagnose(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
+    plain = ["--config.model.posterior=point_mass", "--config.objective.name=autoencoder"]
+    main([f"--workdir={tmp_path / 'run'}", *TRAINING, "--config.train.num_steps=3", *plain])
+    for verb in ("evaluate", "diagnose"):
+        assert "has no density" in refusal([verb, f"--workdir={tmp_path / 'run'}"], capsys)
+
+
+def test_interrupted_evaluation_goes_on_and_ends_with_the_same_numbers(
+    run: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    arguments = ["evaluate", f"--workdir={run}", "--num_samples=30"]
+    main(arguments)
+    expected = (run / "evaluation.json").read_text()
+    (run / "evaluation.json").unlink()
+    seen = []
+
+    def stopped(*args, **kwargs):
+        for done, part in image_batches(*args, **kwargs):
+            seen.append(done)
+            yield done, part
+            if done >= 200:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluate, "_SECONDS_BETWEEN_SAVES", 0.0)
+    monkeypatch.setattr(evaluate, "image_batches", stopped)
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 130 and seen == [100, 200]
+    assert not (run / "evaluation.json").exists() and (run / "evaluation_test.partial.npz").exists()
+
+    # Another question doesn't get this answer.
+    monkeypatch.setattr(evaluate, "image_batches", image_batches)
+    partial = (run / "evaluation_test.partial.npz").read_bytes()
+    main([*arguments[:2], "--num_samples=29"])
+    assert "continuing" not in capsys.readouterr().out
+
+    (run / "evaluation_test.partial.npz").write_bytes(partial)
+    main(arguments)
+    assert "continuing an interrupted evaluation at image 200" in capsys.readouterr().out
+    assert (run / "evaluation.json").read_text() == expected
+    assert not (run / "evaluation_test.partial.npz").exists()
+
+    # A file that was cut off is as none.
+    (run / "evaluation_test.partial.npz").write_bytes(partial[: len(partial) // 2])
+    main(arguments)
+    assert "continuing" not in capsys.readouterr().out
+    assert (run / "evaluation.json").read_text() == expected
+
+
+def test_watch_warns_once_units_fall() -> None:
+    said: list[str] = []
+    watch = CollapseWatch([{"split": "test", "active_units": 8}], said.append)
+    for active in (7, 9, 7, 6):
+        watch.write({"split": "test", "active_units": active})
+    watch.write({"split": "train", "loss": 1.0})
+    watch.close()
+    assert len(said) == 1 and "fell from 9 to 6" in said[0] and "free_bits" in said[0]

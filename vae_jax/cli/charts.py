@@ -1,0 +1,53 @@
+"""The charts of `diagnose`."""
+
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from vae_jax.errors import UserError
+from vae_jax.evaluation import Spectrum
+
+_SIZE = (6.4, 4.0)
+_DOTS_PER_INCH = 120
+
+
+def spectrum_chart(path: pathlib.Path, spectra: dict[str, Spectrum]) -> None:
+    """Power by spatial frequency, a line for each kind of image."""
+    figure, axes = _axes()
+    for name, spectrum in spectra.items():
+        wide = 2.5 if name == "data" else 1.5
+        axes.semilogy(spectrum.frequency, spectrum.power, label=name.replace("_", " "), linewidth=wide)
+    axes.set_xlabel("spatial frequency (cycles per pixel)")
+    axes.set_ylabel("power")
+    axes.legend()
+    _write(figure, path)
+
+
+def kl_chart(path: pathlib.Path, kl_per_dimension: Sequence[float]) -> None:
+    """KL of each latent dimension, the largest first."""
+    figure, axes = _axes()
+    axes.bar(range(1, len(kl_per_dimension) + 1), sorted(kl_per_dimension, reverse=True))
+    axes.set_xlabel("latent dimension, by its KL")
+    axes.set_ylabel("KL(q(z_d|x) || p(z_d)) in nats, mean over images")
+    _write(figure, path)
+
+
+def _axes() -> tuple[Any, Any]:
+    # Importing it takes a second that the other verbs needn't wait.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=_SIZE, dpi=_DOTS_PER_INCH, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.add_subplot()
+
+
+def _write(figure: Any, path: pathlib.Path) -> None:
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(unfinished, format="png")
+        os.replace(unfinished, path)
+    except OSError as error:
+        raise UserError(f"chart {path} can't be written ({error.strerror or error}); choose another place") from error

@@ -1,0 +1,98 @@
+"""`diagnose`: why a trained model is as good, or as blurry, as it is."""
+
+import dataclasses
+import sys
+from typing import Any
+
+import numpy as np
+import tqdm
+from absl import flags
+
+from vae_jax.build import choose
+from vae_jax.cli.charts import kl_chart, spectrum_chart
+from vae_jax.cli.evaluate import check_has_density, evaluation_key
+from vae_jax.cli.flags import Flags, define_section, define_workdir, given_section
+from vae_jax.config import DiagnoseConfig
+from vae_jax.diagnosis import STAGES, Diagnosis, Subject, advice, diagnose, table
+from vae_jax.errors import UserError
+from vae_jax.evaluation import Features, random_convolutions
+from vae_jax.pictures import side_by_side, write_png
+from vae_jax.runs import TrainedRun, open_run
+
+_SHOWN_PAIRS = 32
+_PAIRS_PER_ROW = 4
+
+
+def define(values: flags.FlagValues, arguments: list[str]) -> None:
+    """The flags of this verb."""
+    define_workdir(values)
+    flags.DEFINE_string("split", "test", "train, validation or test", flag_values=values)
+    define_section(values, DiagnoseConfig)
+
+
+def run(values: Flags) -> None:
+    """Runs the verb."""
+    trained = open_run(values["workdir"], values["checkpoint"])
+    check_has_density(trained)
+    settings = given_section(values, trained.config.diagnose)
+    split = trained.data.for_evaluation(values["split"])
+    if len(split.images) < 2:
+        raise UserError(
+            f"the {values['split']} split has one image; a diagnosis compares images, choose another --split"
+        )
+    features = _features(settings.features, trained)
+    subject = Subject(trained.model, trained.params, trained.data, split, evaluation_key(trained), settings)
+    with tqdm.tqdm(total=len(STAGES), unit="stage", disable=not sys.stderr.isatty(), leave=False) as bar:
+
+        def on_stage(name: str) -> None:
+            bar.update(STAGES.index(name) - bar.n)
+            bar.set_description(name)
+
+        found = diagnose(subject, features, on_stage)
+    result = {
+        "split": values["split"],
+        "step": trained.step,
+        "unit": "nats per image",
+        "measure": trained.model.likelihood.measure,
+        **found.result,
+        "advice": advice(found.result, dataclasses.asdict(trained.config.model)),
+    }
+    folder = trained.folder
+    _draw(trained, found)
+    name = "diagnosis.json" if values["split"] == "test" else f"diagnosis_{values['split']}.json"
+    folder.write_json(folder.root / name, result)
+    print(f"{values['split']} images, step {trained.step}, {result['unit']}, density: {result['measure']}")
+    print(table(result))
+    print(f"written to {folder.root / name}; pictures in {folder.images}")
+
+
+def _features(name: str, trained: TrainedRun) -> Features:
+    """The user's feature function, or our random convolutions."""
+    ours: dict[str, Any] = {"random_convolutions": random_convolutions(trained.data.dataset.image_shape)}
+    given = choose("diagnose.features", name, ours)
+
+    def features(images: np.ndarray) -> np.ndarray:
+        try:
+            vectors = np.asarray(given(images))
+        except Exception as error:
+            # It is a program of the user's: it can raise anything.
+            raise UserError(f"features '{name}' can't be used ({type(error).__name__}: {error})") from error
+        if vectors.ndim != 2 or len(vectors) != len(images) or not np.issubdtype(vectors.dtype, np.number):
+            raise UserError(
+                f"features '{name}' made {vectors.dtype}{list(vectors.shape)} of {len(images)} images; a vector of "
+                f"numbers for each is wanted, [{len(images)}, F]"
+            )
+        return vectors
+
+    # Now, not after minutes of other work.
+    features(np.zeros((2, *trained.data.dataset.image_shape), np.float32))
+    return features
+
+
+def _draw(trained: TrainedRun, found: Diagnosis) -> None:
+    images = trained.folder.images
+    spectrum_chart(images / "diagnosis_spectrum.png", found.spectra)
+    if found.kl_per_dimension is not None:
+        kl_chart(images / "diagnosis_kl.png", found.kl_per_dimension)
+    pairs = side_by_side(found.samples[:_SHOWN_PAIRS], found.nearest[:_SHOWN_PAIRS], _PAIRS_PER_ROW)
+    write_png(images / "diagnosis_nearest.png", pairs)

@@ -1,0 +1,66 @@
+"""What a long evaluation has found so far, so that it can be interrupted and continued."""
+
+import hashlib
+import json
+import os
+import pathlib
+import zipfile
+from typing import Any
+
+import jax
+import numpy as np
+
+from vae_jax.errors import UserError
+from vae_jax.vae import Params
+
+
+class PartialResult:
+    """A file with the arrays of the images that are done; it goes with one question only.
+
+    Args:
+        path: Where it is kept.
+        question: All that the answer depends on. A file that belongs to another question, or is damaged, is as none.
+    """
+
+    def __init__(self, path: pathlib.Path, question: dict[str, Any]) -> None:
+        self._path = path
+        self._question = json.dumps(question, sort_keys=True)
+
+    def load(self) -> dict[str, Any] | None:
+        """The arrays of the images that are done, or None."""
+        try:
+            with self._path.open("rb") as opened, np.load(opened) as file:
+                if file["question"].item() != self._question:
+                    return None
+                return {name: file[name] for name in file.files if name != "question"}
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            return None
+
+    def save(self, arrays: dict[str, np.ndarray]) -> None:
+        """Writes the file anew, whole or not at all.
+
+        Raises:
+            UserError: If the file system doesn't take it.
+        """
+        unfinished = self._path.with_name(f".{self._path.name}.unfinished.npz")
+        try:
+            content: dict[str, Any] = {"question": np.asarray(self._question), **arrays}
+            np.savez(unfinished, **content)
+            os.replace(unfinished, self._path)
+        except OSError as error:
+            raise UserError(
+                f"{self._path} can't be written ({error.strerror or error}); make room, then run the same command again"
+            ) from error
+
+    def remove(self) -> None:
+        """Takes the file away, when the whole answer is written."""
+        self._path.unlink(missing_ok=True)
+
+
+def digest(params: Params) -> str:
+    """Hexadecimal digest of parameters, bit by bit (SHA-256, first 16 digits)."""
+    total = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(params)):
+        total.update(jax.tree_util.keystr(path).encode())
+        total.update(np.ascontiguousarray(leaf).tobytes())
+    return total.hexdigest()[:16]

@@ -1,0 +1,7 @@
+"""Why a trained model is as good, or as blurry, as it is: every measurement of `evaluation`, put into one answer."""
+
+from vae_jax.diagnosis.run import STAGES, Diagnosis, diagnose
+from vae_jax.diagnosis.subject import Subject
+from vae_jax.diagnosis.words import advice, table
+
+__all__ = ["STAGES", "Diagnosis", "Subject", "advice", "diagnose", "table"]

@@ -1,0 +1,46 @@
+"""What the latents of a model carry."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from vae_jax.diagnosis.subject import Subject, spread
+from vae_jax.evaluation import LatentTerms, active_units, aggregate_terms, label_accuracy, make_latent_terms
+
+
+def latents(subject: Subject) -> tuple[dict[str, Any], LatentTerms]:
+    """Active units, divergences, mutual information and what can be read off the latents; and each image's terms."""
+    model = subject.model
+    part = subject.some(subject.settings.latent_images)
+    function, key = make_latent_terms(model), subject.stage_key(6)
+    terms = subject.map(function, part, 1, key)
+    per_dimension = terms.kl_per_dimension
+    active = active_units(terms.mean)
+    result = {
+        "num_images": len(part.images),
+        "latents": int(terms.mean.shape[1]),
+        "active_units": len(active),
+        "active_dimensions": active.tolist(),
+        "kl_per_dimension": None if per_dimension is None else per_dimension.mean(axis=0, dtype=np.float64).tolist(),
+        "aggregate": None,
+        "aggregate_reason": None,
+        "label_accuracy": None,
+    }
+    if model.posterior.log_prob_anywhere:
+        found = aggregate_terms(model, subject.params, jax.tree.map(jax.numpy.asarray, terms))
+        result["aggregate"] = {
+            "mutual_information": list(found.mutual_information),
+            "aggregate_kl": list(found.aggregate_kl),
+            "kl": found.kl,
+            "upper_bound_from": found.upper_from,
+            "largest_lower_bound": float(np.log(found.num_images)),
+        }
+    else:
+        result["aggregate_reason"] = "log q(z|x) of this posterior is known only at its own samples"
+    if part.labels is not None and len(np.unique(part.labels)) > 1:
+        training = spread(subject.data.for_evaluation("train"), subject.settings.latent_images)
+        if training.labels is not None and len(np.unique(training.labels)) > 1:
+            of_training = subject.map(function, training, 1, key)
+            result["label_accuracy"] = label_accuracy(of_training.mean, training.labels, terms.mean, part.labels)
+    return result, terms

@@ -1,0 +1,196 @@
+"""How many nats lie between the bound and log p(x), and whose they are."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vae_jax.diagnosis.subject import Subject, as_label, spread, spread_indices
+from vae_jax.evaluation import (
+    Gaps,
+    ImportanceEstimate,
+    best_log_factor,
+    make_annealed_estimate,
+    make_gaps,
+    make_importance_estimate,
+    make_pilot,
+    make_rescaled_estimate,
+    make_reverse_estimate,
+    sigmoid_temperatures,
+    simulate,
+)
+from vae_jax.numerics import Estimate, estimate
+from vae_jax.vae import apply
+
+_SAMPLES_AT_ONCE = 20
+_OPTIMIZATION_SAMPLES = 4
+_PILOT_IMAGES = 20
+_SEARCH_SAMPLES = 50
+_RESCALED_ROWS = 20
+# Differences beyond so many standard errors are taken for real.
+_STANDARD_ERRORS = 2.0
+
+
+class PerImage(NamedTuple):
+    """What is known of each image of the gap decomposition.
+
+    Attributes:
+        importance: With q(z|x) as the proposal.
+        gaps: With a q(z) optimized for each image.
+    """
+
+    importance: ImportanceEstimate
+    gaps: Gaps
+
+
+def measure(subject: Subject) -> PerImage:
+    """The bound and log p(x) of the images, with the encoder's q and with the best ones."""
+    settings = subject.settings
+    part = subject.some(settings.num_images)
+    at_once = min(_SAMPLES_AT_ONCE, settings.num_samples)
+    importance = make_importance_estimate(subject.model, settings.num_samples, at_once)
+    gaps = make_gaps(subject.model, settings.optimization_steps, _OPTIMIZATION_SAMPLES, settings.num_samples)
+    return PerImage(
+        subject.map(importance, part, at_once, subject.stage_key(0)),
+        subject.map(gaps, part, 2 * _OPTIMIZATION_SAMPLES, subject.stage_key(1)),
+    )
+
+
+def likelihood(per_image: PerImage) -> dict[str, Any]:
+    """The bound, log p(x) by two proposals, and the one to believe: both are too low in expectation."""
+    importance, gaps = per_image
+    by_encoder = estimate(importance.log_likelihood, importance.log_likelihood_variance)
+    by_optimized = estimate(gaps.log_likelihood, gaps.log_likelihood_variance)
+    return {
+        "elbo": with_errors(estimate(importance.elbo, importance.elbo_variance)),
+        "importance_encoder": {
+            **with_errors(by_encoder),
+            "effective_sample_size": float(np.mean(importance.effective_sample_size)),
+        },
+        "importance_optimized": {
+            **with_errors(by_optimized),
+            "effective_sample_size": float(np.mean(gaps.effective_sample_size)),
+        },
+        "log_likelihood": {
+            **with_errors(max(by_encoder, by_optimized, key=lambda each: each.mean)),
+            "method": "importance_encoder" if by_encoder.mean > by_optimized.mean else "importance_optimized",
+        },
+    }
+
+
+def gap_terms(per_image: PerImage) -> dict[str, Any]:
+    """`log p(x) - ELBO = approximation + amortization`, and what the flow gains over the diagonal family."""
+    values, variances = best_log_likelihood(per_image)
+    gaps = per_image.gaps
+    return {
+        "total": with_errors(estimate(values - gaps.encoder.value, variances + gaps.encoder.variance)),
+        "approximation": with_errors(estimate(values - gaps.own.value, variances + gaps.own.variance)),
+        "amortization": with_errors(estimate(*gaps.amortization)),
+        "flow_over_diagonal": with_errors(estimate(*gaps.flow_gain)),
+        "elbo_optimized": with_errors(estimate(*gaps.own)),
+        "elbo_diagonal": with_errors(estimate(*gaps.diagonal)),
+        "elbo_flow": with_errors(estimate(*gaps.flow)),
+    }
+
+
+def best_log_likelihood(per_image: PerImage) -> tuple[Any, Any]:
+    """log p(x) of each image by the proposal with the larger mean, and its variances."""
+    importance, gaps = per_image
+    if np.mean(importance.log_likelihood) > np.mean(gaps.log_likelihood):
+        return importance.log_likelihood, importance.log_likelihood_variance
+    return gaps.log_likelihood, gaps.log_likelihood_variance
+
+
+def annealed(subject: Subject, per_image: PerImage) -> dict[str, Any]:
+    """log p(x) of some of the images by annealed importance sampling too, and the bracket on simulated images."""
+    settings, model = subject.settings, subject.model
+    part = spread(subject.some(settings.num_images), settings.annealed_images)
+    chosen = spread_indices(len(per_image.gaps.log_likelihood), settings.annealed_images)
+    # From the posterior the path is short; where its density isn't known at any z it has to be the prior.
+    start = "posterior" if model.posterior.log_prob_anywhere else "prior"
+    options = (settings.annealed_chains, settings.leapfrog_steps, start)
+    few = spread(part, _PILOT_IMAGES)
+    schedule = make_pilot(model, *options)(
+        subject.params,
+        jnp.asarray(few.images, jnp.float32) / few.max_value,
+        jnp.arange(len(few.images)),
+        subject.stage_key(2),
+        sigmoid_temperatures(settings.temperatures),
+        as_label(subject.labels(few)),
+    )
+    forward = make_annealed_estimate(model, *options)
+    key = subject.stage_key(3)
+    found = subject.map(forward, part, settings.annealed_chains, key, schedule)
+    values, variances = best_log_likelihood(per_image)
+    difference = estimate(found.log_likelihood - values[chosen], found.log_likelihood_variance + variances[chosen])
+
+    label = as_label(subject.labels(part))
+    x, z = simulate(model, subject.params, subject.stage_key(4), len(part.images), label)
+    ids = jnp.arange(len(part.images))
+    reverse = make_reverse_estimate(model, *options)
+    below = jax.device_get(forward(subject.params, x, ids, key, schedule, label))
+    above = jax.device_get(reverse(subject.params, x, z, ids, key, schedule, label))
+    return {
+        "start": start,
+        "num_images": len(part.images),
+        "temperatures": settings.temperatures,
+        "chains": settings.annealed_chains,
+        "acceptance": float(np.mean(found.acceptance)),
+        **with_errors(estimate(found.log_likelihood, found.log_likelihood_variance)),
+        "minus_importance": {**with_errors(difference), "verdict": _verdict(difference)},
+        "simulated": {
+            "below": float(np.mean(below.log_likelihood, dtype=np.float64)),
+            "above": float(np.mean(above.log_likelihood, dtype=np.float64)),
+            "width": with_errors(estimate(above.log_likelihood - below.log_likelihood)),
+        },
+    }
+
+
+def noise(subject: Subject) -> dict[str, Any]:
+    """What refitting the width of the decoder's noise gains, the same images and measure."""
+    model = subject.model
+    if not model.noise_can_be_rescaled:
+        return {
+            "gain": None,
+            "reason": f"{type(model.likelihood).__name__} has no noise whose width could be refitted",
+        }
+    part = subject.some(subject.settings.num_images)
+    key = subject.stage_key(5)
+    search = make_rescaled_estimate(model, min(_SEARCH_SAMPLES, subject.settings.num_samples))
+
+    def mean_log_likelihood(log_factors: np.ndarray) -> np.ndarray:
+        found = subject.map(search, part, _RESCALED_ROWS, key, jnp.asarray(log_factors, jnp.float32))
+        return np.asarray(np.mean(found.log_likelihood, axis=0, dtype=np.float64))
+
+    best = best_log_factor(mean_log_likelihood)
+    final = make_rescaled_estimate(model, subject.settings.num_samples)
+    found = subject.map(final, part, _RESCALED_ROWS, key, jnp.asarray([0.0, best], jnp.float32))
+    gain = found.log_likelihood[:, 1] - found.log_likelihood[:, 0]
+    stddev = apply(model, subject.params, "noise_stddev")
+    return {
+        "gain": with_errors(estimate(gain, found.log_likelihood_variance.sum(axis=1))),
+        "factor": float(np.exp(best)),
+        "stddev": None if stddev is None else float(stddev),
+        "stddev_refitted": None if stddev is None else float(stddev) * float(np.exp(best)),
+        "effective_sample_size": float(np.mean(found.effective_sample_size[:, 1])),
+        "reason": None,
+    }
+
+
+def with_errors(value: Estimate) -> dict[str, Any]:
+    """An estimate as it is written down."""
+    return {
+        "mean": value.mean,
+        "standard_error_images": value.standard_error_images,
+        "standard_error_estimator": value.standard_error_estimator,
+        "num_images": value.num_images,
+    }
+
+
+def _verdict(difference: Estimate) -> str:
+    """Which of two estimates to believe, both of which are too low in expectation."""
+    error = difference.standard_error_estimator
+    if error is None or abs(difference.mean) <= _STANDARD_ERRORS * error:
+        return "agree"
+    return "believe annealed" if difference.mean > 0 else "believe importance"

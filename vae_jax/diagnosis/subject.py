@@ -1,0 +1,93 @@
+"""What is measured: a model, its parameters, and images to measure it on."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vae_jax.config import DiagnoseConfig
+from vae_jax.data import Data, Split
+from vae_jax.evaluation import map_images
+from vae_jax.sharding import batch_mesh, replicated
+from vae_jax.vae import VAE, Params
+
+# Rows of latents that are decoded at a time: few enough for the caches of a CPU.
+_ROWS_AT_ONCE = 1600
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A model and the images of one split, as the model sees them.
+
+    Attributes:
+        model: The model.
+        params: Its parameters.
+        data: What it was trained on.
+        split: The images it is measured on.
+        key: What all noise comes from.
+        settings: What each question may cost.
+    """
+
+    model: VAE
+    params: Params
+    data: Data
+    split: Split
+    key: jax.Array
+    settings: DiagnoseConfig
+
+    def some(self, num_images: int) -> Split:
+        """So many images, evenly spread over the split: its first images may be easier than its last."""
+        return spread(self.split, num_images)
+
+    def map(self, function: Callable[..., Any], part: Split, rows_per_image: int, *extra: Any) -> Any:
+        """`function(params, x, ids, *extra, label)` of all images of a part, in batches that fit the caches.
+
+        Args:
+            function: Compiled; its tree has arrays `[B, ...]`.
+            part: The images.
+            rows_per_image: Latents that it decodes for each image at a time.
+            extra: What comes after the ids; the same for all images.
+        """
+        batch_size = max(1, min(len(part.images), _ROWS_AT_ONCE // rows_per_image))
+        mesh = batch_mesh(batch_size)
+        params, extra = jax.device_put((self.params, extra), replicated(mesh))
+        return map_images(
+            lambda x, ids, label: function(params, x, ids, *extra, label),
+            part.images,
+            part.max_value,
+            batch_size,
+            mesh,
+            self.labels(part),
+        )
+
+    def labels(self, part: Split) -> np.ndarray | None:
+        """Classes of the images, if the model wants to know them."""
+        return part.labels if self.model.num_classes else None
+
+    def stage_key(self, stage: int) -> jax.Array:
+        """A key of its own for each question."""
+        return jax.random.fold_in(self.key, stage)
+
+
+def spread(part: Split, num_images: int) -> Split:
+    """So many images of a part, evenly spread; all, if there are no more."""
+    chosen = spread_indices(len(part.images), num_images)
+    return Split(part.images[chosen], None if part.labels is None else part.labels[chosen], part.max_value)
+
+
+def spread_indices(total: int, count: int) -> np.ndarray:
+    """So many of `range(total)`, evenly spread; all, if there are no more."""
+    return np.linspace(0, total - 1, min(count, total)).round().astype(int)
+
+
+def pixels(part: Split) -> np.ndarray:
+    """Images with values in [0, 1]."""
+    return np.asarray(part.images, np.float32) / part.max_value
+
+
+def as_label(labels: np.ndarray | None) -> jax.Array | None:
+    """Classes on the device."""
+    return None if labels is None else jnp.asarray(labels)

@@ -1,0 +1,199 @@
+"""The diagnosis for people: a short table, plain words, and the config line to try first."""
+
+from typing import Any
+
+# Less than this is not worth a change of the model.
+_WORTHWHILE_NATS = 0.5
+_FEW_UNITS = 0.25
+_MEMORIZED = 0.5
+
+
+def advice(result: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
+    """The change that promises most, in nats, and the config line that makes it.
+
+    What each could gain: a larger family of q, the approximation gap; a better encoder, the amortization gap; other
+    noise, what refitting it gains; another prior, KL(q(z) || p(z)), of which the lower bound counts.
+
+    Args:
+        result: The measurements.
+        model: Fields of `config.model`, so that what is in use already isn't proposed.
+    """
+    candidates = [
+        (result["gaps"]["approximation"]["mean"], *_posterior_line(model)),
+        (result["gaps"]["amortization"]["mean"], *_encoder_line(model)),
+    ]
+    if result["noise"]["gain"] is not None:
+        candidates.append((result["noise"]["gain"]["mean"], *_noise_line(model)))
+    if result["latents"]["aggregate"] is not None:
+        candidates.append((result["latents"]["aggregate"]["aggregate_kl"][0], *_prior_line(model)))
+    gain, line, reason = max(candidates)
+    if gain < _WORTHWHILE_NATS:
+        return {
+            "line": None,
+            "nats": gain,
+            "reason": "none of the parts that were measured costs half a nat; larger networks or longer training",
+        }
+    return {"line": line, "nats": gain, "reason": reason}
+
+
+def table(result: dict[str, Any]) -> str:
+    """A short table, and what it says in plain words."""
+    likelihood, gaps, latents = result["likelihood"], result["gaps"], result["latents"]
+    rows = [
+        ("ELBO", _number(likelihood["elbo"])),
+        ("log p(x), importance sampling from q(z|x)", _with_size(likelihood["importance_encoder"])),
+        ("log p(x), from a q(z) fitted to each image", _with_size(likelihood["importance_optimized"])),
+        (f"log p(x), annealed, {result['annealed']['num_images']} images", _number(result["annealed"])),
+        ("gap between ELBO and log p(x)", _number(gaps["total"])),
+        ("  approximation gap (family of q)", _number(gaps["approximation"])),
+        ("  amortization gap (encoder)", _number(gaps["amortization"])),
+        ("  a flow instead of a diagonal q", _number(gaps["flow_over_diagonal"])),
+        ("refitting the noise of p(x|z)", _number(result["noise"]["gain"])),
+        ("active units", f"{latents['active_units']} of {latents['latents']}"),
+        *_aggregate_rows(latents["aggregate"]),
+        *_label_rows(latents["label_accuracy"]),
+        *[
+            (f"power at high frequencies, {name.replace('_', ' ')}", "-" if ratio is None else f"{ratio:.2f} of data's")
+            for name, ratio in result["sharpness"]["high_frequency_ratio"].items()
+        ],
+        (
+            f"Fréchet distance ({result['distances']['features']})",
+            f"samples {result['distances']['samples']:.4g}, training images "
+            f"{result['distances']['training_images']:.4g}",
+        ),
+        (
+            "nearest training image (median distance)",
+            f"samples {result['nearest']['samples_to_training']:.2f}, reconstructions "
+            f"{result['nearest']['reconstructions_to_training']:.2f}",
+        ),
+    ]
+    width = max(len(name) for name, _ in rows)
+    lines = [f"  {name:<{width}}  {value}" for name, value in rows]
+    return "\n".join([*lines, "", *words(result)])
+
+
+def words(result: dict[str, Any]) -> list[str]:
+    """What the numbers mean, a sentence each."""
+    gaps, noise, sharp = result["gaps"], result["noise"], result["sharpness"]["high_frequency_ratio"]
+    total, approximation, amortization = (gaps[name]["mean"] for name in ("total", "approximation", "amortization"))
+    sentences = [
+        f"{total:.2f} nats lie between the bound and log p(x): {approximation:.2f} because the family of q(z|x) is too "
+        f"small, {amortization:.2f} because the encoder doesn't find the best member of it.",
+        _annealing_sentence(result),
+        f"Refitting the noise of p(x|z) would gain {noise['gain']['mean']:.2f} nats (its width times "
+        f"{noise['factor']:.3g})."
+        if noise["gain"] is not None
+        else f"Nothing to refit: {noise['reason']}.",
+    ]
+    if all(sharp[name] is not None for name in sharp):
+        sentences.append(
+            f"At high frequencies means of p(x|z) have {sharp['sample_means']:.2f} of the data's power, samples "
+            f"from it {sharp['samples']:.2f}: "
+            + (
+                "what looks blurry is that means are shown."
+                if sharp["samples"] > 2.0 * sharp["sample_means"]
+                else "means and samples are about equally sharp."
+            )
+        )
+    latents = result["latents"]
+    if latents["active_units"] < _FEW_UNITS * latents["latents"]:
+        sentences.append(
+            f"Only {latents['active_units']} of {latents['latents']} latent dimensions are in use: fewer latents, or "
+            "--config.objective.name=free_bits against a collapse."
+        )
+    ratio = result["nearest"]["ratio"]
+    if ratio is not None and ratio < _MEMORIZED:
+        sentences.append("Samples lie much closer to training images than reconstructions do: it may be memorizing.")
+    first = result["advice"]
+    if first["line"] is None:
+        sentences.append(f"Nothing to try first: {first['reason']}.")
+    else:
+        sentences.append(f"Try first: {first['line']} ({first['reason']}; up to {first['nats']:.2f} nats).")
+    return sentences
+
+
+def _annealing_sentence(result: dict[str, Any]) -> str:
+    annealed = result["annealed"]
+    difference, simulated = annealed["minus_importance"], annealed["simulated"]
+    believed = {
+        "agree": "and agrees with importance sampling within its errors",
+        "believe annealed": f"{difference['mean']:.2f} nats above importance sampling; both are too low in "
+        "expectation, so believe the annealed estimate",
+        "believe importance": f"{-difference['mean']:.2f} nats below importance sampling; both are too low in "
+        "expectation, so believe importance sampling, or raise --temperatures",
+    }[difference["verdict"]]
+    return (
+        f"Annealing gives {annealed['mean']:.2f} nats on {annealed['num_images']} images, {believed}; on images drawn "
+        f"from the model log p(x) is between {simulated['below']:.2f} and {simulated['above']:.2f}."
+    )
+
+
+def _posterior_line(model: dict[str, Any]) -> tuple[str, str]:
+    if model.get("posterior") == "iaf":
+        return f"--config.model.posterior_flows={2 * model['posterior_flows']}", "more flows in the family of q(z|x)"
+    if model.get("posterior") == "hierarchical":
+        return "--config.objective.name=iwae --config.objective.num_samples=5", "a bound that asks less of q(z|x)"
+    return "--config.model.posterior=iaf", "a larger family of q(z|x)"
+
+
+def _encoder_line(model: dict[str, Any]) -> tuple[str, str]:
+    hidden = tuple(model.get("hidden", (400,))) or (400,)
+    deeper = (*hidden[:1], *hidden)
+    return f"--config.model.hidden='{deeper}'", "a stronger encoder (and decoder), or longer training"
+
+
+def _noise_line(model: dict[str, Any]) -> tuple[str, str]:
+    likelihood = model.get("likelihood", "")
+    if likelihood in ("mse", "gaussian"):
+        return "--config.model.likelihood=gaussian_learned", "a learned width of the noise"
+    if likelihood == "gaussian_learned":
+        return "--config.model.likelihood=gaussian_per_pixel", "noise of its own for each pixel"
+    return "--config.model.likelihood=discretized_logistic_mixture", "a richer noise model"
+
+
+def _prior_line(model: dict[str, Any]) -> tuple[str, str]:
+    reason = "a prior closer to the aggregate posterior"
+    if model.get("prior") == "vampprior":
+        return f"--config.model.prior_components={2 * model['prior_components']}", reason
+    if model.get("prior") == "hierarchical":
+        return f"--config.model.upper_latents={2 * model['upper_latents']}", reason
+    if model.get("conditional"):
+        return "--config.model.prior=realnvp", reason
+    return "--config.model.prior=vampprior", reason
+
+
+def _aggregate_rows(aggregate: dict[str, Any] | None) -> list[tuple[str, str]]:
+    if aggregate is None:
+        return []
+    information, divergence = aggregate["mutual_information"], aggregate["aggregate_kl"]
+    return [
+        ("mutual information I(x; z), bounds", f"{information[0]:.2f} to {information[1]:.2f}"),
+        ("KL(q(z) || p(z)), bounds", f"{divergence[0]:.2f} to {divergence[1]:.2f}"),
+    ]
+
+
+def _label_rows(accuracy: dict[str, float] | None) -> list[tuple[str, str]]:
+    if accuracy is None:
+        return []
+    return [
+        (
+            "labels read off the latents",
+            f"{accuracy['nearest_neighbours']:.1%} (nearest neighbours), "
+            f"{accuracy['logistic_regression']:.1%} (logistic regression)",
+        )
+    ]
+
+
+def _number(entry: dict[str, Any] | None) -> str:
+    if entry is None:
+        return "-"
+    errors = [
+        f"± {entry[name]:.2f} ({word})"
+        for name, word in (("standard_error_images", "images"), ("standard_error_estimator", "estimator"))
+        if entry[name] is not None
+    ]
+    return " ".join([f"{entry['mean']:.2f}", *errors])
+
+
+def _with_size(entry: dict[str, Any]) -> str:
+    return f"{_number(entry)}, {entry['effective_sample_size']:.0f} effective samples"
