@@ -11,16 +11,13 @@ The rate of one large float32 matrix product is measured between the epochs of t
 """
 
 import argparse
-import json
 import platform
 import resource
 import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 
 import numpy as np
+from alternating import by_turns, serve, timed
 
 NUM_IMAGES, SIDE, HIDDEN, LATENTS, BATCH = 60_000, 28, 400, 20, 128
 PRODUCT_SIZE = 2048
@@ -123,36 +120,15 @@ def torch_epoch(binarize: bool) -> Callable[[], dict[str, float]]:
     return epoch
 
 
-def timed(function: Callable[[], object]) -> float:
-    """Seconds that a call takes."""
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
-
-
 def worker(which: str) -> None:
-    """Runs an epoch for each line on standard input and answers with a line of JSON."""
+    """Serves one of the two."""
     epoch = {
         "jax": jax_epoch,
         "torch": lambda: torch_epoch(binarize=True),
         "torch_grey": lambda: torch_epoch(binarize=False),
     }[which]()
     epoch()  # compiles, warms up
-    for _ in sys.stdin:
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps({**epoch(), "peak_memory_mb": memory}), flush=True)
-
-
-def start(which: str) -> subprocess.Popen:
-    command = [sys.executable, __file__, "--worker", which]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-
-def ask(process: subprocess.Popen) -> dict[str, float]:
-    assert process.stdin is not None and process.stdout is not None
-    process.stdin.write("go\n")
-    process.stdin.flush()
-    return json.loads(process.stdout.readline())
+    serve(lambda: {**epoch(), "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024})
 
 
 def main() -> None:
@@ -167,17 +143,8 @@ def main() -> None:
         worker(arguments.worker)
         return
     other = "torch_grey" if arguments.torch_trains_on_grey else "torch"
-    processes = {"jax": start("jax"), "torch": start(other)}
-    for process in processes.values():
-        ask(process)  # so that neither prepares itself while the other is timed
-    results = {which: [] for which in processes}
-    for pair in range(arguments.pairs):
-        for which, process in processes.items():
-            results[which].append(ask(process))
-        print(f"pair {pair + 1}: " + ", ".join(f"{which} {results[which][-1]['seconds']:.2f} s" for which in results))
-    for process in processes.values():
-        process.kill()
-    report(results)
+    workers = {"jax": "jax", "torch": other}
+    report(by_turns({name: [__file__, "--worker", which] for name, which in workers.items()}, arguments.pairs))
 
 
 def report(results: dict[str, list[dict[str, float]]]) -> None:

@@ -7,7 +7,7 @@ of the five choices.
 
 import functools
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import jax
 import numpy as np
@@ -22,7 +22,7 @@ from vae_jax.config import Config, DataConfig, ModelConfig, ObjectiveConfig, Tra
 from vae_jax.data import Data, Dataset
 from vae_jax.errors import UserError
 from vae_jax.training import TrainState, create_state, make_train_step
-from vae_jax.vae import init_params
+from vae_jax.vae import VAE, Params, init_params
 
 BATCH = 4
 NUM_STEPS = 3
@@ -168,11 +168,11 @@ def train(combination: Combination, compiled: bool = True):
     labels = source.training.labels.reshape(NUM_STEPS, BATCH) if config.model.conditional else None
     key = jax.random.key(0)
 
-    def start() -> TrainState:
-        return create_state(init_params(model, key, source.dataset.image_shape), tx, with_average=False)
+    def start(init: Callable[..., Params]) -> TrainState:
+        return create_state(init(model, source.dataset.image_shape), tx, with_average=False)
 
     def run(batches: np.ndarray, labels: np.ndarray | None):
-        before = start()
+        before = start(fresh_params)
         after, metrics = jax.lax.scan(
             lambda state, batch: train_step(state, batch[0], key, batch[1]), before, (batches, labels)
         )
@@ -187,7 +187,7 @@ def train(combination: Combination, compiled: bool = True):
         }
         return jax.device_get(jax.jit(run, compiler_options=quick)(batches, labels))
     with jax.disable_jit():
-        before = start()
+        before = start(remembered_params)
         traced, shapes = jax.make_jaxpr(train_step, return_shape=True)(before, *_batch(batches, labels, key, 0))
         state, rows = before, []
         for step in range(NUM_STEPS):
@@ -196,6 +196,14 @@ def train(combination: Combination, compiled: bool = True):
             state, metrics = jax.tree.unflatten(jax.tree.structure(shapes), outputs)
             rows.append(metrics)
     return jax.device_get((before.params, state.params, jax.tree.map(lambda *steps: np.stack(steps), *rows)))
+
+
+def fresh_params(model: VAE, image_shape: tuple[int, int, int]) -> Params:
+    return init_params(model, jax.random.key(0), image_shape)
+
+
+# Objectives share their models.
+remembered_params = functools.lru_cache(maxsize=64)(fresh_params)
 
 
 def _batch(batches: np.ndarray, labels: np.ndarray | None, key: jax.Array, step: int):
