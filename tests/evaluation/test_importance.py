@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
+from linear_gaussian import LinearGaussian
 
 from vae_jax.build import build_model
 from vae_jax.config import ModelConfig
@@ -56,6 +57,23 @@ def test_every_number_is_that_of_numpy_on_all_weights(chunk: int) -> None:
     }
     for name, value in expected.items():
         np.testing.assert_allclose(getattr(estimate, name), value, rtol=2e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize(("shape", "latents"), [((4, 4, 1), 2), ((5, 6, 2), 5), ((8, 8, 3), 8)])
+def test_intervals_cover_the_exact_log_likelihood(shape: tuple[int, int, int], latents: int, double: bool) -> None:
+    # 400 images are 400 seeds.
+    with jax.enable_x64(double):
+        truth = LinearGaussian.draw(shape, latents)
+        x = jnp.asarray(truth.sample(400), jnp.float64 if double else jnp.float32)
+        function = make_importance_estimate(truth.vae(), 1000, 50)
+        estimate = jax.device_get(function(truth.params(shift=0.1), x, jnp.arange(400), KEY))
+        assert estimate.log_likelihood.dtype == x.dtype
+    assert estimate.effective_sample_size.min() > 100
+    error = np.asarray(estimate.log_likelihood, np.float64) - truth.log_likelihood(np.asarray(x, np.float64))
+    scores = error / np.sqrt(estimate.log_likelihood_variance)
+    assert 0.95 - 0.044 < np.mean(np.abs(scores) < 1.96) < 0.95 + 0.044  # four standard errors of a share of 400
+    assert abs(scores.mean()) < 4 / np.sqrt(400)
 
 
 def test_one_sample_tells_no_variance() -> None:

@@ -207,4 +207,8 @@ def test_neither_chunks_nor_batches_nor_devices_matter(
     devices = jax.devices()[:num_devices]
     divided = importance(skewed.exact_params(), images[:60], 50, chunk, batch, devices)
     for name, ours, theirs in zip(at_once._fields, divided, at_once, strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=2e-4, err_msg=name)
+        # Variances and sample sizes are made of exponentials of the weights, whose rounding they multiply.
+        is_nats = name in ("log_likelihood", "elbo", "reconstruction", "kl")
+        np.testing.assert_allclose(
+            ours, theirs, rtol=1e-5 if is_nats else 2e-4, atol=1e-4 * (not is_nats), err_msg=name
+        )
