@@ -188,13 +188,14 @@ def train(combination: Combination, compiled: bool = True):
         return jax.device_get(jax.jit(run, compiler_options=quick)(batches, labels))
     with jax.disable_jit():
         before = start(remembered_params)
-        traced, shapes = jax.make_jaxpr(train_step, return_shape=True)(before, *_batch(batches, labels, key, 0))
-        state, rows = before, []
-        for step in range(NUM_STEPS):
-            leaves = jax.tree.leaves((state, *_batch(batches, labels, key, step)))
-            outputs = jaxpr_as_fun(traced)(*leaves)
-            state, metrics = jax.tree.unflatten(jax.tree.structure(shapes), outputs)
-            rows.append(metrics)
+    traced, shapes = jax.make_jaxpr(train_step, return_shape=True)(before, *_batch(batches, labels, key, 0))
+    (call,) = traced.eqns
+    operations = jaxpr_as_fun(call.params["jaxpr"])
+    state, rows = before, []
+    for step in range(NUM_STEPS):
+        outputs = operations(*jax.tree.leaves((state, *_batch(batches, labels, key, step))))
+        state, metrics = jax.tree.unflatten(jax.tree.structure(shapes), outputs)
+        rows.append(metrics)
     return jax.device_get((before.params, state.params, jax.tree.map(lambda *steps: np.stack(steps), *rows)))
 
 
@@ -297,5 +298,3 @@ def test_full_product_trains(network: str, likelihood: str, request: pytest.Fixt
     for combination in full_product():
         if combination[:2] == (network, likelihood):
             assert_trains(combination, compiled=False)
-    # What was compiled for one pair of members takes gigabytes and is of little use to the next.
-    jax.clear_caches()

@@ -28,8 +28,9 @@ def kl_chart(path: pathlib.Path, kl_per_dimension: Sequence[float]) -> None:
     """KL of each latent dimension, the largest first."""
     figure, axes = _axes()
     axes.bar(range(1, len(kl_per_dimension) + 1), sorted(kl_per_dimension, reverse=True))
+    axes.locator_params(axis="x", integer=True)
     axes.set_xlabel("latent dimension, by its KL")
-    axes.set_ylabel("KL(q(z_d|x) || p(z_d)) in nats, mean over images")
+    axes.set_ylabel("KL of q(z|x) to p(z) in nats, mean over images")
     _write(figure, path)
 
 
