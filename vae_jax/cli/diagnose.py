@@ -55,7 +55,7 @@ def run(values: Flags) -> None:
         "unit": "nats per image",
         "measure": trained.model.likelihood.measure,
         **found.result,
-        "advice": advice(found.result, dataclasses.asdict(trained.config.model)),
+        "advice": advice(found.result, dataclasses.asdict(trained.config.model), trained.config.objective.name),
     }
     folder = trained.folder
     _draw(trained, found)

@@ -4,29 +4,36 @@ from typing import Any
 
 # Less than this is not worth a change of the model.
 _WORTHWHILE_NATS = 0.5
+_NOTHING_NATS = 0.05
+_STANDARD_ERRORS = 2.0
 _FEW_UNITS = 0.25
+_OF_MANY_SAMPLES = ("iwae", "dreg")
 _MEMORIZED = 0.5
 
 
-def advice(result: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
+def advice(result: dict[str, Any], model: dict[str, Any], objective: str) -> dict[str, Any]:
     """The change that promises most, in nats, and the config line that makes it.
 
     What each could gain: a larger family of q, the approximation gap; a better encoder, the amortization gap; other
-    noise, what refitting it gains; another prior, KL(q(z) || p(z)), of which the lower bound counts.
+    noise, what refitting it gains; another prior, KL(q(z) || p(z)), of which the lower bound counts. The gaps of a
+    model that was trained on a bound of many samples don't count: its q(z|x) was never meant to close them.
 
     Args:
         result: The measurements.
         model: Fields of `config.model`, so that what is in use already isn't proposed.
+        objective: `config.objective.name`.
     """
-    candidates = [
-        (result["gaps"]["approximation"]["mean"], *_posterior_line(model)),
-        (result["gaps"]["amortization"]["mean"], *_encoder_line(model)),
-    ]
+    candidates = []
+    if objective not in _OF_MANY_SAMPLES:
+        candidates += [
+            (result["gaps"]["approximation"]["mean"], *_posterior_line(model)),
+            (result["gaps"]["amortization"]["mean"], *_encoder_line(model)),
+        ]
     if result["noise"]["gain"] is not None:
         candidates.append((result["noise"]["gain"]["mean"], *_noise_line(model)))
     if result["latents"]["aggregate"] is not None:
         candidates.append((result["latents"]["aggregate"]["aggregate_kl"][0], *_prior_line(model)))
-    gain, line, reason = max(candidates)
+    gain, line, reason = max(candidates, default=(0.0, "", ""))
     if gain < _WORTHWHILE_NATS:
         return {
             "line": None,
@@ -43,7 +50,8 @@ def table(result: dict[str, Any]) -> str:
         ("ELBO", _number(likelihood["elbo"])),
         ("log p(x), importance sampling from q(z|x)", _with_size(likelihood["importance_encoder"])),
         ("log p(x), from a q(z) fitted to each image", _with_size(likelihood["importance_optimized"])),
-        (f"log p(x), annealed, {result['annealed']['num_images']} images", _number(result["annealed"])),
+        (f"log p(x), annealed, on {result['annealed']['num_images']} of them", _number(result["annealed"])),
+        ("  minus the better one above, on the same", _number(result["annealed"]["minus_importance"])),
         ("gap between ELBO and log p(x)", _number(gaps["total"])),
         ("  approximation gap (family of q)", _number(gaps["approximation"])),
         ("  amortization gap (encoder)", _number(gaps["amortization"])),
@@ -80,10 +88,7 @@ def words(result: dict[str, Any]) -> list[str]:
         f"{total:.2f} nats lie between the bound and log p(x): {approximation:.2f} because the family of q(z|x) is too "
         f"small, {amortization:.2f} because the encoder doesn't find the best member of it.",
         _annealing_sentence(result),
-        f"Refitting the noise of p(x|z) would gain {noise['gain']['mean']:.2f} nats (its width times "
-        f"{noise['factor']:.3g})."
-        if noise["gain"] is not None
-        else f"Nothing to refit: {noise['reason']}.",
+        _noise_sentence(noise),
     ]
     if all(sharp[name] is not None for name in sharp):
         sentences.append(
@@ -126,6 +131,15 @@ def _annealing_sentence(result: dict[str, Any]) -> str:
         f"Annealing gives {annealed['mean']:.2f} nats on {annealed['num_images']} images, {believed}; on images drawn "
         f"from the model log p(x) is between {simulated['below']:.2f} and {simulated['above']:.2f}."
     )
+
+
+def _noise_sentence(noise: dict[str, Any]) -> str:
+    if noise["gain"] is None:
+        return f"Nothing to refit: {noise['reason']}."
+    gain, error = noise["gain"]["mean"], noise["gain"]["standard_error_estimator"] or 0.0
+    if gain <= max(_STANDARD_ERRORS * error, _NOTHING_NATS):
+        return "The noise of p(x|z) has the width that fits best: refitting it gains nothing."
+    return f"Refitting the noise of p(x|z) would gain {gain:.2f} nats (its width times {noise['factor']:.3g})."
 
 
 def _posterior_line(model: dict[str, Any]) -> tuple[str, str]:

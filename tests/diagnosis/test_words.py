@@ -1,0 +1,151 @@
+"""Advice and sentences from measurements written out by hand."""
+
+import copy
+
+import pytest
+
+from vae_jax.build.model import POSTERIORS, PRIORS
+from vae_jax.build.objective import OBJECTIVES
+from vae_jax.diagnosis import advice, table
+
+MODEL = {"posterior": "diagonal_gaussian", "prior": "standard_normal", "likelihood": "bernoulli", "hidden": (400,)}
+
+
+def entry(mean: float, error: float | None = 0.01, **more) -> dict:
+    errors = {"standard_error_images": 0.1, "standard_error_estimator": error, "num_images": 200}
+    return {"mean": mean, **errors, **more}
+
+
+def measured() -> dict:
+    return {
+        "likelihood": {
+            "elbo": entry(-99.0),
+            "importance_encoder": entry(-94.0, effective_sample_size=8.0),
+            "importance_optimized": entry(-92.5, effective_sample_size=140.0),
+        },
+        "gaps": {
+            "total": entry(6.5),
+            "approximation": entry(2.0),
+            "amortization": entry(4.5),
+            "flow_over_diagonal": entry(1.5),
+        },
+        "annealed": entry(
+            -92.4,
+            num_images=50,
+            minus_importance=entry(0.01, verdict="agree"),
+            simulated={"below": -107.9, "above": -107.8},
+        ),
+        "noise": {"gain": None, "reason": "Bernoulli has no noise whose width could be refitted"},
+        "latents": {
+            "active_units": 20,
+            "latents": 20,
+            "aggregate": {"mutual_information": [8.5, 24.0], "aggregate_kl": [2.5, 18.0]},
+            "label_accuracy": {"nearest_neighbours": 0.94, "logistic_regression": 0.87},
+        },
+        "sharpness": {
+            "high_frequency_ratio": {
+                "samples": 1.25,
+                "sample_means": 0.15,
+                "reconstructions": 1.1,
+                "reconstruction_means": 0.2,
+            }
+        },
+        "distances": {"features": "random_convolutions", "samples": 0.18, "training_images": 0.0075},
+        "nearest": {"samples_to_training": 6.0, "reconstructions_to_training": 5.5, "ratio": 1.09},
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        (("gaps", "approximation", "mean"), "--config.model.posterior=iaf"),
+        (("gaps", "amortization", "mean"), "--config.model.hidden='(400, 400)'"),
+        (("latents", "aggregate", "aggregate_kl"), "--config.model.prior=vampprior"),
+    ],
+)
+def test_the_part_that_costs_most_is_tried_first(path: tuple[str, ...], line: str) -> None:
+    result = measured()
+    inner = result
+    for name in path[:-1]:
+        inner = inner[name]
+    inner[path[-1]] = [9.0, 18.0] if path[-1] == "aggregate_kl" else 9.0
+    found = advice(result, MODEL, "elbo")
+    assert (found["line"], found["nats"]) == (line, 9.0)
+
+
+def test_noise_that_costs_most_is_refitted_first() -> None:
+    result = measured()
+    result["noise"] = {"gain": entry(600.0), "factor": 0.3, "reason": None}
+    assert (
+        advice(result, {**MODEL, "likelihood": "mse"}, "elbo")["line"] == "--config.model.likelihood=gaussian_learned"
+    )
+
+
+def test_gaps_of_a_bound_of_many_samples_are_no_reason_to_change() -> None:
+    assert advice(measured(), MODEL, "iwae")["line"] == "--config.model.prior=vampprior"
+    flow = measured()
+    flow["latents"]["aggregate"] = None
+    assert advice(flow, MODEL, "dreg")["line"] is None
+
+
+@pytest.mark.parametrize("posterior", [name for name in POSTERIORS if name != "point_mass"])
+@pytest.mark.parametrize("prior", list(PRIORS))
+def test_what_is_proposed_is_not_in_use_and_can_be_typed(posterior: str, prior: str) -> None:
+    model = {**MODEL, "posterior": posterior, "prior": prior, "posterior_flows": 2, "prior_components": 50}
+    model["upper_latents"] = 10
+    for gaps in ((9.0, 1.0), (1.0, 9.0), (1.0, 1.0)):
+        result = measured()
+        result["gaps"]["approximation"]["mean"], result["gaps"]["amortization"]["mean"] = gaps
+        line = advice(result, model, "elbo")["line"]
+        assert line.startswith("--config.")
+        assert f"posterior={posterior}" not in line.split() and f"prior={prior}" not in line.split()
+        named = line.split("=")[-1]
+        assert line.count("=") == 1 or named in (*POSTERIORS, *PRIORS, *OBJECTIVES) or named.isdigit()
+
+
+def test_words_name_every_number() -> None:
+    result = measured()
+    result["advice"] = advice(result, MODEL, "elbo")
+    spoken = table(result)
+    for part in (
+        "6.50 nats lie between the bound and log p(x): 2.00 because the family",
+        "4.50 because the encoder",
+        "agrees with importance sampling",
+        "between -107.90 and -107.80",
+        "Nothing to refit: Bernoulli",
+        "0.15 of the data's power, samples from it 1.25",
+        "Try first: --config.model.hidden='(400, 400)'",
+        "up to 4.50 nats",
+    ):
+        assert part in spoken
+    assert "memorizing" not in spoken and "in use" not in spoken
+
+
+@pytest.mark.parametrize(
+    ("verdict", "mean", "said"),
+    [
+        ("believe annealed", 1.5, "1.50 nats above importance sampling"),
+        ("believe importance", -2.5, "2.50 nats below importance sampling"),
+    ],
+)
+def test_disagreement_says_which_to_believe(verdict: str, mean: float, said: str) -> None:
+    result = copy.deepcopy(measured())
+    result["annealed"]["minus_importance"] = entry(mean, verdict=verdict)
+    result["advice"] = advice(result, MODEL, "elbo")
+    assert said in table(result)
+
+
+@pytest.mark.parametrize(("gain", "error", "said"), [(3.0, 0.1, "gain 3.00 nats"), (0.3, 0.2, "gains nothing")])
+def test_refitting_gains_what_is_beyond_its_error(gain: float, error: float, said: str) -> None:
+    result = measured()
+    result["noise"] = {"gain": entry(gain, error), "factor": 0.5, "reason": None}
+    result["advice"] = advice(result, {**MODEL, "likelihood": "gaussian"}, "elbo")
+    assert said in table(result)
+
+
+def test_collapse_and_memorizing_are_said() -> None:
+    result = measured()
+    result["latents"]["active_units"], result["nearest"]["ratio"] = 3, 0.2
+    result["advice"] = advice(result, MODEL, "elbo")
+    spoken = table(result)
+    assert "Only 3 of 20 latent dimensions are in use" in spoken and "memorizing" in spoken
