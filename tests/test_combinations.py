@@ -298,3 +298,5 @@ def test_full_product_trains(network: str, likelihood: str, request: pytest.Fixt
     for combination in full_product():
         if combination[:2] == (network, likelihood):
             assert_trains(combination, compiled=False)
+    # What was compiled for one pair of members takes gigabytes.
+    jax.clear_caches()

@@ -240,6 +240,15 @@ def test_config_file_that_is_a_folder(refused, tmp_path: pathlib.Path) -> None:
     assert "'configs'" in refused("--config=configs")
 
 
+@pytest.mark.parametrize("name", ["math:sqrt", "math:pi", "no_such_module:Part", "builtins:repr"])
+@pytest.mark.parametrize(
+    "field", ["model.network", "model.likelihood", "model.posterior", "model.prior", "objective.name"]
+)
+def test_own_part_that_is_none(field: str, name: str, refused) -> None:
+    message = refused(f"--config.{field}={name}")
+    assert field in message and (name in message or "a Flax module is wanted" in message)
+
+
 @pytest.mark.parametrize("place", ["file", "file/below", "/proc/nowhere"])
 def test_folder_that_cannot_be_written(place: str, refused, tmp_path: pathlib.Path) -> None:
     (tmp_path / "file").write_text("not a folder")

@@ -8,7 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from vae_jax.build.registry import choose
+from vae_jax.build.registry import choose, make
 from vae_jax.config import Config, ModelConfig
 from vae_jax.data import Data
 from vae_jax.errors import UserError
@@ -117,11 +117,14 @@ def build_model(config: ModelConfig, image_shape: ImageShape, max_value: int = 2
         UserError: If a name isn't known, or the parts don't go together.
     """
     height, width, channels = image_shape
-    likelihood = choose("model.likelihood", config.likelihood, LIKELIHOODS)(config, image_shape, max_value + 1)
+    likelihood = make("model.likelihood", config.likelihood, LIKELIHOODS, config, image_shape, max_value + 1)
+    posterior = make("model.posterior", config.posterior, POSTERIORS, config)
+    prior = make("model.prior", config.prior, PRIORS, config, image_shape)
+    for field, part in (("likelihood", likelihood), ("posterior", posterior), ("prior", prior)):
+        if not isinstance(part, nn.Module):
+            raise UserError(f"config field 'model.{field}' made {part!r}; a Flax module is wanted")
     outputs = (height, width, likelihood.outputs_per_pixel(channels))
-    encoder, decoder = choose("model.network", config.network, NETWORKS)(config, outputs)
-    posterior = choose("model.posterior", config.posterior, POSTERIORS)(config)
-    prior = choose("model.prior", config.prior, PRIORS)(config, image_shape)
+    encoder, decoder = make("model.network", config.network, NETWORKS, config, outputs)
     classes = num_classes if config.conditional else 0
     reason = refusal(posterior, prior, classes)
     if reason is not None:

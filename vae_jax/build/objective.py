@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from vae_jax.build.registry import choose
+from vae_jax.build.registry import choose, make
 from vae_jax.config import Config, ObjectiveConfig
 from vae_jax.errors import UserError
 from vae_jax.likelihoods import mse_loss_from_elbo
@@ -92,7 +92,7 @@ def check_objective(config: Config, model: VAE, num_images: int) -> None:
     """
     for field in dataclasses.fields(config.objective):
         _check_is_read(config.objective, field)
-    objective = choose("objective.name", config.objective.name, OBJECTIVES)(config, num_images)
+    objective = make("objective.name", config.objective.name, OBJECTIVES, config, num_images)
     for need in objective.needs:
         if not getattr(model.posterior, need, False):
             raise UserError(
@@ -123,7 +123,7 @@ def build_loss(config: Config, model: VAE, num_images: int = 0) -> LossFunction:
         model: Its model.
         num_images: Training images, for objectives that refer to the whole data set.
     """
-    objective = choose("objective.name", config.objective.name, OBJECTIVES)(config, num_images)
+    objective = make("objective.name", config.objective.name, OBJECTIVES, config, num_images)
 
     def loss(params, x, key, step, label=None):
         surrogate, terms = objective(model, params, x, key, step, label)

@@ -20,8 +20,27 @@ def choose(field: str, name: str, members: Mapping[str, Any]) -> Any:
         module, _, attribute = name.partition(":")
         try:
             return getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError, ValueError) as error:
+        except Exception as error:
+            # It is a program of the user's: it can raise anything.
             raise UserError(f"config field '{field}' is {name!r}, which can't be imported: {error}") from error
     close = difflib.get_close_matches(name, members, n=1, cutoff=0.4)
     hint = f"did you mean '{close[0]}'? " if close else ""
     raise UserError(f"config field '{field}' is {name!r}; {hint}choose from {', '.join(members)}")
+
+
+def make(field: str, name: str, members: Mapping[str, Any], *arguments: Any) -> Any:
+    """What the member of that name makes of some arguments.
+
+    Raises:
+        UserError: If there is none, or one of the user's own can't be called so.
+    """
+    factory = choose(field, name, members)
+    if name in members:
+        return factory(*arguments)
+    try:
+        return factory(*arguments)
+    except Exception as error:
+        kinds = ", ".join(type(argument).__name__ for argument in arguments)
+        raise UserError(
+            f"config field '{field}' is {name!r}, which can't be called with ({kinds}): {type(error).__name__}: {error}"
+        ) from error
