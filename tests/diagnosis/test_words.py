@@ -143,6 +143,22 @@ def test_refitting_gains_what_is_beyond_its_error(gain: float, error: float, sai
     assert said in table(result)
 
 
+@pytest.mark.parametrize(
+    ("means", "samples", "said"),
+    [
+        (0.15, 1.25, "what looks blurry is that means are shown"),
+        (0.9, 11.5, "samples are noisier than the data"),
+        (0.2, 0.3, "both blurrier than the data"),
+        (0.9, 1.4, "about as sharp as the data"),
+    ],
+)
+def test_sharpness_is_said(means: float, samples: float, said: str) -> None:
+    result = measured()
+    result["sharpness"]["high_frequency_ratio"].update(sample_means=means, samples=samples)
+    result["advice"] = advice(result, MODEL, "elbo")
+    assert said in table(result)
+
+
 def test_collapse_and_memorizing_are_said() -> None:
     result = measured()
     result["latents"]["active_units"], result["nearest"]["ratio"] = 3, 0.2

@@ -6,6 +6,9 @@ from typing import Any
 _WORTHWHILE_NATS = 0.5
 _NOTHING_NATS = 0.05
 _STANDARD_ERRORS = 2.0
+# Shares of the data's power at high frequencies.
+_BLURRY = 0.5
+_NOISY = 2.0
 _FEW_UNITS = 0.25
 _OF_MANY_SAMPLES = ("iwae", "dreg")
 _MEMORIZED = 0.5
@@ -93,12 +96,7 @@ def words(result: dict[str, Any]) -> list[str]:
     if all(sharp[name] is not None for name in sharp):
         sentences.append(
             f"At high frequencies means of p(x|z) have {sharp['sample_means']:.2f} of the data's power, samples "
-            f"from it {sharp['samples']:.2f}: "
-            + (
-                "what looks blurry is that means are shown."
-                if sharp["samples"] > 2.0 * sharp["sample_means"]
-                else "means and samples are about equally sharp."
-            )
+            f"from it {sharp['samples']:.2f}: {_sharpness_words(sharp['sample_means'], sharp['samples'])}."
         )
     latents = result["latents"]
     if latents["active_units"] < _FEW_UNITS * latents["latents"]:
@@ -131,6 +129,17 @@ def _annealing_sentence(result: dict[str, Any]) -> str:
         f"Annealing gives {annealed['mean']:.2f} nats on {annealed['num_images']} images, {believed}; on images drawn "
         f"from the model log p(x) is between {simulated['below']:.2f} and {simulated['above']:.2f}."
     )
+
+
+def _sharpness_words(means: float, samples: float) -> str:
+    """What shares of the data's power at high frequencies mean."""
+    if samples > _NOISY:
+        return "samples are noisier than the data, the noise of p(x|z) is too wide or should depend on its neighbours"
+    if means < _BLURRY and samples > 2.0 * means:
+        return "what looks blurry is that means are shown"
+    if samples < _BLURRY:
+        return "means and samples are both blurrier than the data"
+    return "means and samples are about as sharp as the data"
 
 
 def _noise_sentence(noise: dict[str, Any]) -> str:
