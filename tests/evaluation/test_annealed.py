@@ -123,7 +123,15 @@ def test_every_posterior_and_prior_can_be_annealed(posterior: str) -> None:
     # Against importance sampling in NumPy with 200,000 draws from the prior of two or three latents.
     prior = "hierarchical" if posterior == "hierarchical" else "mixture"
     config = ModelConfig(
-        hidden=(6,), latents=2, upper_latents=1, upper_hidden=(4,), posterior=posterior, prior=prior, prior_components=3
+        hidden=(6,),
+        latents=2,
+        upper_latents=1,
+        upper_hidden=(4,),
+        posterior=posterior,
+        posterior_flows=1,
+        posterior_hidden=(4,),
+        prior=prior,
+        prior_components=3,
     )
     model = build_model(config, (3, 3, 1))
     params = init_params(model, jax.random.key(0), (3, 3, 1))

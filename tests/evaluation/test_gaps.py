@@ -87,7 +87,14 @@ def test_stated_errors_cover_the_truth() -> None:
 def test_optimizing_helps_in_every_family(posterior: str) -> None:
     prior = "hierarchical" if posterior == "hierarchical" else "standard_normal"
     config = ModelConfig(
-        hidden=(6,), latents=2, upper_latents=2, upper_hidden=(4,), posterior=posterior, prior=prior, posterior_flows=2
+        hidden=(6,),
+        latents=2,
+        upper_latents=2,
+        upper_hidden=(4,),
+        posterior=posterior,
+        posterior_flows=2,
+        posterior_hidden=(8,),
+        prior=prior,
     )
     model = build_model(config, (4, 4, 1))
     params = init_params(model, jax.random.key(0), (4, 4, 1))
