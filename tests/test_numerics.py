@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import scipy.special
 
-from vae_jax.numerics import LogMeanExp, bits_per_dim, estimate, flat_event, sum_event
+from vae_jax.numerics import LogMeanExp, Moments, bits_per_dim, estimate, flat_event, sum_event
 
 
 def streamed(log_weights: np.ndarray, lengths: list[int]) -> LogMeanExp:
@@ -23,6 +23,12 @@ def log_mean_exp(log_weights: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("lengths", [[24], [1] * 24, [5, 7, 12]])
 @pytest.mark.parametrize("offset", [0.0, -1e4, 1e4])
+def test_variance_of_a_mean_of_many_samples() -> None:
+    # The number of pairs doesn't fit into 32 bits.
+    moments = Moments(jnp.zeros(1), jnp.full((1,), 50_000.0))
+    np.testing.assert_allclose(moments.variance_of_mean(50_000), 1 / 49_999, rtol=1e-5)
+
+
 def test_mean_of_weights_is_scipys_whatever_the_chunks(lengths: list[int], offset: float) -> None:
     log_weights = (np.random.default_rng(0).normal(size=(24, 5), scale=4) + offset).astype(np.float32)
     value = streamed(log_weights, lengths).value

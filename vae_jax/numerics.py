@@ -119,7 +119,7 @@ class Moments(NamedTuple):
 
     def variance_of_mean(self, count: int) -> Float[Array, "b"]:
         """Variance of `mean` over repetitions; infinite for a single sample, which tells none."""
-        return self.deviation / (count * (count - 1)) if count > 1 else jnp.full_like(self.mean, jnp.inf)
+        return self.deviation / (float(count) * (count - 1)) if count > 1 else jnp.full_like(self.mean, jnp.inf)
 
 
 class Estimate(NamedTuple):

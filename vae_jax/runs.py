@@ -86,6 +86,22 @@ class RunFolder:
         except OSError as error:
             raise UserError(f"{path} can't be written ({error.strerror or error}); choose another --workdir") from error
 
+    def check_writable(self) -> None:
+        """Finds out before long work whether its result can be kept.
+
+        Raises:
+            UserError: If not.
+        """
+        probe = self.root / ".probe.unfinished"
+        try:
+            probe.write_text("")
+            probe.unlink()
+        except OSError as error:
+            raise UserError(
+                f"nothing can be written to {self.root} ({error.strerror or error}); make it writable, or copy the run "
+                "to a folder that is and name that with --workdir"
+            ) from error
+
     def read_config(self) -> Config:
         """The config the run was started with.
 

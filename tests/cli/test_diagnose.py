@@ -88,6 +88,7 @@ def test_diagnosis_is_written_and_adds_up(name: str, trained, capsys: pytest.Cap
         with Image.open(folder / "images" / picture) as image:
             assert np.asarray(image).std() > 5
     assert (folder / "images" / "diagnosis_kl.png").exists() == (name in ("bernoulli", "mse"))
+    assert math.isclose(gaps["total"], log_likelihood - found["likelihood"]["elbo"]["mean"], abs_tol=1e-3)
 
 
 def test_flags_splits_and_ones_own_features_choose_what_is_diagnosed(
@@ -102,16 +103,34 @@ def test_flags_splits_and_ones_own_features_choose_what_is_diagnosed(
     assert found["split"] == "validation" and found["likelihood"]["elbo"]["num_images"] == 3
     assert found["settings"]["temperatures"] == 8 and found["settings"]["num_images"] == 3
     assert found["distances"]["features"] == "my_features:brightness"
+    assert (run / "images" / "diagnosis_validation_spectrum.png").exists()
+    assert not (run / "images" / "diagnosis_spectrum.png").exists()
+
+
+def test_training_images_are_not_compared_with_themselves(run: pathlib.Path) -> None:
+    main(["diagnose", f"--workdir={run}", *QUICK, "--split=train"])
+    found = read_json(run / "diagnosis_train.json")
+    assert found["distances"]["training_images"] is None and found["latents"]["label_accuracy"] is None
+    assert found["nearest"]["reconstructions_to_training"] is None and found["nearest"]["samples_to_training"] > 0
+
+
+def test_folder_that_cannot_be_written_is_found_out_first(run: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
+    # Permissions don't stop root; a folder where a file is to be written does.
+    (run / ".probe.unfinished").mkdir()
+    for verb in ("evaluate", "diagnose"):
+        assert "make it writable" in refusal([verb, f"--workdir={run}"], capsys)
 
 
 def test_broken_features(run: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     module = types.ModuleType("my_features")
     module.wrong = lambda images: images
     module.broken = lambda images: 1 / 0
+    module.nan = lambda images: np.full((len(images), 2), np.nan)
     monkeypatch.setitem(sys.modules, "my_features", module)
-    assert "a vector of numbers" in refusal(
+    assert "a vector of finite numbers" in refusal(
         ["diagnose", f"--workdir={run}", *QUICK, "--features=my_features:wrong"], capsys
     )
+    assert "finite numbers" in refusal(["diagnose", f"--workdir={run}", *QUICK, "--features=my_features:nan"], capsys)
     assert "ZeroDivisionError" in refusal(
         ["diagnose", f"--workdir={run}", *QUICK, "--features=my_features:broken"], capsys
     )
@@ -167,30 +186,31 @@ def test_interrupted_evaluation_goes_on_and_ends_with_the_same_numbers(
             if done >= 200:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(evaluate, "_SECONDS_BETWEEN_SAVES", 0.0)
     monkeypatch.setattr(evaluate, "image_batches", stopped)
     with pytest.raises(SystemExit) as stop:
         main(arguments)
     assert stop.value.code == 130 and seen == [100, 200]
-    assert not (run / "evaluation.json").exists() and (run / "evaluation_test.partial.npz").exists()
+    assert "goes on from image 200 of 359" in capsys.readouterr().err
+    (partial,) = run.glob("evaluation_test.*.partial.npz")
+    content = partial.read_bytes()
+    assert not (run / "evaluation.json").exists()
 
-    # Another question doesn't get this answer.
+    # Another question doesn't get this answer, and leaves it alone.
     monkeypatch.setattr(evaluate, "image_batches", image_batches)
-    partial = (run / "evaluation_test.partial.npz").read_bytes()
     main([*arguments[:2], "--num_samples=29"])
-    assert "continuing" not in capsys.readouterr().out
+    assert "continuing" not in capsys.readouterr().out and partial.read_bytes() == content
 
-    (run / "evaluation_test.partial.npz").write_bytes(partial)
     main(arguments)
     assert "continuing an interrupted evaluation at image 200" in capsys.readouterr().out
     assert (run / "evaluation.json").read_text() == expected
-    assert not (run / "evaluation_test.partial.npz").exists()
+    assert not partial.exists()
 
-    # A file that was cut off is as none.
-    (run / "evaluation_test.partial.npz").write_bytes(partial[: len(partial) // 2])
-    main(arguments)
-    assert "continuing" not in capsys.readouterr().out
-    assert (run / "evaluation.json").read_text() == expected
+    # A file that was cut off, or is something else, is as none.
+    for damaged in (content[: len(content) // 2], b"", b"\x93NUMPY"):
+        partial.write_bytes(damaged)
+        main(arguments)
+        assert "continuing" not in capsys.readouterr().out
+        assert (run / "evaluation.json").read_text() == expected
 
 
 def test_watch_warns_once_units_fall() -> None:

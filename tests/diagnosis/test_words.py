@@ -11,6 +11,10 @@ from vae_jax.diagnosis import advice, table
 MODEL = {"posterior": "diagonal_gaussian", "prior": "standard_normal", "likelihood": "bernoulli", "hidden": (400,)}
 
 
+def config(objective: str = "elbo", **model) -> dict:
+    return {"model": {**MODEL, **model}, "objective": {"name": objective}, "train": {"num_epochs": 20}}
+
+
 def entry(mean: float, error: float | None = 0.01, **more) -> dict:
     errors = {"standard_error_images": 0.1, "standard_error_estimator": error, "num_images": 200}
     return {"mean": mean, **errors, **more}
@@ -22,6 +26,7 @@ def measured() -> dict:
             "elbo": entry(-99.0),
             "importance_encoder": entry(-94.0, effective_sample_size=8.0),
             "importance_optimized": entry(-92.5, effective_sample_size=140.0),
+            "log_likelihood": entry(-92.5, method="importance_optimized"),
         },
         "gaps": {
             "total": entry(6.5),
@@ -33,13 +38,13 @@ def measured() -> dict:
             -92.4,
             num_images=50,
             minus_importance=entry(0.01, verdict="agree"),
-            simulated={"below": -107.9, "above": -107.8},
+            simulated={"below": -107.9, "above": -107.8, "width": entry(0.1, None)},
         ),
         "noise": {"gain": None, "reason": "Bernoulli has no noise whose width could be refitted"},
         "latents": {
             "active_units": 20,
             "latents": 20,
-            "aggregate": {"mutual_information": [8.5, 24.0], "aggregate_kl": [2.5, 18.0]},
+            "aggregate": {"mutual_information": [8.5, 24.0], "aggregate_kl": [2.5, 18.0], "standard_error": 0.1},
             "label_accuracy": {"nearest_neighbours": 0.94, "logistic_regression": 0.87},
         },
         "sharpness": {
@@ -69,34 +74,31 @@ def test_the_part_that_costs_most_is_tried_first(path: tuple[str, ...], line: st
     for name in path[:-1]:
         inner = inner[name]
     inner[path[-1]] = [9.0, 18.0] if path[-1] == "aggregate_kl" else 9.0
-    found = advice(result, MODEL, "elbo")
+    found = advice(result, config())
     assert (found["line"], found["nats"]) == (line, 9.0)
 
 
 def test_noise_that_costs_most_is_refitted_first() -> None:
     result = measured()
     result["noise"] = {"gain": entry(600.0), "factor": 0.3, "reason": None}
-    assert (
-        advice(result, {**MODEL, "likelihood": "mse"}, "elbo")["line"] == "--config.model.likelihood=gaussian_learned"
-    )
+    assert advice(result, config(likelihood="mse"))["line"] == "--config.model.likelihood=gaussian_learned"
 
 
 def test_gaps_of_a_bound_of_many_samples_are_no_reason_to_change() -> None:
-    assert advice(measured(), MODEL, "iwae")["line"] == "--config.model.prior=vampprior"
+    assert advice(measured(), config("iwae"))["line"] == "--config.model.prior=vampprior"
     flow = measured()
     flow["latents"]["aggregate"] = None
-    assert advice(flow, MODEL, "dreg")["line"] is None
+    assert advice(flow, config("dreg"))["line"] is None
 
 
 @pytest.mark.parametrize("posterior", [name for name in POSTERIORS if name != "point_mass"])
 @pytest.mark.parametrize("prior", list(PRIORS))
 def test_what_is_proposed_is_not_in_use_and_can_be_typed(posterior: str, prior: str) -> None:
-    model = {**MODEL, "posterior": posterior, "prior": prior, "posterior_flows": 2, "prior_components": 50}
-    model["upper_latents"] = 10
+    sizes = {"posterior_flows": 2, "prior_components": 50, "upper_latents": 10}
     for gaps in ((9.0, 1.0), (1.0, 9.0), (1.0, 1.0)):
         result = measured()
         result["gaps"]["approximation"]["mean"], result["gaps"]["amortization"]["mean"] = gaps
-        line = advice(result, model, "elbo")["line"]
+        line = advice(result, config(posterior=posterior, prior=prior, **sizes))["line"]
         assert line.startswith("--config.")
         assert f"posterior={posterior}" not in line.split() and f"prior={prior}" not in line.split()
         named = line.split("=")[-1]
@@ -105,7 +107,7 @@ def test_what_is_proposed_is_not_in_use_and_can_be_typed(posterior: str, prior: 
 
 def test_words_name_every_number() -> None:
     result = measured()
-    result["advice"] = advice(result, MODEL, "elbo")
+    result["advice"] = advice(result, config())
     spoken = table(result)
     for part in (
         "6.50 nats lie between the bound and log p(x): 2.00 because the family",
@@ -131,7 +133,7 @@ def test_words_name_every_number() -> None:
 def test_disagreement_says_which_to_believe(verdict: str, mean: float, said: str) -> None:
     result = copy.deepcopy(measured())
     result["annealed"]["minus_importance"] = entry(mean, verdict=verdict)
-    result["advice"] = advice(result, MODEL, "elbo")
+    result["advice"] = advice(result, config())
     assert said in table(result)
 
 
@@ -139,7 +141,7 @@ def test_disagreement_says_which_to_believe(verdict: str, mean: float, said: str
 def test_refitting_gains_what_is_beyond_its_error(gain: float, error: float, said: str) -> None:
     result = measured()
     result["noise"] = {"gain": entry(gain, error), "factor": 0.5, "reason": None}
-    result["advice"] = advice(result, {**MODEL, "likelihood": "gaussian"}, "elbo")
+    result["advice"] = advice(result, config(likelihood="gaussian"))
     assert said in table(result)
 
 
@@ -155,13 +157,30 @@ def test_refitting_gains_what_is_beyond_its_error(gain: float, error: float, sai
 def test_sharpness_is_said(means: float, samples: float, said: str) -> None:
     result = measured()
     result["sharpness"]["high_frequency_ratio"].update(sample_means=means, samples=samples)
-    result["advice"] = advice(result, MODEL, "elbo")
+    result["advice"] = advice(result, config())
     assert said in table(result)
+
+
+def test_too_few_effective_samples_are_said() -> None:
+    result = measured()
+    result["advice"] = advice(result, config())
+    assert "effective samples log p(x) is a lower bound" not in table(result)
+    result["likelihood"]["importance_optimized"]["effective_sample_size"] = 2.0
+    assert "With 2.0 effective samples log p(x) is a lower bound" in table(result)
+
+
+def test_training_images_are_not_compared_with_themselves() -> None:
+    result = measured()
+    result["distances"]["training_images"] = None
+    result["nearest"].update(reconstructions_to_training=None, ratio=None)
+    result["latents"]["label_accuracy"] = None
+    result["advice"] = advice(result, config())
+    assert "training images 0" not in table(result) and "memorizing" not in table(result)
 
 
 def test_collapse_and_memorizing_are_said() -> None:
     result = measured()
     result["latents"]["active_units"], result["nearest"]["ratio"] = 3, 0.2
-    result["advice"] = advice(result, MODEL, "elbo")
+    result["advice"] = advice(result, config())
     spoken = table(result)
     assert "Only 3 of 20 latent dimensions are in use" in spoken and "memorizing" in spoken

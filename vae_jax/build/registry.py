@@ -22,10 +22,15 @@ def choose(field: str, name: str, members: Mapping[str, Any]) -> Any:
             return getattr(importlib.import_module(module), attribute)
         except Exception as error:
             # It is a program of the user's: it can raise anything.
-            raise UserError(f"config field '{field}' is {name!r}, which can't be imported: {error}") from error
+            raise UserError(
+                f"'{field}' is {name!r}, which can't be imported ({error}); its folder has to be on PYTHONPATH"
+            ) from error
     close = difflib.get_close_matches(name, members, n=1, cutoff=0.4)
     hint = f"did you mean '{close[0]}'? " if close else ""
-    raise UserError(f"config field '{field}' is {name!r}; {hint}choose from {', '.join(members)}")
+    raise UserError(
+        f"config field '{field}' is {name!r}; {hint}choose from {', '.join(members)}, or name your own, "
+        "package.module:Name"
+    )
 
 
 def make(field: str, name: str, members: Mapping[str, Any], *arguments: Any) -> Any:

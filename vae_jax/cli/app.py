@@ -37,8 +37,9 @@ def main(argv: list[str] | None = None) -> None:
         # Whoever read our output has closed it, as `head` does: nobody is left to tell.
         sys.stdout = None
         sys.exit(0)
-    except KeyboardInterrupt:
-        print("vae-jax: stopped; the same command continues from what was saved last", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        # Verbs that can go on say from where.
+        print(f"vae-jax: stopped; {interrupt or 'the same command starts again'}", file=sys.stderr)
         sys.exit(130)
 
 

@@ -51,4 +51,6 @@ def _write(figure: Any, path: pathlib.Path) -> None:
         figure.savefig(unfinished, format="png")
         os.replace(unfinished, path)
     except OSError as error:
-        raise UserError(f"chart {path} can't be written ({error.strerror or error}); choose another place") from error
+        raise UserError(
+            f"chart {path} can't be written ({error.strerror or error}); make room, then run it again"
+        ) from error

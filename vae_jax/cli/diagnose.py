@@ -1,6 +1,7 @@
 """`diagnose`: why a trained model is as good, or as blurry, as it is."""
 
 import dataclasses
+import pathlib
 import sys
 from typing import Any
 
@@ -34,6 +35,7 @@ def run(values: Flags) -> None:
     """Runs the verb."""
     trained = open_run(values["workdir"], values["checkpoint"])
     check_has_density(trained)
+    trained.folder.check_writable()
     settings = given_section(values, trained.config.diagnose)
     split = trained.data.for_evaluation(values["split"])
     if len(split.images) < 2:
@@ -41,7 +43,9 @@ def run(values: Flags) -> None:
             f"the {values['split']} split has one image; a diagnosis compares images, choose another --split"
         )
     features = _features(settings.features, trained)
-    subject = Subject(trained.model, trained.params, trained.data, split, evaluation_key(trained), settings)
+    is_training = values["split"] == "train"
+    key = evaluation_key(trained)
+    subject = Subject(trained.model, trained.params, trained.data, split, key, settings, is_training)
     with tqdm.tqdm(total=len(STAGES), unit="stage", disable=not sys.stderr.isatty(), leave=False) as bar:
 
         def on_stage(name: str) -> None:
@@ -55,15 +59,18 @@ def run(values: Flags) -> None:
         "unit": "nats per image",
         "measure": trained.model.likelihood.measure,
         **found.result,
-        "advice": advice(found.result, dataclasses.asdict(trained.config.model), trained.config.objective.name),
+        "advice": advice(found.result, dataclasses.asdict(trained.config)),
     }
-    folder = trained.folder
-    _draw(trained, found)
-    name = "diagnosis.json" if values["split"] == "test" else f"diagnosis_{values['split']}.json"
-    folder.write_json(folder.root / name, result)
-    print(f"{values['split']} images, step {trained.step}, {result['unit']}, density: {result['measure']}")
+    num_images = result["likelihood"]["elbo"]["num_images"]
+    print(
+        f"{num_images} of {len(split.images)} {values['split']} images, step {trained.step}, {result['unit']}, "
+        f"density: {result['measure']}"
+    )
     print(table(result))
-    print(f"written to {folder.root / name}; pictures in {folder.images}")
+    folder, name = trained.folder, "diagnosis" if values["split"] == "test" else f"diagnosis_{values['split']}"
+    folder.write_json(folder.root / f"{name}.json", result)
+    _draw(folder.images, name, found)
+    print(f"written to {folder.root / f'{name}.json'}; pictures in {folder.images}")
 
 
 def _features(name: str, trained: TrainedRun) -> Features:
@@ -74,25 +81,26 @@ def _features(name: str, trained: TrainedRun) -> Features:
     def features(images: np.ndarray) -> np.ndarray:
         try:
             vectors = np.asarray(given(images))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             # It is a program of the user's: it can raise anything.
             raise UserError(f"features '{name}' can't be used ({type(error).__name__}: {error})") from error
-        if vectors.ndim != 2 or len(vectors) != len(images) or not np.issubdtype(vectors.dtype, np.number):
+        real = np.issubdtype(vectors.dtype, np.floating) or np.issubdtype(vectors.dtype, np.integer)
+        if vectors.ndim != 2 or len(vectors) != len(images) or not real or not np.all(np.isfinite(vectors)):
             raise UserError(
                 f"features '{name}' made {vectors.dtype}{list(vectors.shape)} of {len(images)} images; a vector of "
-                f"numbers for each is wanted, [{len(images)}, F]"
+                f"finite numbers for each is wanted, [{len(images)}, F]"
             )
         return vectors
 
-    # Now, not after minutes of other work.
-    features(np.zeros((2, *trained.data.dataset.image_shape), np.float32))
+    # Now, on real images, not after minutes of other work.
+    training = trained.data.for_evaluation("train")
+    features(np.asarray(training.images[:2], np.float32) / training.max_value)
     return features
 
 
-def _draw(trained: TrainedRun, found: Diagnosis) -> None:
-    images = trained.folder.images
-    spectrum_chart(images / "diagnosis_spectrum.png", found.spectra)
+def _draw(folder: pathlib.Path, name: str, found: Diagnosis) -> None:
+    spectrum_chart(folder / f"{name}_spectrum.png", found.spectra)
     if found.kl_per_dimension is not None:
-        kl_chart(images / "diagnosis_kl.png", found.kl_per_dimension)
+        kl_chart(folder / f"{name}_kl.png", found.kl_per_dimension)
     pairs = side_by_side(found.samples[:_SHOWN_PAIRS], found.nearest[:_SHOWN_PAIRS], _PAIRS_PER_ROW)
-    write_png(images / "diagnosis_nearest.png", pairs)
+    write_png(folder / f"{name}_nearest.png", pairs)

@@ -39,12 +39,13 @@ def run(values: Flags) -> None:
     trained = open_run(values["workdir"], values["checkpoint"])
     settings = given_section(values, trained.config.evaluate)
     split = values["split"]
+    trained.folder.check_writable()
     partial = _partial(trained, split, settings)
     result = summary(trained, split, settings, importance_estimates(trained, split, settings, partial))
+    print(table(result))
     name = "evaluation.json" if split == "test" else f"evaluation_{split}.json"
     trained.folder.write_json(trained.folder.root / name, result)
     partial.remove()
-    print(table(result))
     print(f"written to {trained.folder.root / name}")
 
 
@@ -77,22 +78,30 @@ def importance_estimates(
     saved = time.monotonic()
     if start:
         print(f"continuing an interrupted evaluation at image {start} of {len(images)}")
-    with tqdm.tqdm(initial=start, total=len(images), unit="image", disable=not sys.stderr.isatty()) as bar:
-        for done, batch in image_batches(
-            lambda x, ids, label: function(params, x, ids, key, label),
-            images,
-            part.max_value,
-            batch_size,
-            mesh,
-            part.labels if trained.model.num_classes else None,
-            start,
-        ):
-            parts.append(batch)
-            bar.update(done - bar.n)
-            if partial and done < len(images) and time.monotonic() - saved > _SECONDS_BETWEEN_SAVES:
-                parts = [_joined(parts)]
-                partial.save(parts[0]._asdict())
-                saved = time.monotonic()
+    batches = image_batches(
+        lambda x, ids, label: function(params, x, ids, key, label),
+        images,
+        part.max_value,
+        batch_size,
+        mesh,
+        part.labels if trained.model.num_classes else None,
+        start,
+    )
+    try:
+        with tqdm.tqdm(initial=start, total=len(images), unit="image", disable=not sys.stderr.isatty()) as bar:
+            for done, batch in batches:
+                parts.append(batch)
+                bar.update(done - bar.n)
+                if partial and done < len(images) and time.monotonic() - saved > _SECONDS_BETWEEN_SAVES:
+                    parts = [_joined(parts)]
+                    partial.save(parts[0]._asdict())
+                    saved = time.monotonic()
+    except KeyboardInterrupt as interrupt:
+        if partial is None or not parts:
+            raise
+        partial.save(_joined(parts)._asdict())
+        done = sum(len(each.elbo) for each in parts)
+        raise KeyboardInterrupt(f"the same command goes on from image {done} of {len(images)}") from interrupt
     return _joined(parts)
 
 
@@ -127,8 +136,9 @@ def _partial(trained: TrainedRun, split: str, settings: EvaluateConfig) -> Parti
         "split": split,
         "num_samples": settings.num_samples,
         "num_images": settings.num_images,
+        "answer": list(ImportanceEstimate._fields),
     }
-    return PartialResult(trained.folder.root / f"evaluation_{split}.partial.npz", question)
+    return PartialResult(trained.folder.root, f"evaluation_{split}", question)
 
 
 def summary(trained: TrainedRun, split: str, settings: EvaluateConfig, per_image: ImportanceEstimate) -> dict[str, Any]:

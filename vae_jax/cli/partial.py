@@ -15,21 +15,25 @@ from vae_jax.vae import Params
 
 
 class PartialResult:
-    """A file with the arrays of the images that are done; it goes with one question only.
+    """A file with the arrays of the images that are done; each question has one of its own.
 
     Args:
-        path: Where it is kept.
+        folder: Where it is kept.
+        name: How it begins.
         question: All that the answer depends on. A file that belongs to another question, or is damaged, is as none.
     """
 
-    def __init__(self, path: pathlib.Path, question: dict[str, Any]) -> None:
-        self._path = path
+    def __init__(self, folder: pathlib.Path, name: str, question: dict[str, Any]) -> None:
         self._question = json.dumps(question, sort_keys=True)
+        tag = hashlib.sha256(self._question.encode()).hexdigest()[:8]
+        self._path = folder / f"{name}.{tag}.partial.npz"
 
     def load(self) -> dict[str, Any] | None:
         """The arrays of the images that are done, or None."""
         try:
-            with self._path.open("rb") as opened, np.load(opened) as file:
+            if not zipfile.is_zipfile(self._path):
+                return None
+            with np.load(self._path) as file:
                 if file["question"].item() != self._question:
                     return None
                 return {name: file[name] for name in file.files if name != "question"}

@@ -68,7 +68,10 @@ def train(config: Config, workdir: pathlib.Path, init_from: str | None = None) -
     folder = RunFolder(workdir)
     with contextlib.ExitStack() as held:
         session = _Session.prepare(config, folder, init_from, held)
-        _continue(session)
+        try:
+            _continue(session)
+        except KeyboardInterrupt as interrupt:
+            raise KeyboardInterrupt("the same command continues from the last checkpoint") from interrupt
 
 
 def _continue(session: "_Session") -> None:

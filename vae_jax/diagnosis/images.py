@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vae_jax.diagnosis.subject import Subject, as_label, pixels, spread
-from vae_jax.evaluation import Features, Nearest, Spectrum, frechet_distance, nearest_images, radial_spectrum
+from vae_jax.evaluation import Features, Spectrum, frechet_distance, nearest_images, radial_spectrum
 from vae_jax.vae import Params, apply
 
 _NEAREST_QUERIES = 200
@@ -75,7 +75,9 @@ def sharpness(images: Images) -> tuple[dict[str, Any], dict[str, Spectrum]]:
 
 def distances(subject: Subject, images: Images, features: Features, name: str) -> dict[str, Any]:
     """Fréchet distances to the data, beside that of training images to it: the same number of images in each."""
-    training = pixels(spread(subject.data.for_evaluation("train"), len(images.data)))
+    training = None
+    if not subject.is_training:
+        training = pixels(spread(subject.data.for_evaluation("train"), len(images.data)))
     data = features(images.data)
     return {
         "features": name,
@@ -83,12 +85,14 @@ def distances(subject: Subject, images: Images, features: Features, name: str) -
         "samples": frechet_distance(features(images.samples), data),
         "sample_means": frechet_distance(features(images.sample_means), data),
         "reconstructions": frechet_distance(features(images.reconstructions), data),
-        "training_images": frechet_distance(features(training), data),
+        "training_images": None if training is None else frechet_distance(features(training), data),
     }
 
 
 def nearest(subject: Subject, images: Images) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
     """How far sample means are from the nearest training image, beside how far the split's reconstructions are.
+
+    The latter tells nothing of the training images themselves, which are among those that are searched.
 
     Returns:
         The medians; the sample means; and the training image nearest to each.
@@ -96,13 +100,14 @@ def nearest(subject: Subject, images: Images) -> tuple[dict[str, Any], np.ndarra
     training = pixels(subject.data.for_evaluation("train"))
     queries = images.sample_means[:_NEAREST_QUERIES]
     found = nearest_images(queries, training)
-    held_out: Nearest = nearest_images(images.reconstruction_means[:_NEAREST_QUERIES], training)
-    medians = float(np.median(found.distance)), float(np.median(held_out.distance))
+    to_samples, held_out = float(np.median(found.distance)), None
+    if not subject.is_training:
+        held_out = float(np.median(nearest_images(images.reconstruction_means[:_NEAREST_QUERIES], training).distance))
     result = {
         "num_samples": len(queries),
-        "samples_to_training": medians[0],
-        "reconstructions_to_training": medians[1],
-        "ratio": medians[0] / medians[1] if medians[1] > 0 else None,
+        "samples_to_training": to_samples,
+        "reconstructions_to_training": held_out,
+        "ratio": to_samples / held_out if held_out else None,
     }
     return result, queries, training[found.index]
 

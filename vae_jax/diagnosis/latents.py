@@ -33,12 +33,13 @@ def latents(subject: Subject) -> tuple[dict[str, Any], LatentTerms]:
             "mutual_information": list(found.mutual_information),
             "aggregate_kl": list(found.aggregate_kl),
             "kl": found.kl,
+            "standard_error": found.standard_error,
             "upper_bound_from": found.upper_from,
             "largest_lower_bound": float(np.log(found.num_images)),
         }
     else:
         result["aggregate_reason"] = "log q(z|x) of this posterior is known only at its own samples"
-    if part.labels is not None and len(np.unique(part.labels)) > 1:
+    if part.labels is not None and len(np.unique(part.labels)) > 1 and not subject.is_training:
         training = spread(subject.data.for_evaluation("train"), subject.settings.latent_images)
         if training.labels is not None and len(np.unique(training.labels)) > 1:
             of_training = subject.map(function, training, 1, key)

@@ -29,6 +29,7 @@ class Subject:
         split: The images it is measured on.
         key: What all noise comes from.
         settings: What each question may cost.
+        is_training: Whether these are the training images themselves, which can't be compared with the training images.
     """
 
     model: VAE
@@ -37,6 +38,7 @@ class Subject:
     split: Split
     key: jax.Array
     settings: DiagnoseConfig
+    is_training: bool = False
 
     def some(self, num_images: int) -> Split:
         """So many images, evenly spread over the split: its first images may be easier than its last."""

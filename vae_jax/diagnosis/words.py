@@ -10,11 +10,12 @@ _STANDARD_ERRORS = 2.0
 _BLURRY = 0.5
 _NOISY = 2.0
 _FEW_UNITS = 0.25
+_TOO_FEW_EFFECTIVE_SAMPLES = 5.0
 _OF_MANY_SAMPLES = ("iwae", "dreg")
 _MEMORIZED = 0.5
 
 
-def advice(result: dict[str, Any], model: dict[str, Any], objective: str) -> dict[str, Any]:
+def advice(result: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
     """The change that promises most, in nats, and the config line that makes it.
 
     What each could gain: a larger family of q, the approximation gap; a better encoder, the amortization gap; other
@@ -23,17 +24,17 @@ def advice(result: dict[str, Any], model: dict[str, Any], objective: str) -> dic
 
     Args:
         result: The measurements.
-        model: Fields of `config.model`, so that what is in use already isn't proposed.
-        objective: `config.objective.name`.
+        config: The run's, section by section, so that what is in use already isn't proposed.
     """
+    model = config["model"]
     candidates = []
-    if objective not in _OF_MANY_SAMPLES:
+    if config["objective"]["name"] not in _OF_MANY_SAMPLES:
         candidates += [
             (result["gaps"]["approximation"]["mean"], *_posterior_line(model)),
             (result["gaps"]["amortization"]["mean"], *_encoder_line(model)),
         ]
     if result["noise"]["gain"] is not None:
-        candidates.append((result["noise"]["gain"]["mean"], *_noise_line(model)))
+        candidates.append((result["noise"]["gain"]["mean"], *_noise_line(config)))
     if result["latents"]["aggregate"] is not None:
         candidates.append((result["latents"]["aggregate"]["aggregate_kl"][0], *_prior_line(model)))
     gain, line, reason = max(candidates, default=(0.0, "", ""))
@@ -69,13 +70,16 @@ def table(result: dict[str, Any]) -> str:
         ],
         (
             f"Fréchet distance ({result['distances']['features']})",
-            f"samples {result['distances']['samples']:.4g}, training images "
-            f"{result['distances']['training_images']:.4g}",
+            _compared(result["distances"]["samples"], "training images", result["distances"]["training_images"], ".4g"),
         ),
         (
             "nearest training image (median distance)",
-            f"samples {result['nearest']['samples_to_training']:.2f}, reconstructions "
-            f"{result['nearest']['reconstructions_to_training']:.2f}",
+            _compared(
+                result["nearest"]["samples_to_training"],
+                "reconstructions",
+                result["nearest"]["reconstructions_to_training"],
+                ".2f",
+            ),
         ),
     ]
     width = max(len(name) for name, _ in rows)
@@ -85,11 +89,13 @@ def table(result: dict[str, Any]) -> str:
 
 def words(result: dict[str, Any]) -> list[str]:
     """What the numbers mean, a sentence each."""
+    likelihood = result["likelihood"]
     gaps, noise, sharp = result["gaps"], result["noise"], result["sharpness"]["high_frequency_ratio"]
     total, approximation, amortization = (gaps[name]["mean"] for name in ("total", "approximation", "amortization"))
     sentences = [
         f"{total:.2f} nats lie between the bound and log p(x): {approximation:.2f} because the family of q(z|x) is too "
         f"small, {amortization:.2f} because the encoder doesn't find the best member of it.",
+        *_few_samples_sentence(likelihood["log_likelihood"], likelihood),
         _annealing_sentence(result),
         _noise_sentence(noise),
     ]
@@ -127,8 +133,18 @@ def _annealing_sentence(result: dict[str, Any]) -> str:
     }[difference["verdict"]]
     return (
         f"Annealing gives {annealed['mean']:.2f} nats on {annealed['num_images']} images, {believed}; on images drawn "
-        f"from the model log p(x) is between {simulated['below']:.2f} and {simulated['above']:.2f}."
+        f"from the model log p(x) is between {simulated['below']:.2f} and {simulated['above']:.2f} (a width of "
+        f"{_number(simulated['width'])})."
     )
+
+
+def _few_samples_sentence(best: dict[str, Any], likelihood: dict[str, Any]) -> list[str]:
+    size = likelihood[best["method"]]["effective_sample_size"]
+    if size >= _TOO_FEW_EFFECTIVE_SAMPLES:
+        return []
+    return [
+        f"With {size:.1f} effective samples log p(x) is a lower bound whose error is not known: raise --num_samples."
+    ]
 
 
 def _sharpness_words(means: float, samples: float) -> str:
@@ -165,13 +181,13 @@ def _encoder_line(model: dict[str, Any]) -> tuple[str, str]:
     return f"--config.model.hidden='{deeper}'", "a stronger encoder (and decoder), or longer training"
 
 
-def _noise_line(model: dict[str, Any]) -> tuple[str, str]:
-    likelihood = model.get("likelihood", "")
+def _noise_line(config: dict[str, Any]) -> tuple[str, str]:
+    likelihood, train = config["model"].get("likelihood", ""), config["train"]
     if likelihood in ("mse", "gaussian"):
         return "--config.model.likelihood=gaussian_learned", "a learned width of the noise"
-    if likelihood == "gaussian_learned":
-        return "--config.model.likelihood=gaussian_per_pixel", "noise of its own for each pixel"
-    return "--config.model.likelihood=discretized_logistic_mixture", "a richer noise model"
+    # The width is learned already: it hasn't got there yet.
+    length = "num_steps" if train.get("num_steps") else "num_epochs"
+    return f"--config.train.{length}={2 * train[length]}", "longer training: the noise hasn't found its width"
 
 
 def _prior_line(model: dict[str, Any]) -> tuple[str, str]:
@@ -189,9 +205,10 @@ def _aggregate_rows(aggregate: dict[str, Any] | None) -> list[tuple[str, str]]:
     if aggregate is None:
         return []
     information, divergence = aggregate["mutual_information"], aggregate["aggregate_kl"]
+    error = f"each ± {aggregate['standard_error']:.2f} (images)"
     return [
-        ("mutual information I(x; z), bounds", f"{information[0]:.2f} to {information[1]:.2f}"),
-        ("KL(q(z) || p(z)), bounds", f"{divergence[0]:.2f} to {divergence[1]:.2f}"),
+        ("mutual information I(x; z), bounds", f"{information[0]:.2f} to {information[1]:.2f}, {error}"),
+        ("KL(q(z) || p(z)), bounds", f"{divergence[0]:.2f} to {divergence[1]:.2f}, {error}"),
     ]
 
 
@@ -216,6 +233,11 @@ def _number(entry: dict[str, Any] | None) -> str:
         if entry[name] is not None
     ]
     return " ".join([f"{entry['mean']:.2f}", *errors])
+
+
+def _compared(of_samples: float, name: str, of_others: float | None, digits: str) -> str:
+    others = "" if of_others is None else f", {name} {of_others:{digits}}"
+    return f"samples {of_samples:{digits}}{others}"
 
 
 def _with_size(entry: dict[str, Any]) -> str:

@@ -57,6 +57,7 @@ class AggregateEstimate(NamedTuple):
         mutual_information: I(x; z) under q: lower and upper bound, in expectation.
         aggregate_kl: KL(q(z) || p(z)): lower and upper bound. `kl = mutual_information + aggregate_kl`.
         kl: KL(q(z|x) || p(z)), by the same samples.
+        standard_error: Of each of the bounds at most, over images.
         upper_from: Which density the upper bound is from: `prior`, `others` or `mixture`.
         num_images: N.
     """
@@ -64,6 +65,7 @@ class AggregateEstimate(NamedTuple):
     mutual_information: tuple[float, float]
     aggregate_kl: tuple[float, float]
     kl: float
+    standard_error: float
     upper_from: str
     num_images: int
 
@@ -161,10 +163,14 @@ def aggregate_terms(model: VAE, params: Params, terms: LatentTerms, rows_at_once
         "mixture": _above_by_mixture(np.asarray(terms.z), own),
     }
     upper_from = min(above, key=lambda name: above[name])
+    # The mixture is measured on half of the images, whose mean is that much less certain.
+    spreads = [np.std(part, ddof=1) for part in (own - with_self, own - prior, own - without)]
+    standard_error = float(max(spreads) * np.sqrt((2 if upper_from == "mixture" else 1) / num_images))
     return AggregateEstimate(
         mutual_information=(lower, above[upper_from]),
         aggregate_kl=(kl - above[upper_from], kl - lower),
         kl=kl,
+        standard_error=standard_error,
         upper_from=upper_from,
         num_images=num_images,
     )
