@@ -23,12 +23,6 @@ def log_mean_exp(log_weights: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("lengths", [[24], [1] * 24, [5, 7, 12]])
 @pytest.mark.parametrize("offset", [0.0, -1e4, 1e4])
-def test_variance_of_a_mean_of_many_samples() -> None:
-    # The number of pairs doesn't fit into 32 bits.
-    moments = Moments(jnp.zeros(1), jnp.full((1,), 50_000.0))
-    np.testing.assert_allclose(moments.variance_of_mean(50_000), 1 / 49_999, rtol=1e-5)
-
-
 def test_mean_of_weights_is_scipys_whatever_the_chunks(lengths: list[int], offset: float) -> None:
     log_weights = (np.random.default_rng(0).normal(size=(24, 5), scale=4) + offset).astype(np.float32)
     value = streamed(log_weights, lengths).value
@@ -107,3 +101,9 @@ def test_sum_of_half_precision_is_taken_in_float32() -> None:
     total = sum_event(flat_event(jnp.ones((2, 64, 64, 1), jnp.bfloat16)))
     assert total.dtype == jnp.float32
     np.testing.assert_array_equal(total, 4096.0)
+
+
+def test_variance_of_a_mean_of_many_samples() -> None:
+    # The number of pairs doesn't fit into 32 bits.
+    moments = Moments(jnp.zeros(1), jnp.full((1,), 50_000.0))
+    np.testing.assert_allclose(moments.variance_of_mean(50_000), 1 / 49_999, rtol=1e-5)
