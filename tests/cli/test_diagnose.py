@@ -63,8 +63,10 @@ def refusal(arguments: list[str], capsys: pytest.CaptureFixture) -> str:
 
 
 @pytest.mark.parametrize("name", list(MODELS))
-def test_diagnosis_is_written_and_adds_up(name: str, trained, capsys: pytest.CaptureFixture) -> None:
-    folder = trained[name]
+def test_diagnosis_is_written_and_adds_up(
+    name: str, trained, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture
+) -> None:
+    folder = pathlib.Path(shutil.copytree(trained[name], tmp_path / "run"))
     main(["diagnose", f"--workdir={folder}", *QUICK])
     printed = capsys.readouterr().out
     found = read_json(folder / "diagnosis.json")
