@@ -24,7 +24,7 @@ def model_and_images(workdir: str | None):
 
     from vae_jax import build
     from vae_jax.config import ModelConfig
-    from vae_jax.runs import open_run
+    from vae_jax.trained import open_run
     from vae_jax.vae import init_params
 
     if workdir is not None:

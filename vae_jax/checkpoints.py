@@ -24,6 +24,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from vae_jax.errors import UserError
+from vae_jax.processes import is_writer, together
 
 _RECORD = "checkpoint.json"
 _STATE = "state"
@@ -57,6 +58,9 @@ class Checkpoint:
 def save(directory: pathlib.Path, step: int, state: Any, score: float | None, keep: int) -> None:
     """Writes a checkpoint and removes those that are no longer kept.
 
+    Of several processes all have to call this, on a file system that they share: Orbax lets each write what it has, the
+    first one does the rest.
+
     Args:
         directory: The folder of all checkpoints of a run.
         step: Steps taken.
@@ -70,20 +74,25 @@ def save(directory: pathlib.Path, step: int, state: Any, score: float | None, ke
     unfinished = directory / f"{_UNFINISHED}{step}"
     final = directory / str(step)
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        for leftover in directory.glob(f"{_UNFINISHED}*"):
-            shutil.rmtree(leftover)
-        unfinished.mkdir()
-        _check_room(directory, state)
+        if is_writer():
+            directory.mkdir(parents=True, exist_ok=True)
+            for leftover in directory.glob(f"{_UNFINISHED}*"):
+                shutil.rmtree(leftover)
+            unfinished.mkdir()
+            _check_room(directory, state)
+        together("checkpoint begun")
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save((unfinished / _STATE).absolute(), state)
-        files = _checksums(unfinished / _STATE)
-        record = {"step": step, "score": score, "files": files, "arrays": _arrays(state)}
-        _write_durably(unfinished / _RECORD, json.dumps(record, indent=1))
-        if final.exists():
-            _remove(final)
-        unfinished.rename(final)
-        _sync_folder(directory)
+        together("checkpoint written")
+        if is_writer():
+            files = _checksums(unfinished / _STATE)
+            record = {"step": step, "score": score, "files": files, "arrays": _arrays(state)}
+            _write_durably(unfinished / _RECORD, json.dumps(record, indent=1))
+            if final.exists():
+                _remove(final)
+            unfinished.rename(final)
+            _sync_folder(directory)
+            _remove_old(directory, keep)
     except (OSError, ValueError) as error:
         # Orbax tells of a full disk with a ValueError of many lines.
         cause = getattr(error, "strerror", None) or str(error).strip().splitlines()[0]
@@ -91,7 +100,7 @@ def save(directory: pathlib.Path, step: int, state: Any, score: float | None, ke
             f"checkpoint {final} could not be written ({cause}); make room or choose another "
             "--workdir, then run the same command again: earlier checkpoints are whole"
         ) from error
-    _remove_old(directory, keep)
+    together("checkpoint kept")
 
 
 def listing(directory: pathlib.Path) -> list[Checkpoint]:
@@ -180,8 +189,18 @@ def load(checkpoint: Checkpoint, like: Any = None) -> Any:
             f"{checkpoint.arrays.get(name, 'absent')} there and {expected.get(name, 'absent')} here); "
             "restore the run's own config.json"
         )
+    folder = (checkpoint.folder / _STATE).absolute()
     with ocp.StandardCheckpointer() as checkpointer:
-        return checkpointer.restore((checkpoint.folder / _STATE).absolute(), like)
+        target: Any = checkpointer.metadata(folder).item_metadata.tree if like is None else like
+        return checkpointer.restore(folder, jax.tree.map(_placed, target))
+
+
+def _placed(leaf: Any) -> Any:
+    """The leaf, on this process's first device where it says nothing: those it was saved from may not be here."""
+    if isinstance(getattr(leaf, "sharding", None), jax.sharding.Sharding):
+        return leaf
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
 
 
 def _remove_old(directory: pathlib.Path, keep: int) -> None:

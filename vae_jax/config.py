@@ -22,25 +22,33 @@ def _field(default: Any, meaning: str, *, minimum: float | None = None, below: f
 
 
 # JAX makes its keys of 32 bits of a seed: a larger one would be the same run as a smaller one.
-_SEEDS = 2**32
+SEEDS = 2**32
 
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
     """Where images come from and how they are turned into what the model sees."""
 
-    source: str = _field("digits", "where images come from: digits, tfds or npz")
+    source: str = _field("digits", "where images come from: digits, tfds, npz or folder")
     name: str = _field("", "TFDS name of the data set, for source tfds")
-    dir: str = _field("", "TFDS folder; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets")
+    dir: str = _field(
+        "", "folder of image files, for source folder; TFDS folder (empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets)"
+    )
     path: str = _field("", "the .npz file, for source npz")
     binarization: str = _field("dynamic", "dynamic (drawn anew at each use), fixed, threshold or none")
-    seed: int = _field(0, "fixes splits and the binarization of evaluated images", minimum=0, below=_SEEDS)
+    seed: int = _field(0, "fixes splits and the binarization of evaluated images", minimum=0, below=SEEDS)
     validation_fraction: float = _field(
         0.05, "share of the training images that chooses the best checkpoint", minimum=0.0, below=1.0
     )
     test_fraction: float = _field(
         0.2, "share of all images held out where a source has no test part", minimum=0.0, below=1.0
     )
+    image_size: int = _field(
+        0, "side of the middle square that each image is cut and resized to (folder, tfds); 0: as they are", minimum=0
+    )
+    resident_mb: int = _field(2048, "larger data sets are streamed from their files; 0: always", minimum=0)
+    workers: int = _field(2, "processes that decode streamed images; 0: threads", minimum=0)
+    prefetch: int = _field(4, "batches of streamed images that are decoded ahead", minimum=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +114,9 @@ class TrainConfig:
     """How it is optimized, and what is written down meanwhile."""
 
     batch_size: int = _field(64, "images per step, over all devices", minimum=1)
+    accumulation: int = _field(
+        1, "parts of a batch that are worked off one after the other, to need less memory", minimum=1
+    )
     num_epochs: int = _field(200, "passes over the training images", minimum=1)
     num_steps: int = _field(0, "steps in all, instead of epochs; 0: count epochs", minimum=0)
     optimizer: str = _field("adam", "adam, adamw, adagrad, rmsprop or sgd")
@@ -157,7 +168,8 @@ class DiagnoseConfig:
 class Config:
     """A whole run."""
 
-    seed: int = _field(0, "every random number of the run follows from it", minimum=0, below=_SEEDS)
+    seed: int = _field(0, "every random number of the run follows from it", minimum=0, below=SEEDS)
+    num_seeds: int = _field(1, "replicas that train at once, replica i with seed + i", minimum=1)
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     objective: ObjectiveConfig = ObjectiveConfig()

@@ -1,4 +1,4 @@
-"""The folder of a run: its paths, its config and manifest, and how it is opened again."""
+"""The folder of a run: its paths, its config and manifest."""
 
 import contextlib
 import dataclasses
@@ -18,11 +18,9 @@ from typing import Any
 import jax
 
 from vae_jax import checkpoints
-from vae_jax.build import build_data, build_model_for, build_schedule, build_state
 from vae_jax.config import Config, differences, from_mapping
 from vae_jax.data import Data
 from vae_jax.errors import UserError
-from vae_jax.vae import VAE, Params
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "vae-jax")
 
@@ -117,11 +115,11 @@ class RunFolder:
         except (OSError, ValueError) as error:
             raise UserError(f"{self.config} can't be read ({error}); restore it or start a new run") from error
 
-    def start(self, config: Config) -> None:
-        """Makes the folder for a new run, or checks that the run in it is the same.
+    def check(self, config: Config) -> None:
+        """Whether a run can start here, or the run that is here be continued.
 
         Raises:
-            UserError: If it can't be written, is another run's, or is some other folder with files in it.
+            UserError: If the folder is another run's, or is some other folder with files in it.
         """
         if self.config.is_file():
             different = differences(self.read_config(), config)
@@ -139,6 +137,17 @@ class RunFolder:
             raise UserError(f"'{self.root}' is a file; choose another --workdir")
         elif self.root.is_dir() and any(self.root.iterdir()):
             raise UserError(f"'{self.root}' has files in it but no run; choose another --workdir")
+
+    def last_step(self) -> int:
+        """Steps that the newest checkpoint has seen, sound or not; 0 where there is none."""
+        return max((checkpoint.step for checkpoint in checkpoints.listing(self.checkpoints)), default=0)
+
+    def start(self, config: Config) -> None:
+        """Makes the folder, and writes the config that it passed `check` with.
+
+        Raises:
+            UserError: If it can't be written.
+        """
         self.write_json(self.config, dataclasses.asdict(config))
 
     @contextlib.contextmanager
@@ -187,51 +196,6 @@ class RunFolder:
             "data": {"name": data.dataset.name, "fingerprint": data.dataset.fingerprint},
         }
         self.write_json(self.manifest, {"starts": [*starts, start]})
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainedRun:
-    """A run as other verbs see it: its model with the parameters of one checkpoint.
-
-    Attributes:
-        folder: Where it is.
-        config: As it was trained.
-        data: What it was trained on.
-        model: The model.
-        params: What is evaluated (the average, where one is kept).
-        step: Steps these parameters have seen.
-    """
-
-    folder: RunFolder
-    config: Config
-    data: Data
-    model: VAE
-    params: Params
-    step: int
-
-
-def open_run(workdir: str | None, which: str = "latest") -> TrainedRun:
-    """Opens a run from its folder alone.
-
-    Args:
-        workdir: The folder.
-        which: A step, `best` or `latest`.
-
-    Raises:
-        UserError: If there is no such run or checkpoint, or it is damaged.
-    """
-    if not workdir:
-        raise UserError("no run is named; add --workdir=FOLDER, e.g. --workdir=runs/digits")
-    folder = RunFolder(pathlib.Path(workdir))
-    config = folder.read_config()
-    checkpoint = checkpoints.choose(folder.checkpoints, which)
-    data = build_data(config)
-    image_shape = data.dataset.image_shape
-    model = build_model_for(config, data)
-    schedule = build_schedule(config, len(data.training.images))
-    like = jax.eval_shape(lambda: build_state(config, model, image_shape, schedule.num_steps))
-    state = checkpoints.load(checkpoint, like)
-    return TrainedRun(folder, config, data, model, state.evaluated_params, checkpoint.step)
 
 
 def _version(package: str) -> str | None:

@@ -19,7 +19,7 @@ from PIL import Image
 from vae_jax import checkpoints
 from vae_jax.cli import main
 from vae_jax.config import from_mapping
-from vae_jax.runs import open_run
+from vae_jax.trained import open_run
 from vae_jax.vae import apply
 
 REPOSITORY = pathlib.Path(__file__).parents[2]

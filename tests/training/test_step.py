@@ -12,17 +12,25 @@ import sklearn.datasets
 
 from vae_jax.build import build_model, steps_in_one_call
 from vae_jax.config import ModelConfig
+from vae_jax.data.batches import batch_indices
 from vae_jax.data.binarization import dynamic_binarization, scaled
 from vae_jax.keys import Stream, stream_key
 from vae_jax.noise import standard_normal
 from vae_jax.objectives import Elbo
 from vae_jax.sharding import batch_mesh, replicated
-from vae_jax.training import TrainState, create_state, make_optimizer, make_run_steps, make_train_step
-from vae_jax.training.loop import batch_indices
+from vae_jax.training import (
+    BatchOrder,
+    ResidentSteps,
+    TrainState,
+    create_state,
+    make_optimizer,
+    make_train_step,
+)
 from vae_jax.vae import VAE, init_params
 
 SHAPE = (8, 8, 1)
-KEY = jax.random.key(3)
+SEED = 3
+KEY = jax.random.key(SEED)
 
 
 def digits() -> np.ndarray:
@@ -144,14 +152,16 @@ def run_in_chunks(lengths: tuple[int, ...], num_devices: int, in_one_call: bool 
     """The state after so many steps, and the mean of the chunks' metrics."""
     model, tx = small_model(), optax.adam(1e-2)
     mesh, metrics = batch_mesh(16, jax.devices()[:num_devices]), []
-    run_steps = make_run_steps(step_of(model, tx, 0.9), mesh, in_one_call)
+    images = digits()
+    order = BatchOrder((SEED,), 16, len(images))
+    run_steps = ResidentSteps(step_of(model, tx, 0.9), mesh, images, None, order, 12, in_one_call)
     # Placed as the results will be, or the second call would be compiled anew.
-    state, images = jax.device_put((fresh(model, tx, with_average=True), digits()), replicated(mesh))
+    state = jax.device_put(fresh(model, tx, with_average=True), replicated(mesh))
     for length in lengths:
-        order = np.zeros((12, 16), np.int32)
-        order[:length] = batch_indices(0, int(state.step), length, 16, len(images))
-        state, chunk = run_steps(state, images, None, order, jnp.int32(length), KEY)
-        metrics.append({name: length * np.asarray(value, np.float64) for name, value in chunk.items()})
+        state, chunks = run_steps(state, int(state.step), length)
+        for chunk in chunks:
+            each = length / len(chunks)
+            metrics.append({name: each * np.asarray(value, np.float64) for name, value in chunk.items()})
     return jax.device_get(state), jax.tree.map(lambda *parts: sum(parts) / sum(lengths), *metrics)
 
 
@@ -186,7 +196,7 @@ def test_chunks_of_all_lengths_are_compiled_once(in_one_call: bool, caplog: pyte
         run_in_chunks.__wrapped__((3, 1, 12, 3), 8, in_one_call)
     compiled = [record.getMessage() for record in caplog.records]
     compiled = [message for message in compiled if message.startswith("Finished XLA compilation of")]
-    name = "run_steps" if in_one_call else "one_step"
+    name = "_loop" if in_one_call else "_gathered_step"
     assert len([message for message in compiled if f"jit({name})" in message]) == 1
     # The single step is part of the loop's program and never compiled by itself.
     assert not [message for message in compiled if "train_step" in message]
@@ -196,7 +206,7 @@ def test_many_steps_equal_single_steps() -> None:
     model, tx = small_model(), optax.adam(1e-2)
     state, train_step = fresh(model, tx, with_average=True), step_of(model, tx, 0.9)
     images = digits()
-    for row in batch_indices(0, 0, 12, 16, len(images)):
+    for row in batch_indices(SEED, 0, 12, 16, len(images)):
         state, _ = train_step(state, jnp.asarray(images[row]), KEY)
     assert_close(state, run_in_chunks((12,), 1)[0], 1e-5)
 
@@ -210,10 +220,9 @@ def test_eight_devices_give_the_numbers_of_one() -> None:
 
 def test_batch_is_divided_over_the_devices() -> None:
     model, tx = small_model(), optax.adam(1e-2)
-    run_steps = make_run_steps(step_of(model, tx, 0.9), batch_mesh(16))
-    order = np.zeros((12, 16), np.int32)
-    state = fresh(model, tx, with_average=True)
-    text = run_steps.lower(state, jnp.asarray(digits()), None, order, jnp.int32(1), KEY).compile().as_text()
+    order = BatchOrder((SEED,), 16, 100)
+    run_steps = ResidentSteps(step_of(model, tx, 0.9), batch_mesh(16), digits(), None, order, 12)
+    text = run_steps.compile(fresh(model, tx, with_average=True)).as_text()
     # Each of eight devices works on 2 of 16 images and adds up the gradients.
     assert "f32[2,64]" in text and "f32[16,64]" not in text
     assert "all-reduce" in text

@@ -13,8 +13,11 @@ from vae_jax.build.run import (
     build_preparation,
     build_schedule,
     build_state,
+    build_steps,
+    build_train_step,
     check_fit,
     resolve,
+    seeds_of,
     steps_in_one_call,
 )
 
@@ -27,9 +30,12 @@ __all__ = [
     "build_preparation",
     "build_schedule",
     "build_state",
+    "build_steps",
+    "build_train_step",
     "check_fit",
     "check_objective",
     "choose",
     "resolve",
+    "seeds_of",
     "steps_in_one_call",
 ]

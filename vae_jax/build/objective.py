@@ -93,6 +93,11 @@ def check_objective(config: Config, model: VAE, num_images: int) -> None:
     for field in dataclasses.fields(config.objective):
         _check_is_read(config.objective, field)
     objective = make("objective.name", config.objective.name, OBJECTIVES, config, num_images)
+    if config.train.accumulation > 1 and not getattr(objective, "over_images", False):
+        raise UserError(
+            f"train.accumulation is {config.train.accumulation}, but objective.name '{config.objective.name}' looks at "
+            "the whole batch at once (it doesn't declare over_images); leave train.accumulation at 1"
+        )
     for need in objective.needs:
         if not getattr(model.posterior, need, False):
             raise UserError(

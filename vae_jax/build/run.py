@@ -5,46 +5,72 @@ import os
 from collections.abc import Callable, Mapping
 
 import jax
+import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
+from jaxtyping import Array, Key
 
 from vae_jax.build.model import ImageShape, build_model_for
-from vae_jax.build.objective import check_objective
+from vae_jax.build.objective import build_loss, check_objective
 from vae_jax.build.registry import choose
-from vae_jax.config import Config
+from vae_jax.config import SEEDS, Config
 from vae_jax.data import (
     BINARIZATIONS,
     Data,
     Dataset,
     dynamic_binarization,
     load_digits,
+    load_folder,
     load_npz,
     load_tfds,
     scaled,
 )
+from vae_jax.data.streamed import StreamedImages
 from vae_jax.errors import UserError
 from vae_jax.keys import Stream, stream_key
 from vae_jax.training import (
     OPTIMIZERS,
+    REPLICA_AXES,
     SCHEDULES,
+    BatchOrder,
     Preparation,
+    ResidentSteps,
     Schedule,
+    StreamedSteps,
     TrainState,
+    TrainStep,
     create_state,
     make_optimizer,
+    make_train_step,
+    replicate,
 )
 from vae_jax.vae import VAE, init_params
 
 SOURCES: Mapping[str, Callable[[Config], Dataset]] = {
     "digits": lambda config: load_digits(config.data.test_fraction, config.data.seed),
-    "tfds": lambda config: load_tfds(config.data.name, config.data.dir or None),
+    "tfds": lambda config: load_tfds(
+        config.data.name, config.data.dir or None, config.data.image_size, config.data.resident_mb
+    ),
     "npz": lambda config: load_npz(config.data.path, config.data.test_fraction, config.data.seed),
+    "folder": lambda config: load_folder(
+        config.data.dir,
+        config.data.test_fraction,
+        config.data.seed,
+        config.data.image_size,
+        config.data.resident_mb,
+    ),
 }
 
 
 def build_data(config: Config) -> Data:
     """Loads the data set and decides its splits and binarization."""
     choose("data.binarization", config.data.binarization, dict.fromkeys(BINARIZATIONS))
-    dataset = choose("data.source", config.data.source, SOURCES)(config)
+    source = choose("data.source", config.data.source, SOURCES)
+    if config.data.image_size and config.data.source in ("digits", "npz"):
+        raise UserError(
+            f"data.image_size has no effect on data.source '{config.data.source}'; set it to 0, or use folder or tfds"
+        )
+    dataset = source(config)
     return Data(dataset, config.data.binarization, config.data.validation_fraction, config.data.seed)
 
 
@@ -90,6 +116,15 @@ def check_fit(config: Config, data: Data) -> None:
         raise UserError("model.conditional needs class labels, but the data has none; set it to False")
     num_images = len(data.training.images)
     check_objective(config, model, num_images)
+    if config.train.batch_size % config.train.accumulation:
+        raise UserError(
+            f"train.accumulation is {config.train.accumulation} but must divide train.batch_size, which is "
+            f"{config.train.batch_size}"
+        )
+    if config.seed + config.num_seeds > SEEDS:
+        raise UserError(
+            f"seed {config.seed} with num_seeds {config.num_seeds} goes beyond the last seed, {SEEDS - 1}; lower one"
+        )
     if config.train.batch_size > num_images:
         raise UserError(
             f"train.batch_size is {config.train.batch_size} but there are {num_images} training images; "
@@ -140,12 +175,58 @@ def build_optimizer(config: Config, num_steps: int, steps_per_epoch: int = 1) ->
 
 
 def steps_in_one_call(model: VAE) -> bool:
-    """Whether many steps of a model are best made in one compiled call; see `make_run_steps`."""
+    """Whether many steps of a model are best made in one compiled call; see `ResidentSteps`."""
     convolutional = getattr(model.encoder, "convolutional", False) or getattr(model.decoder, "convolutional", False)
     return not (convolutional and jax.default_backend() == "cpu")
 
 
+def seeds_of(config: Config) -> tuple[int, ...]:
+    """The seed of the run, or of each of its replicas: that of replica i is `seed + i`."""
+    return tuple(range(config.seed, config.seed + config.num_seeds))
+
+
+def build_train_step(
+    config: Config, model: VAE, schedule: Schedule, preparation: Preparation, num_images: int
+) -> TrainStep:
+    """The step of a run: of one model, or of all replicas at once.
+
+    Args:
+        config: The run.
+        model: Its model.
+        schedule: When it ends, for the learning rate.
+        preparation: From `build_preparation`.
+        num_images: Training images, for objectives that refer to the whole data set.
+    """
+    step = make_train_step(
+        build_loss(config, model, num_images),
+        build_optimizer(config, schedule.num_steps, schedule.steps_per_epoch),
+        preparation,
+        config.train.ema_decay,
+        config.train.accumulation,
+    )
+    return replicate(step) if config.num_seeds > 1 else step
+
+
+def build_steps(
+    config: Config, model: VAE, data: Data, schedule: Schedule, mesh: Mesh
+) -> ResidentSteps | StreamedSteps:
+    """The steps of a run on its training images, wherever these are."""
+    training = data.training
+    images, labels = training.images, training.labels if model.num_classes else None
+    step = build_train_step(config, model, schedule, build_preparation(data), len(images))
+    order = BatchOrder(seeds_of(config), config.train.batch_size, len(images))
+    if isinstance(images, StreamedImages):
+        reading = config.data.workers, config.data.prefetch
+        return StreamedSteps(step, mesh, images, labels, order, schedule.num_steps, *reading)
+    return ResidentSteps(step, mesh, images, labels, order, schedule.longest, steps_in_one_call(model))
+
+
 def build_state(config: Config, model: VAE, image_shape: ImageShape, num_steps: int) -> TrainState:
-    """A fresh state, before the first step."""
-    params = init_params(model, stream_key(jax.random.key(config.seed), Stream.PARAMETERS), image_shape)
-    return create_state(params, build_optimizer(config, num_steps), config.train.ema_decay > 0)
+    """A fresh state, before the first step; with replicas, of all of them."""
+
+    def of_key(key: Key[Array, ""]) -> TrainState:
+        params = init_params(model, stream_key(key, Stream.PARAMETERS), image_shape)
+        return create_state(params, build_optimizer(config, num_steps), config.train.ema_decay > 0)
+
+    keys = [jax.random.key(seed) for seed in seeds_of(config)]
+    return jax.vmap(of_key, out_axes=REPLICA_AXES)(jnp.stack(keys)) if len(keys) > 1 else of_key(keys[0])

@@ -7,8 +7,10 @@ import types
 
 from absl import flags
 
+from vae_jax.cli.compilation import remember_compiled
 from vae_jax.cli.flags import parse, usage
 from vae_jax.errors import UserError
+from vae_jax.processes import leave
 
 VERBS = {
     "train": "train a model, or continue a run (the default verb)",
@@ -16,6 +18,7 @@ VERBS = {
     "diagnose": "say why a trained model is as good, or as blurry, as it is",
     "sample": "draw images from a trained model",
     "reconstruct": "encode images of a split and decode them again",
+    "benchmark": "measure how fast the training step of a config is, and where its time goes",
 }
 USER_ERROR_STATUS = 2
 
@@ -32,7 +35,7 @@ def main(argv: list[str] | None = None) -> None:
     except (UserError, flags.Error) as error:
         message = " ".join(str(error).split())
         print(f"vae-jax: error: {message}", file=sys.stderr)
-        sys.exit(USER_ERROR_STATUS)
+        leave(USER_ERROR_STATUS)
     except BrokenPipeError:
         # Whoever read our output has closed it, as `head` does: nobody is left to tell.
         sys.stdout = None
@@ -49,6 +52,7 @@ def _run(arguments: list[str]) -> None:
     if verb not in VERBS:
         raise UserError(f"there is no verb '{verb}'; choose from {', '.join(VERBS)}, or see --help")
     module = _module(verb)
+    remember_compiled()
     if any(argument in ("--help", "-h", "-help", "--helpfull") for argument in rest):
         print(usage(pathlib.Path(sys.argv[0]).name, verb, module, VERBS, brief=not has_verb))
         return

@@ -12,13 +12,13 @@ from absl import flags
 from vae_jax.build import choose
 from vae_jax.cli.charts import kl_chart, spectrum_chart
 from vae_jax.cli.evaluate import check_has_density, evaluation_key
-from vae_jax.cli.flags import Flags, define_section, define_workdir, given_section
+from vae_jax.cli.flags import Flags, define_replica, define_section, define_workdir, given_section
 from vae_jax.config import DiagnoseConfig
 from vae_jax.diagnosis import STAGES, Diagnosis, Subject, advice, diagnose, table
 from vae_jax.errors import UserError
 from vae_jax.evaluation import Features, random_convolutions
 from vae_jax.pictures import side_by_side, write_png
-from vae_jax.runs import TrainedRun, open_run
+from vae_jax.trained import TrainedRun, open_run
 
 _SHOWN_PAIRS = 32
 _PAIRS_PER_ROW = 4
@@ -27,13 +27,14 @@ _PAIRS_PER_ROW = 4
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
     """The flags of this verb."""
     define_workdir(values)
+    define_replica(values)
     flags.DEFINE_string("split", "test", "train, validation or test", flag_values=values)
     define_section(values, DiagnoseConfig)
 
 
 def run(values: Flags) -> None:
     """Runs the verb."""
-    trained = open_run(values["workdir"], values["checkpoint"])
+    trained = open_run(values["workdir"], values["checkpoint"], values["replica"])
     check_has_density(trained)
     trained.folder.check_writable()
     settings = given_section(values, trained.config.diagnose)

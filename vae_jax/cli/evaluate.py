@@ -18,8 +18,8 @@ from vae_jax.errors import UserError
 from vae_jax.evaluation import ImportanceEstimate, image_batches, make_importance_estimate, samples_at_once
 from vae_jax.keys import Stream, stream_key
 from vae_jax.numerics import Estimate, bits_per_dim, estimate
-from vae_jax.runs import TrainedRun, open_run
-from vae_jax.sharding import batch_mesh, replicated
+from vae_jax.sharding import filled_up, replicated, whole_mesh
+from vae_jax.trained import TrainedRun, open_replicas, open_run
 
 _IMAGES_AT_ONCE = 100
 _SECONDS_BETWEEN_SAVES = 10.0
@@ -31,22 +31,34 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     """The flags of this verb."""
     define_workdir(values)
     flags.DEFINE_string("split", "test", "train, validation or test", flag_values=values)
+    meaning = "which of the models that were trained at once (num_seeds); all if not given"
+    flags.DEFINE_integer("replica", None, meaning, flag_values=values, lower_bound=0)
     define_section(values, EvaluateConfig)
 
 
 def run(values: Flags) -> None:
     """Runs the verb."""
-    trained = open_run(values["workdir"], values["checkpoint"])
-    settings = given_section(values, trained.config.evaluate)
-    split = values["split"]
-    trained.folder.check_writable()
-    partial = _partial(trained, split, settings)
-    result = summary(trained, split, settings, importance_estimates(trained, split, settings, partial))
-    print(table(result))
+    replicas = open_replicas(values["workdir"], values["checkpoint"])
+    if values["replica"] is not None:
+        replicas = [open_run(values["workdir"], values["checkpoint"], values["replica"])]
+    first, split = replicas[0], values["split"]
+    settings = given_section(values, first.config.evaluate)
+    first.folder.check_writable()
+    results = []
+    for trained in replicas:
+        partial = _partial(trained, split, settings)
+        results.append(summary(trained, split, settings, importance_estimates(trained, split, settings, partial)))
+        if len(replicas) > 1:
+            print(f"replica {trained.replica}, seed {trained.config.seed + trained.replica}:")
+        print(table(results[-1]))
+    result = results[0] if len(results) == 1 else over_replicas(results)
+    if len(results) > 1:
+        print(replica_table(result))
     name = "evaluation.json" if split == "test" else f"evaluation_{split}.json"
-    trained.folder.write_json(trained.folder.root / name, result)
-    partial.remove()
-    print(f"written to {trained.folder.root / name}")
+    first.folder.write_json(first.folder.root / name, result)
+    for trained in replicas:
+        _partial(trained, split, settings).remove()
+    print(f"written to {first.folder.root / name}")
 
 
 def importance_estimates(
@@ -66,8 +78,8 @@ def importance_estimates(
     check_has_density(trained)
     part = trained.data.for_evaluation(split)
     images = part.images[: settings.num_images or None]
-    batch_size = min(_IMAGES_AT_ONCE, len(images))
-    mesh = batch_mesh(batch_size)
+    mesh = whole_mesh()
+    batch_size = filled_up(min(_IMAGES_AT_ONCE, len(images)), mesh)
     chunk = samples_at_once(trained.model, trained.data.dataset.image_shape, batch_size, settings.memory_mb)
     function = make_importance_estimate(trained.model, settings.num_samples, min(chunk, settings.num_samples))
     key = evaluation_key(trained)
@@ -159,6 +171,7 @@ def summary(trained: TrainedRun, split: str, settings: EvaluateConfig, per_image
     return {
         "split": split,
         "step": trained.step,
+        "replica": trained.replica,
         "num_images": log_likelihood.num_images,
         "num_samples": settings.num_samples,
         "unit": "nats per image",
@@ -202,6 +215,41 @@ def table(result: dict[str, Any]) -> str:
             f"  note: {ess['images_below_5']} images have an effective sample size below 5: their log p(x) is a lower "
             "bound whose error is not known; raise --num_samples"
         )
+    return "\n".join(lines)
+
+
+_REPLICATED = ("elbo", "reconstruction", "kl", "log_likelihood", "bits_per_dim")
+
+
+def over_replicas(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """What `evaluation.json` holds of replicas: mean and spread of each quantity, and the summary of each replica.
+
+    The standard deviation is that between models of different seeds; the standard error is that of the mean over seeds.
+    """
+    spread = {}
+    for name in _REPLICATED:
+        values = [each[name]["mean"] if isinstance(each[name], dict) else each[name] for each in results]
+        deviation = float(np.std(values, ddof=1))
+        spread[name] = {
+            "mean": float(np.mean(values)),
+            "stddev": deviation,
+            "standard_error": deviation / math.sqrt(len(values)),
+        }
+    shared = ("split", "step", "num_images", "num_samples", "unit", "measure")
+    return {
+        **{name: results[0][name] for name in shared},
+        "num_replicas": len(results),
+        "over_replicas": spread,
+        "replicas": results,
+    }
+
+
+def replica_table(result: dict[str, Any]) -> str:
+    """The mean and the spread over replicas, for people."""
+    lines = [f"over {result['num_replicas']} replicas, mean ± standard deviation between seeds:"]
+    for name, entry in result["over_replicas"].items():
+        digits = 4 if name == "bits_per_dim" else 3
+        lines.append(f"  {name.replace('_', ' '):<16} {entry['mean']:.{digits}f} ± {entry['stddev']:.{digits}f}")
     return "\n".join(lines)
 
 

@@ -23,6 +23,12 @@ def define_workdir(values: flags.FlagValues) -> None:
     flags.DEFINE_string("checkpoint", "latest", "a step, 'best' or 'latest'", flag_values=values)
 
 
+def define_replica(values: flags.FlagValues) -> None:
+    """`--replica`, for a run that trained several models at once."""
+    meaning = "which of the models that were trained at once (num_seeds)"
+    flags.DEFINE_integer("replica", 0, meaning, flag_values=values, lower_bound=0)
+
+
 def define_seed(values: flags.FlagValues, meaning: str) -> None:
     """`--seed`, as long as a seed of JAX."""
     flags.DEFINE_integer("seed", 0, meaning, flag_values=values, lower_bound=0, upper_bound=2**32 - 1)

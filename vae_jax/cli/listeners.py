@@ -15,7 +15,18 @@ Row = dict[str, Any]
 _SHARE_LEFT = 0.75
 
 
-class MetricsFile:
+class Listener:
+    """What is told of the rows of a run."""
+
+    def write(self, row: Row) -> None:
+        """Takes a row."""
+        raise NotImplementedError
+
+    def sync(self) -> None:
+        """Makes sure, before a checkpoint, that the rows that lead up to it outlive the machine."""
+
+
+class MetricsFile(Listener):
     """`metrics.jsonl`: a row per log point, cut back to where a continued run starts.
 
     Args:
@@ -36,7 +47,7 @@ class MetricsFile:
         self._file.flush()
 
     def sync(self) -> None:
-        """Makes sure that the rows outlive the machine; called before a checkpoint that they lead up to."""
+        """As `Listener.sync`."""
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
@@ -57,7 +68,7 @@ def read_rows(path: pathlib.Path) -> list[Row]:
     return rows
 
 
-class TensorBoard:
+class TensorBoard(Listener):
     """The same rows as event files.
 
     Args:
@@ -79,7 +90,7 @@ class TensorBoard:
         self._writer.close()
 
 
-class Console:
+class Console(Listener):
     """A progress bar with the current terms; plain lines where the output is no terminal.
 
     Args:
@@ -111,7 +122,7 @@ class Console:
         self._bar.close()
 
 
-class CollapseWatch:
+class CollapseWatch(Listener):
     """Warns when latent dimensions that told images apart stop doing so: the posterior falls back on the prior.
 
     Args:
@@ -136,9 +147,6 @@ class CollapseWatch:
             )
         self._most = max(self._most, active)
 
-    def close(self) -> None:
-        """Nothing is held."""
-
 
 def describe(row: Row) -> str:
     """The bound of a split in one line, with its error bar."""
@@ -148,6 +156,8 @@ def describe(row: Row) -> str:
         return f"{row['split']} reconstruction {row['reconstruction']:.2f} nats ({reason}){noise}"
     error = row.get("elbo_standard_error")
     bar = "" if error is None else f" ± {error:.2f}"
+    if "elbo_spread" in row:
+        bar += f" (images) ± {row['elbo_spread']:.2f} (standard deviation of {len(row['replicas']['elbo'])} replicas)"
     return (
         f"{row['split']} ELBO {row['elbo']:.2f}{bar} nats "
         f"(reconstruction {row['reconstruction']:.2f}, KL {row['kl']:.2f}){noise}"

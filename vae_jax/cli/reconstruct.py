@@ -4,15 +4,16 @@ import pathlib
 
 from absl import flags
 
-from vae_jax.cli.flags import Flags, define_seed, define_workdir
+from vae_jax.cli.flags import Flags, define_replica, define_seed, define_workdir
 from vae_jax.cli.show import SHOWS, reconstruction_grid
 from vae_jax.pictures import write_png
-from vae_jax.runs import open_run
+from vae_jax.trained import open_run
 
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
     """The flags of this verb."""
     define_workdir(values)
+    define_replica(values)
     flags.DEFINE_string("split", "test", "train, validation or test", flag_values=values)
     flags.DEFINE_integer("num_images", 32, "how many, from the start of the split", flag_values=values, lower_bound=1)
     define_seed(values, "what samples of p(x|z) are drawn from")
@@ -22,7 +23,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 
 def run(values: Flags) -> None:
     """Runs the verb."""
-    trained = open_run(values["workdir"], values["checkpoint"])
+    trained = open_run(values["workdir"], values["checkpoint"], values["replica"])
     show, name = values["show"], values["split"]
     split = trained.data.for_evaluation(name)
     num_images = min(values["num_images"], len(split.images))

@@ -4,15 +4,16 @@ import pathlib
 
 from absl import flags
 
-from vae_jax.cli.flags import Flags, define_seed, define_workdir
+from vae_jax.cli.flags import Flags, define_replica, define_seed, define_workdir
 from vae_jax.cli.show import SHOWS, manifold_grid, sample_grid
 from vae_jax.pictures import write_png
-from vae_jax.runs import open_run
+from vae_jax.trained import open_run
 
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
     """The flags of this verb."""
     define_workdir(values)
+    define_replica(values)
     flags.DEFINE_integer("num_images", 64, "how many", flag_values=values, lower_bound=1)
     flags.DEFINE_integer("label", None, "class, for a conditional model; each in turn if not given", flag_values=values)
     define_seed(values, "what they are drawn from")
@@ -23,7 +24,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 
 def run(values: Flags) -> None:
     """Runs the verb."""
-    trained = open_run(values["workdir"], values["checkpoint"])
+    trained = open_run(values["workdir"], values["checkpoint"], values["replica"])
     show = values["show"]
     arguments = trained.model, trained.params, values["num_images"], values["seed"], show
     picture = manifold_grid(*arguments) if values["manifold"] else sample_grid(*arguments, values["label"])

@@ -1,10 +1,13 @@
 """Where images come from, and what is done to their pixels before a model sees them."""
 
+from vae_jax.data.batches import batch_indices, streamed_batches
 from vae_jax.data.binarization import dynamic_binarization, scaled
 from vae_jax.data.dataset import Dataset
 from vae_jax.data.digits import load_digits
+from vae_jax.data.folder import load_folder
 from vae_jax.data.npz import load_npz
 from vae_jax.data.splits import BINARIZATIONS, SPLITS, Data, Split
+from vae_jax.data.streamed import Images, StreamedImages, take
 from vae_jax.data.tfds import load_tfds
 
 __all__ = [
@@ -12,10 +15,16 @@ __all__ = [
     "SPLITS",
     "Data",
     "Dataset",
+    "Images",
     "Split",
+    "StreamedImages",
+    "batch_indices",
     "dynamic_binarization",
     "load_digits",
+    "load_folder",
     "load_npz",
     "load_tfds",
     "scaled",
+    "streamed_batches",
+    "take",
 ]

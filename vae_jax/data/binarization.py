@@ -1,9 +1,13 @@
 """From integer pixels to what a likelihood is a density of."""
 
+import itertools
+import math
+from collections.abc import Iterator
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key, UInt8
+from jaxtyping import Array, Float, Int, Key, UInt8
 
 from vae_jax.keys import Stream
 from vae_jax.noise import uniform_16bit
@@ -44,7 +48,11 @@ def dynamic_binarization(
 
 
 def binarized_once(
-    images: UInt8[np.ndarray, "n h w c"], max_value: int, seed: int, part: int
+    images: UInt8[np.ndarray, "n h w c"],
+    max_value: int,
+    seed: int,
+    part: int,
+    numbers: Int[np.ndarray, "n"] | None = None,
 ) -> UInt8[np.ndarray, "n h w c"]:
     """One Bernoulli draw of every pixel that is kept, so that every run is measured on the same images.
 
@@ -53,17 +61,30 @@ def binarized_once(
         max_value: Largest value a pixel can take.
         seed: `data.seed`, not the seed of a run.
         part: A number that tells the splits apart.
+        numbers: Which image of the split each of these is; None where these are its first ones, in order.
 
     Returns:
-        Images of zeros and ones; the first images stay the same when later ones are cut off.
+        Images of zeros and ones; those of an image depend on its number, not on which others are there.
     """
     generator = np.random.PCG64(np.random.SeedSequence([seed, Stream.FIXED_BINARIZATION, part]))
+    start = generator.state
+    numbers = np.arange(len(images)) if numbers is None else numbers
     binary = np.empty(images.shape, np.uint8)
-    for start in range(0, len(images), _IMAGES_AT_ONCE):
-        chunk = images[start : start + _IMAGES_AT_ONCE]
+    for run in _consecutive(numbers):
+        chunk = images[run]
+        generator.state = start
+        generator.advance(int(numbers[run.start]) * math.prod(images.shape[1:]))
         uniform = (generator.random_raw(chunk.size) >> np.uint64(11)) * 2.0**-53
-        binary[start : start + _IMAGES_AT_ONCE] = uniform.reshape(chunk.shape) * max_value < chunk
+        binary[run] = uniform.reshape(chunk.shape) * max_value < chunk
     return binary
+
+
+def _consecutive(numbers: Int[np.ndarray, "n"]) -> Iterator[slice]:
+    """Slices of numbers that follow each other, none longer than what is drawn at once."""
+    jumps = np.flatnonzero(np.diff(numbers) != 1) + 1
+    for first, last in itertools.pairwise([0, *jumps.tolist(), len(numbers)]):
+        for start in range(first, last, _IMAGES_AT_ONCE):
+            yield slice(start, min(start + _IMAGES_AT_ONCE, last))
 
 
 def thresholded(images: UInt8[np.ndarray, "n h w c"], max_value: int) -> UInt8[np.ndarray, "n h w c"]:

@@ -70,6 +70,22 @@ def places(data_dir: Path) -> list[Path]:
     return [data_dir / ".vae_jax_cache", Path(user_cache).expanduser() / "vae_jax"]
 
 
+def image_bytes(data_dir: Path, key: str) -> int | None:
+    """How much memory the images take that were saved under a key.
+
+    Args:
+        data_dir: Folder of the prepared data sets.
+        key: What the data set was saved under.
+
+    Returns:
+        Bytes; None where there's no data set or its files are damaged.
+    """
+    for place in places(data_dir):
+        with contextlib.suppress(OSError, EOFError, ValueError):
+            return sum(_read_array(place / key, name).nbytes for name in ("train_images", "test_images"))
+    return None
+
+
 def load(data_dir: Path, key: str) -> Dataset | None:
     """Finds a data set that was saved under a key, and checks every byte of its arrays.
 

@@ -1,4 +1,4 @@
-"""What a data source hands over: integer images in memory, and the split that validation needs."""
+"""What a data source hands over: integer images, in memory or in their files, and the split that validation needs."""
 
 import dataclasses
 import hashlib
@@ -6,9 +6,9 @@ import hashlib
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from vae_jax.data.streamed import Images, StreamedImages
 from vae_jax.errors import UserError
 
-Images = UInt8[np.ndarray, "n h w c"]
 Labels = Int[np.ndarray, "n"]
 
 
@@ -28,7 +28,7 @@ class Dataset:
 
     name: str
     train_images: Images
-    test_images: UInt8[np.ndarray, "m h w c"]
+    test_images: UInt8[np.ndarray | StreamedImages, "m h w c"]
     train_labels: Labels | None
     test_labels: Int[np.ndarray, "m"] | None
     max_value: int

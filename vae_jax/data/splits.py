@@ -6,7 +6,8 @@ import functools
 import numpy as np
 
 from vae_jax.data.binarization import binarized_once, thresholded
-from vae_jax.data.dataset import Dataset, Images, Labels, split_indices
+from vae_jax.data.dataset import Dataset, Labels, split_indices
+from vae_jax.data.streamed import Images, changed, take
 from vae_jax.errors import UserError
 
 SPLITS = ("train", "validation", "test")
@@ -18,7 +19,7 @@ class Split:
     """Images with what their pixels mean.
 
     Attributes:
-        images: `uint8[N, H, W, C]`, values in `0 .. max_value`.
+        images: `uint8[N, H, W, C]`, values in `0 .. max_value`; in memory, or `StreamedImages`.
         labels: `int32[N]`, or None.
         max_value: 1 where the pixels are binary.
     """
@@ -91,11 +92,22 @@ class Data:
             return Split(source.test_images, source.test_labels, source.max_value)
         indices = self._train_and_validation[SPLITS.index(split)]
         labels = None if source.train_labels is None else source.train_labels[indices]
-        return Split(source.train_images[indices], labels, source.max_value)
+        return Split(take(source.train_images, indices), labels, source.max_value)
 
     def _fixed(self, part: Split, number: int) -> Split:
         if not self.is_binary:
             return part
         if self.binarization == "threshold":
-            return Split(thresholded(part.images, part.max_value), part.labels, 1)
-        return Split(binarized_once(part.images, part.max_value, self.seed, number), part.labels, 1)
+            change = functools.partial(_thresholded, max_value=part.max_value)
+        else:
+            change = functools.partial(_binarized_once, max_value=part.max_value, seed=self.seed, part=number)
+        return Split(changed(part.images, change), part.labels, 1)
+
+
+# Functions of (pixels, numbers) that can be pickled into a process that decodes.
+def _thresholded(pixels: np.ndarray, numbers: np.ndarray | None, max_value: int) -> np.ndarray:
+    return thresholded(pixels, max_value)
+
+
+def _binarized_once(pixels: np.ndarray, numbers: np.ndarray | None, max_value: int, seed: int, part: int) -> np.ndarray:
+    return binarized_once(pixels, max_value, seed, part, numbers)

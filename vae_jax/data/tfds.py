@@ -1,4 +1,4 @@
-"""Any TFDS data set by name: found on disk, prepared where it's absent, decoded once; without TensorFlow.
+"""Any TFDS data set by name: found on disk, prepared where it's absent; without TensorFlow.
 
 `tensorflow_datasets` takes a second to import, so that's done only where something is prepared or decoded.
 """
@@ -12,7 +12,6 @@ import queue
 import re
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -20,22 +19,25 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from vae_jax.data import cache, mnist_family
-from vae_jax.data.dataset import Dataset, Images, Labels, fingerprint
+from vae_jax.data.dataset import Dataset, Labels, fingerprint
+from vae_jax.data.prepared import PreparedReader, one_line, open_prepared, reading
+from vae_jax.data.streamed import StreamedImages
 from vae_jax.errors import UserError
 
 _PROBE_SECONDS = 5.0
-_EXAMPLES_AT_ONCE = 1000
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _NAME = re.compile(r"([A-Za-z]\w*)(?:/([A-Za-z0-9][\w.+-]*))?(?::(\d+\.\d+\.\d+))?")
 
 
-def load_tfds(name: str, data_dir: str | None) -> Dataset:
+def load_tfds(name: str, data_dir: str | None, image_size: int = 0, resident_mb: int = 2048) -> Dataset:
     """Reads a TFDS data set of images of one size, preparing it first where it's absent.
 
     Args:
         name: TFDS's name: `mnist`, `emnist/letters` or, with a version, `mnist:3.0.1`.
         data_dir: Folder of the prepared data sets; where it's None or empty, `$TFDS_DATA_DIR`, else
             `~/tensorflow_datasets`.
+        image_size: Side of the square that is cut from the middle of each image and resized; 0: as they are.
+        resident_mb: How much memory the decoded images may take, in MiB; larger ones stay in their files.
 
     Returns:
         The parts `train` and `test` (or `validation`, where there's no `test`), largest pixel value 255.
@@ -53,13 +55,42 @@ def load_tfds(name: str, data_dir: str | None) -> Dataset:
         if prepared is None:
             raise UserError(f"TFDS left no {name} in {root}; set --config.data.dir to a folder that has it")
     place = prepared.relative_to(root)
-    with _reading(prepared):
-        key = f"{'-'.join(place.parts)}-{cache.prepared_fingerprint(prepared)}"
-    dataset = cache.load(root, key)
-    if dataset is None:
-        dataset = _decode(prepared, place.parent.as_posix())
+    with reading(prepared):
+        digest = cache.prepared_fingerprint(prepared)
+    key = "-".join([*place.parts, digest, *([str(image_size)] if image_size else [])])
+    return _load(root, key, prepared, place.parent.as_posix(), digest, image_size, resident_mb * 2**20)
+
+
+def _load(
+    root: Path, key: str, prepared: Path, name: str, digest: str, image_size: int, resident_bytes: int
+) -> Dataset:
+    """What is in memory comes from the cache where it's there, which takes no import of TFDS."""
+    kept_bytes = cache.image_bytes(root, key)
+    kept = cache.load(root, key) if kept_bytes is not None and kept_bytes <= resident_bytes else None
+    if kept is not None:
+        return kept
+    readers = open_prepared(prepared, digest, name, image_size)
+    train, test = (StreamedImages(reader, np.arange(len(reader))) for reader in readers)
+    if train.nbytes + test.nbytes <= resident_bytes:
+        (train_images, train_labels), (test_images, test_labels) = (reader.read_all() for reader in readers)
+        arrays = train_images, test_images, train_labels, test_labels
+        dataset = Dataset(name, *arrays, max_value=255, fingerprint=fingerprint(*arrays))
         cache.save(root, key, dataset)
-    return dataset
+        return dataset
+    train_labels, test_labels = _labels(root, f"{key}-labels", readers)
+    return Dataset(name, train, test, train_labels, test_labels, max_value=255, fingerprint=digest)
+
+
+def _labels(root: Path, key: str, readers: tuple[PreparedReader, PreparedReader]) -> list[Labels | None]:
+    """The labels alone, kept like a data set of images without pixels: they are scattered over all of its files."""
+    kept = cache.load(root, key)
+    if kept is not None:
+        return [kept.train_labels, kept.test_labels]
+    labels = [reader.read_labels() for reader in readers]
+    if labels[0] is not None:
+        train, test = (np.empty((len(reader), 0, 0, 0), np.uint8) for reader in readers)
+        cache.save(root, key, Dataset(key, train, test, *labels, max_value=255, fingerprint=key))
+    return labels
 
 
 class _Request(NamedTuple):
@@ -193,7 +224,7 @@ def _preparation_error(error: Exception, root: Path, request: _Request) -> UserE
             package = cause.name.split(".")[0]
             mend = "'vae-jax[tensorflow]'" if package == "tensorflow" else package
             return UserError(f"TFDS needs {package} to prepare {request.name}; run: pip install {mend}")
-    reason = _one_line(error)
+    reason = one_line(error)
     if any(type(cause).__name__ == "NonMatchingChecksumError" for cause in causes):
         reason = f"a download has the wrong checksum ({reason.split(', downloaded to ')[0]})"
         mend = "run the same command again; if it stays so, a proxy or the host hands out other files"
@@ -202,97 +233,3 @@ def _preparation_error(error: Exception, root: Path, request: _Request) -> UserE
     else:
         mend = "run the same command again, or set --config.data.dir to a folder that has it"
     return UserError(f"{request.name} cannot be prepared in {root}: {reason}; {mend}")
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split()).rstrip(".:") or type(error).__name__
-    return text if len(text) <= 300 else f"{text[:300]}..."
-
-
-@contextlib.contextmanager
-def _reading(prepared: Path) -> Iterator[None]:
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        # TFDS, array_record and Pillow raise whatever comes to hand where a file is damaged.
-        cause = f"{prepared} cannot be read: {_one_line(error)}"
-        raise UserError(f"{cause}; delete it and run the same command again") from error
-
-
-def _decode(prepared: Path, name: str) -> Dataset:
-    import tensorflow_datasets as tfds
-
-    with _reading(prepared), contextlib.redirect_stdout(io.StringIO()):
-        builder = tfds.builder_from_directory(prepared)
-        _check_format(builder, prepared)
-        names = _split_names(builder, name)
-        train_images, train_labels = _read_split(builder, names[0], name)
-        test_images, test_labels = _read_split(builder, names[1], name)
-    if train_images.shape[1:] != test_images.shape[1:]:
-        raise _size_error(name, train_images.shape[1:], test_images.shape[1:])
-    arrays = train_images, test_images, train_labels, test_labels
-    return Dataset(name, *arrays, max_value=255, fingerprint=fingerprint(*arrays))
-
-
-def _check_format(builder: Any, prepared: Path) -> None:
-    formats = sorted(file_format.value for file_format in builder.info.available_file_formats())
-    if "array_record" not in formats:
-        raise UserError(
-            f"{prepared} holds {' and '.join(formats) or 'unknown'} files, but array_record is needed; set "
-            "--config.data.dir to another folder to prepare it there, or run, where TensorFlow is installed: "
-            f"tfds convert_format --dataset_version_dir={prepared} --out_file_format=array_record"
-        )
-
-
-def _split_names(builder: Any, name: str) -> tuple[str, str]:
-    present = list(builder.info.splits)
-    test = next((split for split in ("test", "validation") if split in present), None)
-    if "train" not in present or test is None:
-        raise UserError(
-            f"{name} has the splits {', '.join(present) or '(none)'}, but needs train and one of test and "
-            "validation; write its images into an .npz and set --config.data.source=npz"
-        )
-    return "train", test
-
-
-def _read_split(builder: Any, split: str, name: str) -> tuple[Images, Labels | None]:
-    import tensorflow_datasets as tfds
-
-    feature, has_labels = _features(builder, name)
-    # Always Pillow: OpenCV, which TFDS takes where it can, decodes JPEGs to other bytes.
-    pillow = getattr(feature, "decode_example_np_with_pil", None)
-    decoders = {"image": tfds.decode.SkipDecoding()} if pillow else None
-    source: Any = builder.as_data_source(split, decoders=decoders)
-    images: np.ndarray | None = None
-    labels = np.empty(len(source), np.int32) if has_labels else None
-    for start in range(0, len(source), _EXAMPLES_AT_ONCE):
-        indices = range(start, min(start + _EXAMPLES_AT_ONCE, len(source)))
-        for index, example in zip(indices, source.__getitems__(list(indices)), strict=True):
-            image = pillow(example["image"], feature.shape[-1]) if pillow else example["image"]
-            if images is None:
-                images = np.empty((len(source), *image.shape), np.uint8)
-            if image.shape != images.shape[1:]:
-                raise _size_error(name, images.shape[1:], image.shape)
-            images[index] = image
-            if labels is not None:
-                labels[index] = example["label"]
-    if images is None:
-        raise UserError(f"{name} has no images in its split {split}; use another data set")
-    return images, labels
-
-
-def _features(builder: Any, name: str) -> tuple[Any, bool]:
-    features = dict(builder.info.features.items())
-    image, label = features.get("image"), features.get("label")
-    if image is None or image.np_dtype != np.uint8 or len(image.shape) != 3:
-        raise UserError(f"{name} has no 8-bit 'image' but {', '.join(features)}; choose another data set")
-    has_labels = label is not None and label.shape == () and np.issubdtype(label.np_dtype, np.integer)
-    return image, bool(has_labels)
-
-
-def _size_error(name: str, first: tuple[int, ...], other: tuple[int, ...]) -> UserError:
-    sizes = " and ".join("x".join(map(str, shape)) for shape in (first, other))
-    mend = "bring them to one size in an .npz and set --config.data.source=npz"
-    return UserError(f"the images of {name} differ in size ({sizes}); {mend}")

@@ -11,7 +11,7 @@ import numpy as np
 from vae_jax.config import DiagnoseConfig
 from vae_jax.data import Data, Split
 from vae_jax.evaluation import map_images
-from vae_jax.sharding import batch_mesh, replicated
+from vae_jax.sharding import filled_up, replicated, whole_mesh
 from vae_jax.vae import VAE, Params
 
 # Rows of latents that are decoded at a time: few enough for the caches of a CPU.
@@ -53,8 +53,8 @@ class Subject:
             rows_per_image: Latents that it decodes for each image at a time.
             extra: What comes after the ids; the same for all images.
         """
-        batch_size = max(1, min(len(part.images), _ROWS_AT_ONCE // rows_per_image))
-        mesh = batch_mesh(batch_size)
+        mesh = whole_mesh()
+        batch_size = filled_up(max(1, min(len(part.images), _ROWS_AT_ONCE // rows_per_image)), mesh)
         params, extra = jax.device_put((self.params, extra), replicated(mesh))
         return map_images(
             lambda x, ids, label: function(params, x, ids, *extra, label),

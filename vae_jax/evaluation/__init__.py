@@ -10,7 +10,7 @@ from vae_jax.evaluation.annealed import (
     simulate,
 )
 from vae_jax.evaluation.batches import image_batches, map_images
-from vae_jax.evaluation.bound import make_bound
+from vae_jax.evaluation.bound import Watched, make_bound
 from vae_jax.evaluation.features import Features, Nearest, frechet_distance, nearest_images, random_convolutions
 from vae_jax.evaluation.gaps import Bound, Gaps, make_gaps
 from vae_jax.evaluation.importance import ImportanceEstimate, make_importance_estimate, samples_at_once
@@ -38,6 +38,7 @@ __all__ = [
     "RescaledEstimate",
     "Schedule",
     "Spectrum",
+    "Watched",
     "active_units",
     "aggregate_terms",
     "best_log_factor",

@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, UInt8
 
-from vae_jax.sharding import split_batch
+from vae_jax.sharding import gathered, put, split_batch
 from vae_jax.vae import Label
 
 PerImage = Callable[[Float[Array, "b h w c"], Int[Array, "b"], Label], Any]
@@ -46,14 +46,14 @@ def image_batches(
         ids = np.minimum(np.arange(first, first + batch_size), len(images) - 1)
         x = np.asarray(images[ids], np.float32) / np.float32(max_value)
         label = None if labels is None else labels[ids]
-        return function(*jax.device_put((x, ids.astype(np.int32), label), sharding))
+        return function(*put((x, ids.astype(np.int32), label), sharding))
 
     starts = range(start, len(images), batch_size)
     following = dispatch(starts[0]) if starts else None
     for first in starts:
         current, following = following, dispatch(first + batch_size) if first + batch_size < len(images) else None
         done = min(first + batch_size, len(images))
-        yield done, jax.tree.map(lambda part, count=done - first: part[:count], jax.device_get(current))
+        yield done, jax.tree.map(lambda part, count=done - first: part[:count], gathered(current, mesh))
 
 
 def map_images(

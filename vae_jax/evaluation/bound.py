@@ -1,6 +1,7 @@
 """The ELBO of each image of a split, as it is watched during training."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,27 +12,42 @@ from vae_jax.objectives import ElboTerms, elbo_terms
 from vae_jax.vae import VAE, Label, Params, apply
 
 
-def make_bound(model: VAE, num_samples: int) -> Callable[..., ElboTerms]:
+class Watched(NamedTuple):
+    """What is watched of each image; with replicas, these come after the images.
+
+    Attributes:
+        terms: Of the bound, in nats.
+        means: Of q(z|x).
+    """
+
+    terms: ElboTerms
+    means: Float[Array, "b *replicas d"]
+
+
+def make_bound(model: VAE, num_samples: int, has_replicas: bool = False) -> Callable[..., Watched]:
     """A compiled function that measures the bound.
 
     Args:
         model: The model.
         num_samples: Samples of z per image.
+        has_replicas: Whether parameters have an axis for replicas in front, all of which are measured at once.
 
     Returns:
-        `(params, x, image_ids, key, label=None) -> terms per image`, in nats. The noise is a function of (key,
-        image) alone; the KL is in closed form where there is one.
+        `(params, x, image_ids, key, label=None) -> Watched`. The noise is a function of (key, image) alone, the
+        same for all replicas; the KL is in closed form where there is one.
     """
 
-    @jax.jit
     def bound(
         params: Params,
         x: Float[Array, "b h w c"],
         image_ids: Int[Array, "b"],
         key: Key[Array, ""],
         label: Label = None,
-    ) -> ElboTerms:
+    ) -> Watched:
         noise = normal_per_image(key, image_ids, jnp.arange(num_samples), model.noise_size)
-        return elbo_terms(apply(model, params, "__call__", x, noise, label))
+        terms = elbo_terms(apply(model, params, "__call__", x, noise, label))
+        return Watched(terms, apply(model, params, "posterior_mean", x, label))
 
-    return bound
+    if has_replicas:
+        return jax.jit(jax.vmap(bound, in_axes=(0, None, None, None, None), out_axes=1))
+    return jax.jit(bound)

@@ -2,7 +2,8 @@
 
 An objective is a function `(model, params, x, key, step, label) -> (surrogate, terms)`. The surrogate is the
 scalar over the whole batch that is differentiated and minimized; the terms are those of the ELBO, per image
-and in nats. It declares `needs`: what the posterior must declare for it to make sense.
+and in nats. It declares `needs`: what the posterior must declare for it to make sense; and `over_images`
+where the surrogate is a mean over images, so that parts of a batch add up to the whole.
 """
 
 from vae_jax.objectives.autoencoder import Autoencoder

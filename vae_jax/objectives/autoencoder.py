@@ -18,6 +18,7 @@ class Autoencoder:
     """
 
     needs = ("deterministic",)
+    over_images = True
 
     def __call__(
         self,

@@ -77,6 +77,11 @@ class Elbo:
         """What the posterior must declare."""
         return ("has_density", "reparameterized" if self.gradient == "reparameterized" else "log_prob_anywhere")
 
+    @property
+    def over_images(self) -> bool:
+        """Whether the surrogate is a mean over images, as the penalty is or isn't."""
+        return getattr(self.penalty, "over_images", False)
+
     def __call__(
         self,
         model: VAE,

@@ -38,6 +38,7 @@ class Iwae:
     num_samples: int
 
     needs = ("has_density", "reparameterized")
+    over_images = True
 
     def __call__(
         self,
@@ -72,6 +73,7 @@ class Dreg:
     num_samples: int
 
     needs = ("has_density", "reparameterized", "log_prob_anywhere")
+    over_images = True
 
     def __call__(
         self,

@@ -1,7 +1,8 @@
 """What the KL divergence costs: the weights that turn the bound into beta-VAE, free bits or capacity.
 
 A penalty is a function `(kl [B, groups], step) -> nats`, averaged over the batch. `groups` are the latent
-dimensions where the divergence is a sum over them, else there is one.
+dimensions where the divergence is a sum over them, else there is one. One that is a mean of something of each image
+declares `over_images`: only then the parts of a batch may be worked off one after the other.
 """
 
 import dataclasses
@@ -44,6 +45,8 @@ class Weighted:
     beta: float = 1.0
     annealing: str = "none"
     annealing_steps: int = 0
+
+    over_images = True
 
     def __call__(self, kl: Float[Array, "b g"], step: Int[Array, ""]) -> Float[Array, ""]:
         """Nats, averaged over the batch."""

@@ -24,6 +24,7 @@ class WakeSleep:
     """
 
     needs = ("has_density", "log_prob_anywhere")
+    over_images = True
 
     def __call__(
         self,

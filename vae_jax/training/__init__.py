@@ -1,21 +1,39 @@
-"""Training: the state, one step, many steps in one compiled call, and the loop that hands out events."""
+"""Training: the state, one step, what feeds many of them, and the loop that hands out events."""
 
-from vae_jax.training.loop import CheckpointDue, Logged, Schedule, training_events
+from vae_jax.training.feeding import BatchOrder, ResidentSteps, StreamedSteps
+from vae_jax.training.loop import CheckpointDue, Logged, RunSteps, Schedule, training_events
 from vae_jax.training.optimizers import OPTIMIZERS, SCHEDULES, make_optimizer
-from vae_jax.training.step import LossFunction, Preparation, TrainState, create_state, make_run_steps, make_train_step
+from vae_jax.training.step import (
+    REPLICA_AXES,
+    LossFunction,
+    Preparation,
+    TrainState,
+    TrainStep,
+    create_state,
+    make_train_step,
+    replica_of,
+    replicate,
+)
 
 __all__ = [
     "OPTIMIZERS",
+    "REPLICA_AXES",
     "SCHEDULES",
+    "BatchOrder",
     "CheckpointDue",
     "Logged",
     "LossFunction",
     "Preparation",
+    "ResidentSteps",
+    "RunSteps",
     "Schedule",
+    "StreamedSteps",
     "TrainState",
+    "TrainStep",
     "create_state",
     "make_optimizer",
-    "make_run_steps",
     "make_train_step",
+    "replica_of",
+    "replicate",
     "training_events",
 ]

@@ -1,4 +1,4 @@
-"""One training step as a pure function, and many of them in one compiled call."""
+"""One training step as a pure function."""
 
 import typing
 from collections.abc import Callable
@@ -7,19 +7,16 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key, UInt8
 
 from vae_jax.keys import Stream, stream_key
 from vae_jax.objectives import ElboTerms
-from vae_jax.sharding import replicated, split_batch
 from vae_jax.vae import Label, Params
 
 LossFunction = Callable[..., tuple[Float[Array, ""], ElboTerms]]
 Preparation = Callable[[UInt8[Array, "b h w c"], Key[Array, ""]], Float[Array, "b h w c"]]
-Metrics = dict[str, Float[Array, ""] | None]
+Metrics = dict[str, Float[Array, "*replicas"] | None]
 
 
 # A tree may hold anything while it is mapped over (None, strings, shapes), so its fields aren't checked.
@@ -27,6 +24,8 @@ Metrics = dict[str, Float[Array, ""] | None]
 @flax.struct.dataclass
 class TrainState:
     """Everything that a checkpoint holds; no key and no position in the data: both follow from `step`.
+
+    With replicas all but the step has an axis for them in front.
 
     Attributes:
         step: Steps taken.
@@ -48,6 +47,8 @@ class TrainState:
 
 # (state, batch, key, label=None) -> (state, metrics)
 TrainStep = Callable[..., tuple[TrainState, Metrics]]
+# Which axis of a state counts the replicas.
+REPLICA_AXES = TrainState(step=None, params=0, opt_state=0, average=0)
 
 
 def create_state(params: Params, tx: optax.GradientTransformation, with_average: bool) -> TrainState:
@@ -67,6 +68,7 @@ def make_train_step(
     tx: optax.GradientTransformation,
     prepare: Preparation,
     ema_decay: float = 0.0,
+    num_parts: int = 1,
 ) -> TrainStep:
     """The step of a model, an objective and an optimizer.
 
@@ -75,6 +77,9 @@ def make_train_step(
         tx: The optimizer.
         prepare: `(images, key) -> x`: scaling and binarization.
         ema_decay: Decay of the average of the parameters; 0 where none is kept.
+        num_parts: Parts of a batch that are worked off one after the other, to need less memory. Part m has every
+            `num_parts`-th image from the m-th on, and noise of its own key `fold_in(key, m)`. For surrogates that are
+            means over images the gradient is that of the whole batch.
 
     Returns:
         `train_step(state, batch, key, label=None) -> (state, metrics)`, pure and jit-compiled. `batch` is
@@ -82,6 +87,7 @@ def make_train_step(
         which the step derives its own by stream and `state.step`. The metrics are means over the images of
         the batch, before the update: `loss`, and the terms of the bound in nats, None where there is none.
     """
+    gradient_of = _in_parts(loss_function, num_parts) if num_parts > 1 else _in_one(loss_function)
 
     @jax.jit
     def train_step(
@@ -89,108 +95,74 @@ def make_train_step(
     ) -> tuple[TrainState, Metrics]:
         x = prepare(batch, stream_key(key, Stream.BINARIZATION, state.step))
         noise_key = stream_key(key, Stream.POSTERIOR_NOISE, state.step)
-        (loss, terms), gradients = jax.value_and_grad(loss_function, has_aux=True)(
-            state.params, x, noise_key, state.step, label
-        )
+        metrics, gradients = gradient_of(state.params, x, noise_key, state.step, label)
         updates, opt_state = tx.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         average = state.average
         if average is not None:
             average = optax.incremental_update(params, average, 1.0 - ema_decay)
-        metrics = {"loss": loss, **jax.tree.map(jnp.mean, terms._asdict())}
         return TrainState(state.step + 1, params, opt_state, average), metrics
 
     return train_step
 
 
-def make_run_steps(
-    train_step: TrainStep,
-    mesh: Mesh,
-    in_one_call: bool = True,
-) -> Callable[..., tuple[TrainState, Metrics]]:
-    """Many steps on data that lives on the device, in one compiled call or in one each.
-
-    The number of steps is a traced bound, so that one compilation serves chunks of every length, and the
-    bits don't depend on how steps are divided into chunks.
+def replicate(train_step: TrainStep) -> TrainStep:
+    """The step of many replicas at once, each with parameters, batch, key and labels of its own.
 
     Args:
         train_step: From `make_train_step`.
-        mesh: Its devices share each batch.
-        in_one_call: Whether a compiled loop makes the steps, which spares the host all work between them. The
-            gradients of convolutions are some 25 times slower inside such a loop on CPUs (docs/results.md), where
-            a call for each step costs next to nothing.
 
     Returns:
-        `run_steps(state, images, labels, order, num_steps, key) -> (state, metrics)` with `order` of `int32[S, B]`:
-        which images make up each batch, of which the first `num_steps` rows are used. The state is
-        donated. The metrics are means over the steps.
+        The same function of a state, batches `[R, B, H, W, C]`, keys `[R]` and labels `[R, B]` with an axis for the
+        replicas in front; all have taken the same number of steps.
     """
-    same, split = replicated(mesh), split_batch(mesh)
 
-    def one_step(
-        carry: tuple[TrainState, Metrics],
-        images: UInt8[Array, "n h w c"],
-        labels: Int[Array, "n"] | None,
-        indices: Int[Array, "b"],
-        key: Key[Array, ""],
-    ) -> tuple[TrainState, Metrics]:
-        state, sums = carry
-        # CPUs gather whole rows several times faster than images of three axes.
-        rows = images.reshape(images.shape[0], -1)
-        batch = jax.lax.with_sharding_constraint(rows[indices].reshape(-1, *images.shape[1:]), split)
-        state, metrics = train_step(state, batch, key, None if labels is None else labels[indices])
-        return state, jax.tree.map(jnp.add, sums, metrics)
-
-    def no_sums(
+    def replicated_step(
         state: TrainState,
-        images: UInt8[Array, "n h w c"],
-        labels: Int[Array, "n"] | None,
-        indices: Int[Array, "b"],
-        key: Key[Array, ""],
-    ) -> Metrics:
-        label = None if labels is None else labels[indices]
-        shapes = jax.eval_shape(lambda: train_step(state, images[indices], key, label)[1])
-        return jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
-
-    def run_steps(
-        state: TrainState,
-        images: UInt8[Array, "n h w c"],
-        labels: Int[Array, "n"] | None,
-        order: Int[Array, "s b"],
-        num_steps: Int[Array, ""],
-        key: Key[Array, ""],
+        batch: UInt8[Array, "r b h w c"],
+        key: Key[Array, "r"],
+        label: Int[Array, "r b"] | None = None,
     ) -> tuple[TrainState, Metrics]:
-        def body(i: Int[Array, ""], carry: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
-            return one_step(carry, images, labels, order[i], key)
+        over_replicas = jax.vmap(train_step, in_axes=(REPLICA_AXES, 0, 0, 0), out_axes=(REPLICA_AXES, 0))
+        return over_replicas(state, batch, key, label)
 
-        zeros = no_sums(state, images, labels, order[0], key)
-        state, sums = jax.lax.fori_loop(0, num_steps, body, (state, zeros))
-        return state, jax.tree.map(lambda total: total / num_steps, sums)
+    return replicated_step
 
-    if in_one_call:
-        return jax.jit(
-            run_steps,
-            donate_argnums=0,
-            in_shardings=(same, same, same, split_batch(mesh, axis=1), same, same),
-            out_shardings=(same, same),
-        )
-    compiled = jax.jit(
-        one_step, donate_argnums=0, in_shardings=((same, same), same, same, split, same), out_shardings=(same, same)
-    )
 
-    def call_steps(
-        state: TrainState,
-        images: UInt8[Array, "n h w c"],
-        labels: Int[Array, "n"] | None,
-        order: Int[np.ndarray, "s b"],
-        num_steps: Int[Array, ""],
-        key: Key[Array, ""],
-    ) -> tuple[TrainState, Metrics]:
-        batches = jax.device_put(list(order[: int(num_steps)]), split)
-        carry = state, jax.device_put(no_sums(state, images, labels, batches[0], key), same)
-        for indices in batches:
-            carry = compiled(carry, images, labels, indices, key)
-        state, sums = carry
-        return state, jax.tree.map(lambda total: total / num_steps, sums)
+def replica_of(state: TrainState, index: int) -> TrainState:
+    """One replica's state, as that of a run by itself."""
+    one = jax.tree.map(lambda leaf: leaf[index], (state.params, state.opt_state, state.average))
+    return TrainState(state.step, *one)
 
-    return call_steps
+
+def _in_one(loss_function: LossFunction) -> Callable[..., tuple[Metrics, Params]]:
+    def gradient_of(
+        params: Params, x: Float[Array, "b h w c"], key: Key[Array, ""], step: Int[Array, ""], label: Label
+    ) -> tuple[Metrics, Params]:
+        (loss, terms), gradients = jax.value_and_grad(loss_function, has_aux=True)(params, x, key, step, label)
+        return {"loss": loss, **jax.tree.map(jnp.mean, terms._asdict())}, gradients
+
+    return gradient_of
+
+
+def _in_parts(loss_function: LossFunction, num_parts: int) -> Callable[..., tuple[Metrics, Params]]:
+    whole = _in_one(loss_function)
+
+    def gradient_of(
+        params: Params, x: Float[Array, "b h w c"], key: Key[Array, ""], step: Int[Array, ""], label: Label
+    ) -> tuple[Metrics, Params]:
+        def divided(array: Array) -> Array:
+            # Images are dealt out in turn, so that each device keeps those that it has.
+            return jnp.swapaxes(array.reshape(-1, num_parts, *array.shape[1:]), 0, 1)
+
+        def of_part(part: tuple[Array, Array, Label]) -> tuple[Metrics, Params]:
+            index, images, labels = part
+            return whole(params, images, jax.random.fold_in(key, index), step, labels)
+
+        parts = jnp.arange(num_parts), divided(x), None if label is None else divided(label)
+        shapes = jax.eval_shape(lambda: of_part(jax.tree.map(lambda leaf: leaf[0], parts)))
+        zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
+        sums, _ = jax.lax.scan(lambda sums, part: (jax.tree.map(jnp.add, sums, of_part(part)), None), zeros, parts)
+        return jax.tree.map(lambda total: total / num_parts, sums)
+
+    return gradient_of

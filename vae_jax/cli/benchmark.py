@@ -1,0 +1,123 @@
+"""`benchmark`: how fast the training step of a config is, and where its time goes."""
+
+import datetime
+import json
+import os
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+
+from vae_jax import build
+from vae_jax.cli.flags import Flags, define_config, read_config
+from vae_jax.cli.memory import check_memory
+from vae_jax.config import Config, flatten
+from vae_jax.data import Data, Dataset
+from vae_jax.errors import UserError
+from vae_jax.performance.machine import machine
+from vae_jax.performance.report import table
+from vae_jax.performance.run import benchmark
+from vae_jax.runs import command_line
+
+_IMAGE_SHAPE, _NUM_IMAGES, _CLASSES = (28, 28, 1), 10_000, 10
+
+
+def define(values: flags.FlagValues, arguments: list[str]) -> None:
+    """The flags of this verb."""
+    define_config(values, arguments)
+    flags.DEFINE_string("output", "benchmark.json", "file for all that was measured", flag_values=values)
+    flags.DEFINE_integer("repeats", 5, "how often each part is timed", flag_values=values, lower_bound=1)
+    meaning = "steps that are timed at once; 0: as many as take a second, up to the most in one call (train.log_every)"
+    flags.DEFINE_integer("steps", 0, meaning, flag_values=values, lower_bound=0)
+    flags.DEFINE_bool(
+        "synthetic", False, "random images instead of the data set, which needn't be there", flag_values=values
+    )
+    shape, number = ",".join(map(str, _IMAGE_SHAPE)), _NUM_IMAGES
+    meaning = f"height, width and channels of random images; {shape} if not given"
+    flags.DEFINE_string("image_shape", None, meaning, flag_values=values)
+    meaning = f"how many random images; {number} if not given"
+    flags.DEFINE_integer("num_images", None, meaning, flag_values=values, lower_bound=1)
+
+
+def run(values: Flags) -> None:
+    """Runs the verb."""
+    config, output = read_config(values), pathlib.Path(values["output"])
+    _check_output(output)
+    data = _data(config, values)
+    config = build.resolve(config, data)
+    build.check_fit(config, data)
+    # What a cache remembers would not be compiled, and compilation is one of the things that are timed.
+    remembers = jax.config.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", False)
+    try:
+        result = benchmark(
+            config,
+            data,
+            values["repeats"],
+            values["steps"],
+            lambda compiled, mesh: check_memory(compiled, mesh, config),
+        )
+    finally:
+        jax.config.update("jax_enable_compilation_cache", remembers)
+    _write(
+        output,
+        {
+            "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "command": command_line(),
+            "machine": machine(),
+            "data": {
+                "name": data.dataset.name,
+                "num_images": len(data.training.images),
+                "image_shape": list(data.dataset.image_shape),
+            },
+            "config": {name: value for name, value, _ in flatten(config)},
+            **result,
+        },
+    )
+    print(table(result))
+    print(f"median (lowest to highest) of {values['repeats']}; all of it is in {output}")
+
+
+def _data(config: Config, values: Flags) -> Data:
+    """The data set of the config, or random images in its place."""
+    if not values["synthetic"]:
+        for name in ("image_shape", "num_images"):
+            if values[name] is not None:
+                raise UserError(f"--{name} is about random images; add --synthetic, or leave it out")
+        return build.build_data(config)
+    shape, number = _image_shape(values["image_shape"]), values["num_images"] or _NUM_IMAGES
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (number, *shape), dtype=np.uint8)
+    labels = np.arange(number, dtype=np.int32) % _CLASSES
+    dataset = Dataset("random images", images, images[:1], labels, labels[:1], 255, "")
+    return Data(dataset, config.data.binarization, 0.0, config.data.seed)
+
+
+def _image_shape(text: str | None) -> tuple[int, int, int]:
+    if text is None:
+        return _IMAGE_SHAPE
+    numbers = [int(number) if number.strip().isdigit() else 0 for number in text.split(",")]
+    if len(numbers) != 3 or min(numbers) < 1:
+        raise UserError(f"--image_shape is '{text}' but must be height, width and channels, e.g. --image_shape=28,28,1")
+    height, width, channels = numbers
+    return height, width, channels
+
+
+def _check_output(output: pathlib.Path) -> None:
+    """Finds out before long work whether its result can be kept."""
+    folder = next(folder for folder in output.absolute().parents if folder.exists())
+    if output.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        reason = f"'{output}' is a folder" if output.is_dir() else f"nothing can be written to {folder}"
+        raise UserError(f"{reason}; name a file with --output, e.g. --output=benchmark.json")
+
+
+def _write(output: pathlib.Path, content: dict[str, Any]) -> None:
+    unfinished = output.with_name(f".{output.name}.unfinished")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+        os.replace(unfinished, output)
+    except OSError as error:
+        raise UserError(f"{output} can't be written ({error.strerror or error}); choose another --output") from error

@@ -1,0 +1,37 @@
+"""Compiled programs are kept in the user's cache folder, so that a second start needn't compile."""
+
+import hashlib
+import os
+import pathlib
+import platform
+
+import jax
+
+
+def remember_compiled() -> None:
+    """Lets JAX keep what it compiles in the user's cache folder.
+
+    A folder that JAX was already told to use (`JAX_COMPILATION_CACHE_DIR`) stays; an empty value there turns it off.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ or jax.config.jax_compilation_cache_dir is not None:
+        return
+    user_cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    folder = pathlib.Path(user_cache).expanduser() / "vae_jax" / f"compiled-{_machine()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return  # Nothing is lost but time.
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    # By default only what took more than a second is kept, but a start compiles dozens of small programs.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+def _machine() -> str:
+    """Tells kinds of processors apart: home folders are shared, compiled programs of CPUs can't be."""
+    try:
+        facts = pathlib.Path("/proc/cpuinfo").read_text().split("\n\n")[0]
+        lines = [line for line in facts.splitlines() if line.startswith(("flags", "Features", "model name"))]
+    except OSError:
+        lines = [platform.processor()]
+    return hashlib.sha256("\n".join([platform.machine(), *lines]).encode()).hexdigest()[:12]

@@ -1,0 +1,238 @@
+"""What one start of a run works with: data, model, steps and state, and what is measured and kept on the way."""
+
+import contextlib
+import dataclasses
+import functools
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from vae_jax import build, checkpoints
+from vae_jax.cli.listeners import Row
+from vae_jax.cli.memory import check_memory
+from vae_jax.cli.show import noise_stddev, reconstruction_grid, sample_grid
+from vae_jax.config import Config
+from vae_jax.data import Data
+from vae_jax.errors import UserError
+from vae_jax.evaluation import Watched, active_units, make_bound, map_images
+from vae_jax.keys import Stream, stream_key
+from vae_jax.numerics import estimate
+from vae_jax.pictures import write_png
+from vae_jax.processes import is_writer, together
+from vae_jax.runs import RunFolder
+from vae_jax.sharding import batch_mesh, filled_up, put, replicated, whole_mesh
+from vae_jax.trained import replica_params
+from vae_jax.training import CheckpointDue, Logged, RunSteps, Schedule, TrainState, training_events
+from vae_jax.vae import VAE
+
+_BOUND_SAMPLES = 1
+_IMAGES_AT_ONCE = 1000
+# Of p(x|z), in the pictures that are made on the way.
+_SHOWN = "mean"
+
+
+@dataclasses.dataclass
+class Session:
+    """One start of a run.
+
+    Attributes:
+        config: The run, complete.
+        folder: Its files.
+        data: What it trains on.
+        model: The model.
+        schedule: When things happen.
+        mesh: Its devices share each batch.
+        state: Where training starts.
+        run_steps: Compiled.
+        score: Of the last measured state; higher is better.
+    """
+
+    config: Config
+    folder: RunFolder
+    data: Data
+    model: VAE
+    schedule: Schedule
+    mesh: Mesh
+    state: TrainState
+    run_steps: RunSteps
+    score: float | None = None
+
+    @classmethod
+    def prepare(cls, config: Config, folder: RunFolder, init_from: str | None, held: contextlib.ExitStack) -> "Session":
+        """Checks everything before anything is written, then starts or opens the folder, and holds its lock.
+
+        Args:
+            config: As the user gave it.
+            folder: Of the run.
+            init_from: Folder of another run whose parameters a new run starts from.
+            held: Holds the lock.
+
+        Raises:
+            UserError: If the run can't be.
+        """
+        data = build.build_data(config)
+        config = build.resolve(config, data)
+        build.check_fit(config, data)
+        model = build.build_model_for(config, data)
+        schedule = build.build_schedule(config, len(data.training.images))
+        mesh = batch_mesh(config.train.batch_size)
+        folder.check(config)
+        steps = build.build_steps(config, model, data, schedule, mesh)
+
+        def fresh() -> TrainState:
+            return build.build_state(config, model, data.dataset.image_shape, schedule.num_steps)
+
+        if folder.last_step() < schedule.num_steps:
+            check_memory(steps.compile(jax.eval_shape(fresh)), mesh, config)
+        state = jax.jit(fresh, out_shardings=replicated(mesh))()
+        initial = None if init_from is None else _with_params_of(init_from, state)
+        if is_writer():
+            folder.start(config)
+            held.enter_context(folder.locked())
+        together("folder")
+        latest = _latest_state(folder, state)
+        if latest is None:
+            latest = state if initial is None else initial
+        return cls(config, folder, data, model, schedule, mesh, latest, steps)
+
+    @property
+    def num_replicas(self) -> int | None:
+        """None for a run of one model."""
+        return self.config.num_seeds if self.config.num_seeds > 1 else None
+
+    def events(self):
+        """The events of training, from where the state is."""
+        images_per_step = self.config.train.batch_size * self.config.num_seeds
+        return training_events(self.state, self.run_steps, images_per_step, self.schedule)
+
+    def rows(self, event: Logged | CheckpointDue) -> list[Row]:
+        """An event as rows of metrics; a checkpoint is measured on the validation and test images."""
+        if isinstance(event, Logged):
+            values = over_replicas(event.metrics, self.num_replicas)
+            row = {"step": event.step, "epoch": event.epoch, "split": "train", **values}
+            return [{**row, "images_per_second": event.images_per_second}]
+        params = jax.device_get(event.state.evaluated_params)
+        rows = [
+            self._measured(split, event, params)
+            for split in ("validation", "test")
+            if len(self.data.part(split).images)
+        ]
+        # Without a bound the reconstruction is what there is to choose by.
+        validation = [
+            row["reconstruction"] if row["elbo"] is None else row["elbo"]
+            for row in rows
+            if row["split"] == "validation"
+        ]
+        self.score = validation[0] if validation else None
+        return rows
+
+    def keep(self, event: CheckpointDue) -> None:
+        """Pictures, of the first replica, then the checkpoint itself."""
+        if is_writer():
+            self._draw(event)
+        checkpoints.save(
+            self.folder.checkpoints, event.step, event.state, self.score, self.config.train.keep_checkpoints
+        )
+
+    def _draw(self, event: CheckpointDue) -> None:
+        params = replica_params(jax.device_get(event.state.evaluated_params), self.num_replicas, 0)
+        if self.model.posterior.has_density:
+            samples = sample_grid(self.model, params, 10 * self.model.num_classes or 64, 0, _SHOWN)
+            write_png(self.folder.images / f"samples_{_SHOWN}_{event.step:07d}.png", samples)
+        split = "test" if len(self.data.part("test").images) else "train"
+        picture = reconstruction_grid(self.model, params, self.data.for_evaluation(split), 32, _SHOWN, 0)
+        write_png(self.folder.images / f"reconstructions_{_SHOWN}_{event.step:07d}.png", picture)
+
+    @functools.cached_property
+    def _bound(self):
+        return make_bound(self.model, _BOUND_SAMPLES, self.num_replicas is not None)
+
+    def _measured(self, split: str, event: CheckpointDue, params) -> Row:
+        part = self.data.for_evaluation(split)
+        mesh = whole_mesh()
+        everywhere = replicated(mesh)
+        key = jax.jit(
+            lambda: stream_key(jax.random.key(self.config.data.seed), Stream.EVALUATION), out_shardings=everywhere
+        )()
+        on_devices = put(params, everywhere)
+        watched: Watched = map_images(
+            lambda x, ids, label: self._bound(on_devices, x, ids, key, label),
+            part.images,
+            part.max_value,
+            filled_up(max(1, _IMAGES_AT_ONCE // self.config.num_seeds), mesh),
+            mesh,
+            part.labels if self.model.num_classes else None,
+        )
+        terms = watched.terms
+        axis = () if self.num_replicas is None else (1,)
+        elbo = None if terms.elbo is None else estimate(terms.elbo.mean(axis=axis))
+        means = {
+            name: None if values is None else np.mean(values, axis=0, dtype=np.float64)
+            for name, values in terms._asdict().items()
+        }
+        row = over_replicas(means, self.num_replicas)
+        each = range(self.config.num_seeds)
+        stddevs = [noise_stddev(self.model, replica_params(params, self.num_replicas, index)) for index in each]
+        active = [
+            len(active_units(watched.means if self.num_replicas is None else watched.means[:, index])) for index in each
+        ]
+        return {
+            "step": event.step,
+            "epoch": event.step / self.schedule.steps_per_epoch,
+            "split": split,
+            **row,
+            "elbo_standard_error": None if elbo is None else elbo.standard_error_images,
+            "noise_stddev": None if stddevs[0] is None else float(np.mean(stddevs)),
+            "active_units": active[0] if self.num_replicas is None else float(np.mean(active)),
+            "num_images": len(part.images),
+        }
+
+
+def over_replicas(means: dict[str, Any], num_replicas: int | None) -> Row:
+    """Metrics as a row: means over the replicas, their standard deviations, and each of them.
+
+    Args:
+        means: Arrays over the replicas, or scalars where there are none.
+        num_replicas: None for a run of one model.
+    """
+    if num_replicas is None:
+        return {name: None if value is None else float(value) for name, value in means.items()}
+    known = {name: np.asarray(values, np.float64) for name, values in means.items() if values is not None}
+    return {
+        **{name: float(known[name].mean()) if name in known else None for name in means},
+        **{f"{name}_spread": float(values.std(ddof=1)) for name, values in known.items()},
+        "replicas": {name: values.tolist() for name, values in known.items()},
+    }
+
+
+def _latest_state(folder: RunFolder, like: TrainState) -> TrainState | None:
+    """The state of the newest sound checkpoint; damaged ones are named and passed over."""
+    for checkpoint in reversed(checkpoints.listing(folder.checkpoints)):
+        wrong = checkpoints.damage(checkpoint)
+        if wrong is None:
+            return checkpoints.load(checkpoint, like)
+        if is_writer():
+            print(f"checkpoint {checkpoint.folder} is damaged ({wrong}); going back to an earlier one")
+    return None
+
+
+def _with_params_of(init_from: str, fresh: TrainState) -> TrainState:
+    """A fresh state with the parameters of another run; those of a single model for all replicas, if need be."""
+    other = RunFolder(pathlib.Path(init_from))
+    config = other.read_config()
+    saved = checkpoints.load(checkpoints.choose(other.checkpoints, "latest"))
+    params = jax.device_get(saved["average"] if saved.get("average") is not None else saved["params"])
+    if config.num_seeds == 1:
+        params = jax.tree.map(
+            lambda old, new: np.broadcast_to(old, new.shape) if old.shape == new.shape[1:] else old,
+            params,
+            fresh.params,
+        )
+    ours, theirs = (jax.tree.map(lambda leaf: leaf.shape, tree) for tree in (fresh.params, params))
+    if ours != theirs:
+        raise UserError(f"the parameters in {init_from} have other shapes than this model's; use the same config.model")
+    params = jax.tree.map(lambda new, old: put(new, old.sharding), params, fresh.params)
+    return dataclasses.replace(fresh, params=params, average=None if fresh.average is None else params)

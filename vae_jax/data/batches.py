@@ -1,0 +1,227 @@
+"""Which images make up the batch of a step, and such batches decoded ahead of time by other processes.
+
+A batch is a function of (seed, step) alone: a run that goes on needs nothing saved of what was read before. What runs
+in the processes that decode uses no JAX.
+"""
+
+import atexit
+import contextlib
+import dataclasses
+import functools
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing import shared_memory
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int, UInt8
+
+from vae_jax.data.dataset import Labels
+from vae_jax.data.streamed import StreamedImages
+from vae_jax.errors import UserError
+from vae_jax.keys import epoch_order
+
+_SEEDS = 64
+_SECONDS_TO_CLEAN_UP = 0.05
+_THREADS = min(4, os.cpu_count() or 1)
+
+Batch = tuple[UInt8[np.ndarray, "r b h w c"], Int[np.ndarray, "r b"] | None]
+
+
+def batch_indices(
+    seed: int, first_step: int, num_steps: int, batch_size: int, num_images: int
+) -> Int[np.ndarray, "s b"]:
+    """Which images make up the batches of consecutive steps; a function of the step alone.
+
+    Args:
+        seed: The seed of the run.
+        first_step: Steps taken before.
+        num_steps: How many batches, `s`.
+        batch_size: Images per batch, `b`.
+        num_images: Images there are; those that don't fill a batch are left out of an epoch, others
+            each time.
+    """
+    steps_per_epoch = num_images // batch_size
+    rows = []
+    for step in range(first_step, first_step + num_steps):
+        epoch, row = divmod(step, steps_per_epoch)
+        order = _recent_orders(seed, num_images)(epoch)
+        rows.append(order[row * batch_size : (row + 1) * batch_size])
+    return np.stack(rows).astype(np.int32)
+
+
+@functools.lru_cache(maxsize=_SEEDS)
+def _recent_orders(seed: int, num_images: int) -> Callable[[int], Int[np.ndarray, "n"]]:
+    # Two epochs of each seed: with many replicas their orders would drive each other out of one cache.
+    return functools.lru_cache(maxsize=2)(functools.partial(epoch_order, seed, num_images=num_images))
+
+
+def streamed_batches(
+    images: StreamedImages,
+    labels: Labels | None,
+    seeds: tuple[int, ...],
+    first_step: int,
+    last_step: int,
+    batch_size: int,
+    columns: slice,
+    num_workers: int,
+    prefetch: int,
+) -> Iterator[Batch]:
+    """The batches of consecutive steps, decoded ahead of time.
+
+    They are the images of `batch_indices`, bit for bit, for any number of workers. Closing the iterator (or
+    dropping it) ends the workers.
+
+    Args:
+        images: Images in their files.
+        labels: Their classes, or None.
+        seeds: The seeds of the replicas, `r` of them, each of which has an order of its own.
+        first_step: Steps taken before.
+        last_step: The step to stop before.
+        batch_size: Images per step and replica in the whole run.
+        columns: Which of them this process has, `b` images.
+        num_workers: Processes that decode; 0: threads of this one.
+        prefetch: About how many batches wait decoded.
+
+    Yields:
+        Images `[R, B, H, W, C]` and labels `[R, B]` of a step; an image that several replicas have is decoded once.
+
+    Raises:
+        UserError: If an image can't be read, or a worker ends unexpectedly.
+    """
+    import grain  # here, since it takes two seconds and only images in files need it
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():
+        # Grain reads flags of its own, which fails where a program doesn't use absl for its command line.
+        flags.FLAGS.mark_as_parsed()
+
+    batch_of_step = _BatchOfStep(images, labels, seeds, batch_size, columns)
+    with contextlib.ExitStack() as held:
+        steps = grain.MapDataset.range(first_step, last_step)
+        if num_workers:
+            function = held.enter_context(_shared(batch_of_step))
+            # A worker is itself what runs ahead, and Grain keeps as many batches of each in a queue as in the parent.
+            batches = steps.map(function).to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
+            options = grain.MultiprocessingOptions(
+                num_workers, per_worker_buffer_size=-(-prefetch // (2 * num_workers))
+            )
+            batches = batches.mp_prefetch(options, worker_init_fn=_start_worker)
+        else:
+            options = grain.ReadOptions(num_threads=min(_THREADS, prefetch), prefetch_buffer_size=prefetch)
+            batches = steps.map(batch_of_step).to_iter_dataset(options)
+        iterator = iter(batches)
+        held.callback(_close, iterator)
+        # Whoever still has this iterator at the end of the program is too late to close what Grain needs modules for.
+        atexit.register(held.close)
+        held.callback(atexit.unregister, held.close)
+        with _ctrl_c_later():
+            batch = _next(iterator)
+        while batch is not None:
+            yield batch
+            batch = _next(iterator)
+
+
+def _next(iterator: Iterator[Batch]) -> Batch | None:
+    """The next batch, in arrays of its own: the shared memory that Grain brings it in ought to be free again soon."""
+    try:
+        pixels, labels = next(iterator)
+    except StopIteration:
+        return None
+    except RuntimeError as error:
+        if "terminated unexpectedly" not in str(error):
+            raise
+        raise UserError(
+            f"a process that decodes images has ended ({str(error).partition('. ')[0]}), perhaps for want of memory; "
+            "run the same command again to go on, with fewer --config.data.workers (0: threads instead)"
+        ) from error
+    return np.array(pixels), None if labels is None else np.array(labels)
+
+
+@dataclasses.dataclass(frozen=True)
+class _BatchOfStep:
+    """The function that is pickled into the workers; see `streamed_batches`."""
+
+    images: StreamedImages
+    labels: Labels | None
+    seeds: tuple[int, ...]
+    batch_size: int
+    columns: slice
+
+    def __call__(self, step: int) -> Batch:
+        orders = [batch_indices(seed, step, 1, self.batch_size, len(self.images))[0] for seed in self.seeds]
+        rows = np.stack(orders)[:, self.columns]
+        once, places = np.unique(rows.ravel(), return_inverse=True)
+        pixels = self.images.take(once).decode(num_threads=1)[places]
+        return pixels.reshape(*rows.shape, *pixels.shape[1:]), None if self.labels is None else self.labels[rows]
+
+
+@contextlib.contextmanager
+def _shared(function: _BatchOfStep) -> Iterator["_Shared"]:
+    """The function in shared memory.
+
+    Python writes what a process starts with into a pipe, and waits for ever where the process dies before it has read
+    more of it than a pipe holds: names of files fill many.
+    """
+    content = pickle.dumps(function)
+    memory: Any = shared_memory.SharedMemory(create=True, size=len(content))
+    try:
+        memory.buf[: len(content)] = content
+        yield _Shared(memory.name, len(content))
+    finally:
+        memory.close()
+        memory.unlink()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shared:
+    name: str
+    size: int
+
+    def __call__(self, step: int) -> Batch:
+        return _loaded(self.name, self.size)(step)
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(name: str, size: int) -> _BatchOfStep:
+    memory: Any = shared_memory.SharedMemory(name)
+    try:
+        return pickle.loads(bytes(memory.buf[:size]))
+    finally:
+        memory.close()
+
+
+def _start_worker(index: int, count: int) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    # A parent that is killed can't close its workers, and they would wait for it for ever.
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+@contextlib.contextmanager
+def _ctrl_c_later() -> Iterator[None]:
+    """Holds back Ctrl-C, and from processes that start meanwhile for good: it's the parent that closes them."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _close(iterator: Any) -> None:
+    iterator.close()
+    # A thread of Grain's gives shared memory back, which must not outlive the program.
+    time.sleep(_SECONDS_TO_CLEAN_UP)

@@ -1,0 +1,198 @@
+"""A folder of image files as a data set."""
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int, UInt8
+
+from vae_jax.data import cache
+from vae_jax.data.dataset import Dataset, Labels, split_indices
+from vae_jax.data.decoding import decoded, middle_square
+from vae_jax.data.streamed import Images, StreamedImages, take
+from vae_jax.errors import UserError
+
+EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+_TEST_FOLDERS = ("test", "val", "validation")
+
+
+def load_folder(path: str, test_fraction: float, seed: int, image_size: int, resident_mb: int) -> Dataset:
+    """The images of a folder, in memory where they fit and else in their files.
+
+    `train/` and one of `test/`, `val/` and `validation/` are the parts where they are there; else all images are
+    divided. Where images lie in folders below that, one for each class, the sorted names of the folders are the
+    labels from 0. Images are grey where the first is, and else have three channels.
+
+    Args:
+        path: The folder.
+        test_fraction: Share of the images held out for testing where there are no parts.
+        seed: What that division is drawn from.
+        image_size: Side of the square that is cut from the middle of each image and resized; 0: as they are.
+        resident_mb: How much memory the decoded images may take, in MiB.
+
+    Returns:
+        The data set; largest pixel value 255.
+
+    Raises:
+        UserError: If there is no such folder, no image in it, one that can't be read, or they differ in size.
+    """
+    if not path:
+        raise UserError("data.source is 'folder' but no folder is named; add --config.data.dir=FOLDER")
+    root = Path(path).expanduser().absolute()
+    if not root.is_dir():
+        raise UserError(f"there is no folder '{path}'; set --config.data.dir to one with images")
+    parts = _part_folders(root)
+    names = [f"{part}{name}" for part in parts for name in _image_names(root / part)]
+    counts = [sum(name.startswith(part) for name in names) for part in parts]
+    if not all(counts):
+        empty = root / parts[counts.index(0)]
+        raise UserError(
+            f"there are no images in '{empty}' (nor one folder below it); put some there ({', '.join(EXTENSIONS)}) "
+            "or set --config.data.dir to another folder"
+        )
+    reader = _opened(root, names, image_size)
+    files = _fingerprint(root, names, image_size)
+    images = _resident(root, f"folder-{files}", StreamedImages(reader, np.arange(len(names))), resident_mb)
+    labels = _labels(root, parts, names)
+    train, test = (
+        split_indices(len(names), test_fraction, seed)
+        if len(parts) == 1
+        else (np.arange(counts[0]), np.arange(counts[0], len(names)))
+    )
+    return Dataset(
+        name=root.name,
+        train_images=take(images, train),
+        test_images=take(images, test),
+        train_labels=None if labels is None else labels[train],
+        test_labels=None if labels is None else labels[test],
+        max_value=255,
+        fingerprint=hashlib.sha256(files.encode() + train.tobytes() + test.tobytes()).hexdigest()[:16],
+    )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FolderReader:
+    """Decodes image files.
+
+    Attributes:
+        root: The folder that names start from.
+        names: The files.
+        image_size: As in `load_folder`.
+        image_shape: Height, width and channels of each image.
+    """
+
+    root: str
+    names: tuple[str, ...]
+    image_size: int
+    image_shape: tuple[int, int, int]
+
+    def read(self, indices: Int[np.ndarray, "n"]) -> UInt8[np.ndarray, "n h w c"]:
+        """The images of these numbers.
+
+        Raises:
+            UserError: If a file can't be read or has another size than the first.
+        """
+        images = np.empty((len(indices), *self.image_shape), np.uint8)
+        for row, index in enumerate(indices.tolist()):
+            pixels = _decoded(self.root, self.names[index], self.image_shape[-1] == 1, self.image_size)
+            if pixels.shape != self.image_shape:
+                raise UserError(
+                    f"images in '{self.root}' differ in size: {self.names[0]} is {_size(self.image_shape)}, "
+                    f"{self.names[index]} {_size(pixels.shape)}; bring them to one size with "
+                    "--config.data.image_size=64, say"
+                )
+            images[row] = pixels
+        return images
+
+
+def _part_folders(root: Path) -> list[str]:
+    """`train/` and the folder of test images, or the one folder that is divided; as beginnings of names."""
+    if not (root / "train").is_dir():
+        return [""]
+    test = [name for name in _TEST_FOLDERS if (root / name).is_dir()]
+    return ["train/", f"{test[0]}/"] if test else ["train/"]
+
+
+def _image_names(folder: Path) -> list[str]:
+    """Images in a folder, or in the folders right below it, as sorted relative names."""
+    try:
+        with os.scandir(folder) as entries:
+            visible = sorted((entry for entry in entries if entry.name[0] != "."), key=lambda entry: entry.name)
+        here = [entry.name for entry in visible if _is_image(entry)]
+        below = []
+        for entry in visible:
+            if entry.is_dir():
+                with os.scandir(entry.path) as entries:
+                    names = sorted(image.name for image in entries if image.name[0] != "." and _is_image(image))
+                below += [f"{entry.name}/{name}" for name in names]
+    except OSError as error:
+        raise UserError(f"'{folder}' can't be read: {error}; make it readable or set --config.data.dir") from error
+    if here and below:
+        raise UserError(
+            f"'{folder}' has images of its own ({here[0]}) and in folders of classes ({below[0]}); move one kind away"
+        )
+    return here or below
+
+
+def _is_image(entry: os.DirEntry) -> bool:
+    return entry.name.lower().endswith(EXTENSIONS) and entry.is_file()
+
+
+def _labels(root: Path, parts: Iterable[str], names: Sequence[str]) -> Labels | None:
+    """The class of each image by its folder; None where there's none, or only one, which says nothing."""
+    below = [name.removeprefix(next(part for part in parts if name.startswith(part))) for name in names]
+    classed = ["/" in name for name in below]
+    if any(classed) and not all(classed):
+        raise UserError(
+            f"'{root}' has folders of classes in one of {' and '.join(parts)} only; have them in both or in neither"
+        )
+    classes = [name.partition("/")[0] for name in below] if all(classed) else []
+    numbers = {name: number for number, name in enumerate(sorted(set(classes)))}
+    return np.array([numbers[name] for name in classes], np.int32) if len(numbers) > 1 else None
+
+
+def _opened(root: Path, names: Sequence[str], image_size: int) -> FolderReader:
+    """A reader of these files whose shape is that of the first."""
+    first = _decoded(str(root), names[0], None, image_size)
+    height, width, channels = first.shape
+    return FolderReader(str(root), tuple(names), image_size, (height, width, channels))
+
+
+def _decoded(root: str, name: str, grey: bool | None, image_size: int) -> np.ndarray:
+    path = os.path.join(root, name)
+    try:
+        pixels = decoded(path, grey)
+    except Exception as error:
+        # Pillow raises whatever comes to hand where a file is damaged.
+        reason = " ".join(str(error).split()).removesuffix(f" '{path}'") or type(error).__name__
+        raise UserError(f"'{path}' can't be read as an image: {reason}; repair or remove it") from error
+    return middle_square(pixels, image_size) if image_size else pixels
+
+
+def _fingerprint(root: Path, names: Sequence[str], image_size: int) -> str:
+    """Digest of names, sizes and times of the last change: hashing the contents would take as long as decoding."""
+    digest = hashlib.sha256(f"{image_size}\n".encode())
+    for name in names:
+        status = (root / name).stat()
+        digest.update(f"{name}:{status.st_size}:{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _resident(root: Path, key: str, images: StreamedImages, resident_mb: int) -> Images:
+    """The images in memory where they fit: as they were kept, or decoded and kept."""
+    if images.nbytes > resident_mb * 2**20:
+        return images
+    kept = cache.load(root, key)
+    if kept is not None:
+        return kept.train_images
+    pixels = images.decode()
+    # The cache keeps parts, but how these images are divided follows from the config.
+    cache.save(root, key, Dataset(root.name, pixels, pixels[:0], None, None, max_value=255, fingerprint=key))
+    return pixels
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return "x".join(str(side) for side in shape)

@@ -1,0 +1,156 @@
+"""Images that stay in their files: what looks like an array decodes only what is asked for."""
+
+import concurrent.futures
+import dataclasses
+import os
+import typing
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+from jaxtyping import Int, UInt8
+
+_IMAGES_AT_ONCE = 32
+_THREADS = min(8, os.cpu_count() or 1)
+
+# (pixels, number of each image in its part) -> pixels
+Change = Callable[[UInt8[np.ndarray, "n h w c"], Int[np.ndarray, "n"] | None], UInt8[np.ndarray, "n h w c"]]
+
+
+@typing.runtime_checkable
+class Reader(Protocol):
+    """Decodes images of one size from files.
+
+    It is pickled into other processes, so it opens its files where it reads them, and it doesn't use JAX.
+    """
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of each image."""
+        ...
+
+    def read(self, indices: Int[np.ndarray, "n"]) -> UInt8[np.ndarray, "n h w c"]:
+        """The images of these numbers, in this order."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class StreamedImages:
+    """A read-only `uint8[N, H, W, C]` of images that are decoded when they are asked for.
+
+    Attributes:
+        reader: Decodes them.
+        rows: `int[N]`: which of the reader's images these are.
+        change: What is done to the pixels once they are decoded, or None.
+        numbers: `int[N]`: which image of the part that `change` was made for each of these is, or None.
+    """
+
+    reader: Reader
+    rows: Int[np.ndarray, "n"]
+    change: Change | None = None
+    numbers: Int[np.ndarray, "n"] | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """As that of an array."""
+        return len(self.rows), *self.reader.image_shape
+
+    @property
+    def ndim(self) -> int:
+        """As that of an array."""
+        return 4
+
+    @property
+    def dtype(self) -> np.dtype:
+        """As that of an array."""
+        return np.dtype(np.uint8)
+
+    @property
+    def nbytes(self) -> int:
+        """What all of them would take in memory."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        """Decodes the images of a number, a slice or an array of numbers."""
+        if isinstance(key, int | np.integer):
+            return self.take(np.array([key])).decode()[0]
+        return self.take(key).decode()
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Decodes all, so that `np.asarray` does what one expects of it."""
+        return self.decode() if dtype is None else self.decode().astype(dtype)
+
+    def take(self, rows: slice | np.ndarray) -> "StreamedImages":
+        """Some of these images, still in their files."""
+        numbers = None if self.numbers is None else self.numbers[rows]
+        return dataclasses.replace(self, rows=self.rows[rows], numbers=numbers)
+
+    def changed(self, change: Change) -> "StreamedImages":
+        """The same images, each of which will be changed once it is decoded.
+
+        Args:
+            change: `(pixels, numbers) -> pixels`, where an image keeps its number whatever is taken later.
+        """
+        return dataclasses.replace(self, change=change, numbers=np.arange(len(self)))
+
+    def decode(self, num_threads: int = _THREADS) -> UInt8[np.ndarray, "n h w c"]:
+        """All of these images as an array.
+
+        Args:
+            num_threads: How many share the work; Pillow lets go of the interpreter while it decodes.
+        """
+        images = np.empty(self.shape, np.uint8)
+
+        def fill(start: int) -> None:
+            part = slice(start, start + _IMAGES_AT_ONCE)
+            pixels = self.reader.read(self.rows[part])
+            images[part] = (
+                pixels if self.change is None or self.numbers is None else self.change(pixels, self.numbers[part])
+            )
+
+        starts = range(0, len(self), _IMAGES_AT_ONCE)
+        if num_threads == 1 or len(starts) <= 1:
+            for start in starts:
+                fill(start)
+            return images
+        with concurrent.futures.ThreadPoolExecutor(num_threads) as threads:
+            futures = [threads.submit(fill, start) for start in starts]
+            try:
+                for future in futures:
+                    future.result()
+            finally:
+                # Where one fails (or Ctrl-C comes) the others needn't begin.
+                threads.shutdown(wait=False, cancel_futures=True)
+        return images
+
+
+Images = UInt8[np.ndarray | StreamedImages, "n h w c"]
+
+
+def take(images: Images, rows: slice | np.ndarray) -> UInt8[np.ndarray | StreamedImages, "m h w c"]:
+    """Some of the images, wherever they are.
+
+    Args:
+        images: In memory or in files.
+        rows: Which: a slice or numbers.
+
+    Returns:
+        What indexing gives in memory; no pixel is decoded in files.
+    """
+    return images.take(rows) if isinstance(images, StreamedImages) else images[rows]
+
+
+def changed(images: Images, change: Change) -> Images:
+    """Changes the pixels of a part, at once in memory or when they are decoded.
+
+    Args:
+        images: In memory or in files.
+        change: `(pixels, numbers) -> pixels`; `numbers` is None for all images in order.
+
+    Returns:
+        The images, bit for bit the same either way.
+    """
+    return images.changed(change) if isinstance(images, StreamedImages) else change(images, None)

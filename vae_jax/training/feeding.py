@@ -1,0 +1,289 @@
+"""What feeds training steps: data that lives on the devices, or batches that stream in from files.
+
+Both give the same batches for the same seeds and step. Both are called as `(state, first_step, num_steps) -> (state,
+list of metrics)`, each metric a mean over equally many of the steps, and donate the state.
+"""
+
+import collections
+import dataclasses
+import functools
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Int, Key, UInt8
+
+from vae_jax.data.batches import batch_indices, streamed_batches
+from vae_jax.data.dataset import Images, Labels
+from vae_jax.data.streamed import StreamedImages
+from vae_jax.sharding import own_columns, put, put_own, replicated, split_batch
+from vae_jax.training.step import Metrics, TrainState, TrainStep
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchOrder:
+    """Which images make up the batch of each step; a function of the seeds and the step alone.
+
+    Attributes:
+        seeds: Of the run; several where replicas train at once, each with an order of its own.
+        batch_size: Images per step, of each replica.
+        num_images: Training images.
+    """
+
+    seeds: tuple[int, ...]
+    batch_size: int
+    num_images: int
+
+    @property
+    def has_replicas(self) -> bool:
+        """Whether batches have an axis for replicas in front."""
+        return len(self.seeds) > 1
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """`[B]`, or `[R, B]` with replicas."""
+        return (len(self.seeds), self.batch_size) if self.has_replicas else (self.batch_size,)
+
+    def indices(self, first_step: int, num_steps: int) -> Int[np.ndarray, "s *replicas b"]:
+        """The images of consecutive batches."""
+        each = [batch_indices(seed, first_step, num_steps, self.batch_size, self.num_images) for seed in self.seeds]
+        return np.stack(each, axis=1) if self.has_replicas else each[0]
+
+    def key(self) -> Key[Array, "*replicas"]:
+        """The key of the run, or one of each replica."""
+        keys = [jax.random.key(seed) for seed in self.seeds]
+        return jnp.stack(keys) if self.has_replicas else keys[0]
+
+    def batch_sharding(self, mesh: Mesh, leading_axes: int = 0) -> jax.sharding.NamedSharding:
+        """Where batches go; with further axes in front of them."""
+        return split_batch(mesh, leading_axes + len(self.batch_shape) - 1)
+
+
+class ResidentSteps:
+    """Steps on data that lives on the devices, many in one compiled call or each in one.
+
+    The number of steps is a traced bound, so that one compilation serves chunks of every length, and the
+    bits don't depend on how steps are divided into chunks.
+
+    Args:
+        train_step: From `make_train_step`, or from `replicate` where the order has replicas.
+        mesh: Its devices share each batch.
+        images: Training images, on the host.
+        labels: Their classes, for a conditional model.
+        order: Of the batches.
+        longest: The most steps that are asked for at once.
+        in_one_call: Whether a compiled loop makes the steps, which spares the host all work between them. The
+            gradients of convolutions are some 25 times slower inside such a loop on CPUs (docs/results.md), where
+            a call for each step costs next to nothing.
+    """
+
+    def __init__(
+        self,
+        train_step: TrainStep,
+        mesh: Mesh,
+        images: Images,
+        labels: Labels | None,
+        order: BatchOrder,
+        longest: int,
+        in_one_call: bool = True,
+    ) -> None:
+        self._data = images, None if labels is None else labels.astype(np.int32)
+        self._mesh, self._order, self._longest, self._in_one_call = mesh, order, longest, in_one_call
+        same, split = replicated(mesh), order.batch_sharding(mesh)
+        step = functools.partial(_gathered_step, train_step, split)
+        if in_one_call:
+            data = (same, same, same, order.batch_sharding(mesh, 1), same, same)
+            self._call: Any = jax.jit(
+                functools.partial(_loop, step), donate_argnums=0, in_shardings=data, out_shardings=same
+            )
+        else:
+            self._call = jax.jit(
+                step, donate_argnums=0, in_shardings=(same, same, same, split, same), out_shardings=same
+            )
+
+    def compile(self, state: TrainState) -> jax.stages.Compiled:
+        """Compiles for a state of these shapes, with nothing put on the devices yet.
+
+        Returns:
+            What is called from now on; it can be asked for the memory that it takes.
+        """
+        same, split = replicated(self._mesh), self._order.batch_sharding(self._mesh, int(self._in_one_call))
+        leading, count = ((self._longest,), (np.int32(0),)) if self._in_one_call else ((), ())
+        order = jax.ShapeDtypeStruct((*leading, *self._order.batch_shape), np.int32, sharding=split)
+        rest = state, *self._data, *count, jax.eval_shape(self._order.key)
+        state, images, labels, *count, key = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=same), rest
+        )
+        self._call = self._call.lower(state, images, labels, order, *count, key).compile()
+        return self._call
+
+    def __call__(self, state: TrainState, first_step: int, num_steps: int) -> tuple[TrainState, list[Metrics]]:
+        """The state after `num_steps` more."""
+        indices = self._order.indices(first_step, num_steps)
+        if self._in_one_call:
+            # One size for the rows of every chunk, so that all share one compilation.
+            order = np.zeros((self._longest, *indices.shape[1:]), np.int32)
+            order[:num_steps] = indices
+            order = put(order, self._order.batch_sharding(self._mesh, 1))
+            count = put(np.int32(num_steps), replicated(self._mesh))
+            state, metrics = self._call(state, *self._on_devices, order, count, self._key)
+            return state, [metrics]
+        found = []
+        for row in put(list(indices), self._order.batch_sharding(self._mesh)):
+            state, metrics = self._call(state, *self._on_devices, row, self._key)
+            found.append(metrics)
+        return state, found
+
+    @functools.cached_property
+    def _on_devices(self) -> tuple[UInt8[Array, "n h w c"], Int[Array, "n"] | None]:
+        return put(self._data, replicated(self._mesh))
+
+    @functools.cached_property
+    def _key(self) -> Key[Array, "*replicas"]:
+        return jax.jit(self._order.key, out_shardings=replicated(self._mesh))()
+
+
+def _gathered_step(
+    train_step: TrainStep,
+    split: jax.sharding.NamedSharding,
+    state: TrainState,
+    images: UInt8[Array, "n h w c"],
+    labels: Int[Array, "n"] | None,
+    indices: Int[Array, "*replicas b"],
+    key: Key[Array, "*replicas"],
+) -> tuple[TrainState, Metrics]:
+    # CPUs gather whole rows several times faster than images of three axes.
+    rows = images.reshape(images.shape[0], -1)[indices]
+    batch = jax.lax.with_sharding_constraint(rows.reshape(*indices.shape, *images.shape[1:]), split)
+    return train_step(state, batch, key, None if labels is None else labels[indices])
+
+
+def _loop(
+    step: Any,
+    state: TrainState,
+    images: UInt8[Array, "n h w c"],
+    labels: Int[Array, "n"] | None,
+    order: Int[Array, "s *replicas b"],
+    num_steps: Int[Array, ""],
+    key: Key[Array, "*replicas"],
+) -> tuple[TrainState, Metrics]:
+    def body(i: Int[Array, ""], carry: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
+        state, metrics = step(carry[0], images, labels, order[i], key)
+        return state, jax.tree.map(jnp.add, carry[1], metrics)
+
+    shapes = jax.eval_shape(lambda: step(state, images, labels, order[0], key)[1])
+    zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
+    state, sums = jax.lax.fori_loop(0, num_steps, body, (state, zeros))
+    return state, jax.tree.map(lambda total: total / num_steps, sums)
+
+
+class StreamedSteps:
+    """Steps on batches that are read from files while the devices work.
+
+    Args:
+        train_step: As for `ResidentSteps`.
+        mesh: As there; each process reads the part of a batch that its devices have.
+        images: Training images, in their files.
+        labels: Their classes, for a conditional model.
+        order: Of the batches.
+        last_step: Where the run ends: no batch beyond it is read.
+        num_workers: Processes that decode; 0 for threads.
+        prefetch: Batches that each of them is ahead.
+    """
+
+    def __init__(
+        self,
+        train_step: TrainStep,
+        mesh: Mesh,
+        images: StreamedImages,
+        labels: Labels | None,
+        order: BatchOrder,
+        last_step: int,
+        num_workers: int,
+        prefetch: int,
+    ) -> None:
+        self._mesh, self._order, self._image_shape = mesh, order, images.shape[1:]
+        self._has_labels = labels is not None
+        self._read = lambda first: streamed_batches(
+            images,
+            labels,
+            order.seeds,
+            first,
+            last_step,
+            order.batch_size,
+            own_columns(mesh, order.batch_size),
+            num_workers,
+            prefetch,
+        )
+        same, split = replicated(mesh), order.batch_sharding(mesh)
+        self._call: Any = jax.jit(
+            lambda state, batch, key, labels: train_step(state, batch, key, labels),
+            donate_argnums=0,
+            in_shardings=(same, split, same, split),
+            out_shardings=same,
+        )
+        self._batches: Iterator[Any] | None = None
+        self._next_step = -1
+        self.seconds_waited = 0.0
+
+    def compile(self, state: TrainState) -> jax.stages.Compiled:
+        """As `ResidentSteps.compile`."""
+        same, split = replicated(self._mesh), self._order.batch_sharding(self._mesh)
+        shape = self._order.batch_shape
+        batch = jax.ShapeDtypeStruct((*shape, *self._image_shape), np.uint8, sharding=split)
+        labels = jax.ShapeDtypeStruct(shape, np.int32, sharding=split) if self._has_labels else None
+        state, key = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=same),
+            (state, jax.eval_shape(self._order.key)),
+        )
+        self._call = self._call.lower(state, batch, key, labels).compile()
+        return self._call
+
+    def __call__(self, state: TrainState, first_step: int, num_steps: int) -> tuple[TrainState, list[Metrics]]:
+        """The state after `num_steps` more; where they follow the ones before, reading just goes on."""
+        if self._batches is None or first_step != self._next_step:
+            self._batches = self._put_ahead(self._read(first_step))
+        self._next_step = first_step + num_steps
+        found = []
+        running: collections.deque[Metrics] = collections.deque()
+        for _ in range(num_steps):
+            batch, labels = next(self._batches)
+            state, metrics = self._call(state, batch, self._key, labels)
+            found.append(metrics)
+            running.append(metrics)
+            if len(running) > _STEPS_AHEAD:
+                # The host must not run ahead of the devices: each batch it puts there takes memory.
+                jax.block_until_ready(running.popleft())
+        return state, found
+
+    def _put_ahead(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """The same batches on the devices, one ahead of the one that is asked for; counts the time spent waiting."""
+        split = self._order.batch_sharding(self._mesh)
+
+        def following() -> Any:
+            began = time.perf_counter()
+            batch = next(batches, None)
+            self.seconds_waited += time.perf_counter() - began
+            if batch is None:
+                return None
+            pixels, labels = batch
+            if not self._order.has_replicas:
+                pixels, labels = pixels[0], None if labels is None else labels[0]
+            return put_own((pixels, labels), split)
+
+        ahead = following()
+        while ahead is not None:
+            current, ahead = ahead, following()
+            yield current
+
+    @functools.cached_property
+    def _key(self) -> Key[Array, "*replicas"]:
+        return jax.jit(self._order.key, out_shardings=replicated(self._mesh))()
+
+
+# Steps that the host may have given to the devices before the oldest of them is done.
+_STEPS_AHEAD = 2
