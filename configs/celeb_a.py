@@ -1,12 +1,13 @@
-"""CelebA at 64x64 with the convolutional network; data.path names an .npz of such images."""
+"""CelebA at 64x64 with the convolutional network; data.dir names the folder of its pictures."""
 
 from vae_jax.config import Config, to_config_dict
 
 
 def get_config():
     config = to_config_dict(Config())
-    config.data.source = "npz"
-    config.data.path = "celeb_a_64.npz"
+    config.data.source = "folder"
+    config.data.dir = "img_align_celeba"
+    config.data.image_size = 64
     config.data.binarization = "none"
     config.model.network = "conv"
     config.model.hidden = (32, 64, 128, 256)

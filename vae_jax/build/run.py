@@ -204,7 +204,7 @@ def build_train_step(
         config.train.ema_decay,
         config.train.accumulation,
     )
-    return replicate(step) if config.num_seeds > 1 else step
+    return replicate(step, unrolled=not steps_in_one_call(model)) if config.num_seeds > 1 else step
 
 
 def build_steps(

@@ -31,9 +31,8 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     flags.DEFINE_integer("repeats", 5, "how often each part is timed", flag_values=values, lower_bound=1)
     meaning = "steps that are timed at once; 0: as many as take a second, up to the most in one call (train.log_every)"
     flags.DEFINE_integer("steps", 0, meaning, flag_values=values, lower_bound=0)
-    flags.DEFINE_bool(
-        "synthetic", False, "random images instead of the data set, which needn't be there", flag_values=values
-    )
+    meaning = "random images instead of the data set, which needn't be there"
+    flags.DEFINE_bool("synthetic", False, meaning, flag_values=values)
     shape, number = ",".join(map(str, _IMAGE_SHAPE)), _NUM_IMAGES
     meaning = f"height, width and channels of random images; {shape} if not given"
     flags.DEFINE_string("image_shape", None, meaning, flag_values=values)
@@ -49,7 +48,7 @@ def run(values: Flags) -> None:
     config = build.resolve(config, data)
     build.check_fit(config, data)
     # What a cache remembers would not be compiled, and compilation is one of the things that are timed.
-    remembers = jax.config.jax_enable_compilation_cache
+    remembers = jax.config.values["jax_enable_compilation_cache"]
     jax.config.update("jax_enable_compilation_cache", False)
     try:
         result = benchmark(

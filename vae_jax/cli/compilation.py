@@ -13,7 +13,7 @@ def remember_compiled() -> None:
 
     A folder that JAX was already told to use (`JAX_COMPILATION_CACHE_DIR`) stays; an empty value there turns it off.
     """
-    if "JAX_COMPILATION_CACHE_DIR" in os.environ or jax.config.jax_compilation_cache_dir is not None:
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ or jax.config.values["jax_compilation_cache_dir"] is not None:
         return
     user_cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     folder = pathlib.Path(user_cache).expanduser() / "vae_jax" / f"compiled-{_machine()}"

@@ -148,7 +148,8 @@ class Session:
 
     @functools.cached_property
     def _bound(self):
-        return make_bound(self.model, _BOUND_SAMPLES, self.num_replicas is not None)
+        unrolled = not build.steps_in_one_call(self.model)
+        return make_bound(self.model, _BOUND_SAMPLES, self.num_replicas is not None, unrolled)
 
     def _measured(self, split: str, event: CheckpointDue, params) -> Row:
         part = self.data.for_evaluation(split)
@@ -176,8 +177,10 @@ class Session:
         row = over_replicas(means, self.num_replicas)
         each = range(self.config.num_seeds)
         stddevs = [noise_stddev(self.model, replica_params(params, self.num_replicas, index)) for index in each]
+        stddevs = [stddev for stddev in stddevs if stddev is not None]
+        means_of_z = np.asarray(watched.means)
         active = [
-            len(active_units(watched.means if self.num_replicas is None else watched.means[:, index])) for index in each
+            len(active_units(means_of_z if self.num_replicas is None else means_of_z[:, index])) for index in each
         ]
         return {
             "step": event.step,
@@ -185,7 +188,7 @@ class Session:
             "split": split,
             **row,
             "elbo_standard_error": None if elbo is None else elbo.standard_error_images,
-            "noise_stddev": None if stddevs[0] is None else float(np.mean(stddevs)),
+            "noise_stddev": float(np.mean(stddevs)) if stddevs else None,
             "active_units": active[0] if self.num_replicas is None else float(np.mean(active)),
             "num_images": len(part.images),
         }

@@ -14,7 +14,8 @@ import pickle
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable, Generator, Iterator
 from multiprocessing import shared_memory
 from typing import Any
 
@@ -88,12 +89,32 @@ def streamed_batches(
         num_workers: Processes that decode; 0: threads of this one.
         prefetch: About how many batches wait decoded.
 
-    Yields:
-        Images `[R, B, H, W, C]` and labels `[R, B]` of a step; an image that several replicas have is decoded once.
+    Returns:
+        Yields images `[R, B, H, W, C]` and labels `[R, B]` of each step; an image that several replicas have is decoded
+        once.
 
     Raises:
         UserError: If an image can't be read, or a worker ends unexpectedly.
     """
+    batch_of_step = _BatchOfStep(images, labels, seeds, batch_size, columns)
+    batches = _decoded_ahead(batch_of_step, first_step, last_step, num_workers, prefetch)
+    _open.add(batches)
+    return batches
+
+
+# Those that are left at the end of a program: once modules are gone Grain can't close anything any more.
+_open: weakref.WeakSet[Generator[Batch, None, None]] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_open() -> None:
+    for batches in list(_open):
+        batches.close()
+
+
+def _decoded_ahead(
+    batch_of_step: "_BatchOfStep", first_step: int, last_step: int, num_workers: int, prefetch: int
+) -> Generator[Batch, None, None]:
     import grain  # here, since it takes two seconds and only images in files need it
     from absl import flags
 
@@ -101,7 +122,6 @@ def streamed_batches(
         # Grain reads flags of its own, which fails where a program doesn't use absl for its command line.
         flags.FLAGS.mark_as_parsed()
 
-    batch_of_step = _BatchOfStep(images, labels, seeds, batch_size, columns)
     with contextlib.ExitStack() as held:
         steps = grain.MapDataset.range(first_step, last_step)
         if num_workers:
@@ -117,9 +137,6 @@ def streamed_batches(
             batches = steps.map(batch_of_step).to_iter_dataset(options)
         iterator = iter(batches)
         held.callback(_close, iterator)
-        # Whoever still has this iterator at the end of the program is too late to close what Grain needs modules for.
-        atexit.register(held.close)
-        held.callback(atexit.unregister, held.close)
         with _ctrl_c_later():
             batch = _next(iterator)
         while batch is not None:

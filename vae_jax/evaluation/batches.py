@@ -6,8 +6,9 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Int
 
+from vae_jax.data.streamed import Images
 from vae_jax.sharding import gathered, put, split_batch
 from vae_jax.vae import Label
 
@@ -16,7 +17,7 @@ PerImage = Callable[[Float[Array, "b h w c"], Int[Array, "b"], Label], Any]
 
 def image_batches(
     function: PerImage,
-    images: UInt8[np.ndarray, "n h w c"],
+    images: Images,
     max_value: int,
     batch_size: int,
     mesh: Mesh,
@@ -30,7 +31,7 @@ def image_batches(
 
     Args:
         function: `(x, image_ids, label) -> tree of arrays [B, ...]`.
-        images: Pixels from 0 to `max_value`.
+        images: Pixels from 0 to `max_value`, in memory or in their files.
         max_value: Largest value a pixel can take.
         batch_size: Images per call; a multiple of the number of devices.
         mesh: Its devices share each batch.
@@ -58,7 +59,7 @@ def image_batches(
 
 def map_images(
     function: PerImage,
-    images: UInt8[np.ndarray, "n h w c"],
+    images: Images,
     max_value: int,
     batch_size: int,
     mesh: Mesh,

@@ -1,7 +1,7 @@
 """The ELBO of each image of a split, as it is watched during training."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,13 +24,16 @@ class Watched(NamedTuple):
     means: Float[Array, "b *replicas d"]
 
 
-def make_bound(model: VAE, num_samples: int, has_replicas: bool = False) -> Callable[..., Watched]:
+def make_bound(
+    model: VAE, num_samples: int, has_replicas: bool = False, unrolled: bool = False
+) -> Callable[..., Watched]:
     """A compiled function that measures the bound.
 
     Args:
         model: The model.
         num_samples: Samples of z per image.
         has_replicas: Whether parameters have an axis for replicas in front, all of which are measured at once.
+        unrolled: Whether they are measured one after the other, as for `replicate`.
 
     Returns:
         `(params, x, image_ids, key, label=None) -> Watched`. The noise is a function of (key, image) alone, the
@@ -48,6 +51,13 @@ def make_bound(model: VAE, num_samples: int, has_replicas: bool = False) -> Call
         terms = elbo_terms(apply(model, params, "__call__", x, noise, label))
         return Watched(terms, apply(model, params, "posterior_mean", x, label))
 
+    def one_by_one(params: Params, *others: Any) -> Watched:
+        count = jax.tree.leaves(params)[0].shape[0]
+        each = [bound(jax.tree.map(lambda leaf, index=index: leaf[index], params), *others) for index in range(count)]
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *each)
+
+    if has_replicas and unrolled:
+        return jax.jit(one_by_one)
     if has_replicas:
         return jax.jit(jax.vmap(bound, in_axes=(0, None, None, None, None), out_axes=1))
     return jax.jit(bound)

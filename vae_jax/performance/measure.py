@@ -22,7 +22,6 @@ Timer = Callable[[], float]
 
 _COMPILATION = "/jax/core/compile/backend_compile_duration"
 _PRODUCT_SECONDS = 0.02
-_LARGE_PRODUCTS = 3
 _OPTIMIZER_PASSES = 50
 
 
@@ -78,9 +77,9 @@ def compile_seconds(
     """
     compiling = 0.0
 
-    def listen(event: str, seconds: float, **_: Any) -> None:
+    def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
         nonlocal compiling
-        compiling += seconds if event == _COMPILATION else 0.0
+        compiling += duration_secs if event == _COMPILATION else 0.0
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
@@ -149,17 +148,18 @@ class StepTimers:
         return self._steps.seconds_waited if isinstance(self._steps, StreamedSteps) else 0.0
 
 
-def large_product_timer(mesh: Mesh, size: int) -> Timer:
+def large_product_timer(mesh: Mesh, size: int, times: int) -> Timer:
     """Times one large float32 product, on each device of the mesh at once; the unit is that product.
 
     Args:
         mesh: The devices.
         size: Rows and columns.
+        times: Products that are timed at once.
     """
     matrix = jax.ShapeDtypeStruct((size, size), jnp.float32)
     primitive = jax.make_jaxpr(jnp.matmul)(matrix, matrix).eqns[0]
     product = Product(primitive.primitive, dict(primitive.params), (matrix, matrix), matrix, 2 * size**3, 1)
-    return product_timer(product, mesh, _LARGE_PRODUCTS, in_one_call=True)
+    return product_timer(product, mesh, times, in_one_call=True)
 
 
 def product_timer(product: Product, mesh: Mesh, times: int, in_one_call: bool) -> Timer:

@@ -94,10 +94,8 @@ def _walk(jaxpr: core.Jaxpr) -> list[Product]:
 
 
 def _product(equation: core.JaxprEqn) -> Product:
-    left, right, output = (
-        jax.ShapeDtypeStruct(variable.aval.shape, variable.aval.dtype)
-        for variable in (*equation.invars, *equation.outvars)
-    )
+    variables: list[Any] = [*equation.invars, *equation.outvars]
+    left, right, output = (jax.ShapeDtypeStruct(each.aval.shape, each.aval.dtype) for each in variables)
     flops_of = _flops_of_dot if str(equation.primitive) == "dot_general" else _flops_of_convolution
     flops = flops_of(left.shape, right.shape, output.shape, equation.params)
     return Product(equation.primitive, dict(equation.params), (left, right), output, flops, 1)

@@ -66,6 +66,7 @@ def report(found: Measurement) -> dict[str, Any]:
             "images": images,
             "replicas": config.num_seeds,
             "devices": found.parts.mesh.size,
+            "over_products_and_optimizer": _spread(step / (_own(found) + np.array(found.seconds["optimizer"]))),
         },
         "products": _products(found, step),
         "optimizer": _part("optimizer", found, step),
@@ -79,9 +80,7 @@ def _products(found: Measurement, step: np.ndarray) -> dict[str, Any]:
     devices = found.parts.mesh.size
     flops = total_flops(found.parts.products())
     large = devices * 2 * found.large_size**3 / np.array(found.seconds["large"])
-    alone = [np.array(times) for name, times in found.seconds.items() if name[0].isdigit()]
-    together = np.sum([product.count * times for product, times in zip(found.products, alone, strict=True)], axis=0)
-    together = np.zeros_like(step) + together
+    together = _own(found)
     return {
         "flops_per_step": flops,
         "flops_per_second": _spread(flops / step),
@@ -102,10 +101,21 @@ def _products(found: Measurement, step: np.ndarray) -> dict[str, Any]:
                     "seconds": _spread(times),
                     "flops_per_second": _spread(product.flops / times),
                 }
-                for product, times in zip(found.products, alone, strict=True)
+                for product, times in _alone(found)
             ],
         },
     }
+
+
+def _alone(found: Measurement) -> list[tuple[Product, np.ndarray]]:
+    """Each product of one device with its seconds, turn by turn."""
+    times = [np.array(seconds) for name, seconds in found.seconds.items() if name[0].isdigit()]
+    return list(zip(found.products, times, strict=True))
+
+
+def _own(found: Measurement) -> np.ndarray:
+    """Seconds of all products of a step, turn by turn."""
+    return sum((product.count * times for product, times in _alone(found)), np.zeros(len(found.seconds["step"])))
 
 
 def _part(name: str, found: Measurement, step: np.ndarray) -> dict[str, Any]:
@@ -190,6 +200,10 @@ def _range(values: dict[str, float], form: str) -> str:
 
 def _percent(values: dict[str, float]) -> str:
     return _range(values, "{:.1%}")
+
+
+def _of_step(part: dict[str, Any]) -> str:
+    return f"{_percent(part['share_of_step'])} of the step"
 
 
 def _time(seconds: dict[str, float]) -> str:
