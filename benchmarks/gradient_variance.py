@@ -22,8 +22,6 @@ from vae_jax.data import dynamic_binarization
 from vae_jax.keys import Stream, stream_key
 from vae_jax.objectives import GRADIENTS
 from vae_jax.sharding import batch_mesh, replicated
-from vae_jax.training import make_run_steps, make_train_step
-from vae_jax.training.loop import batch_indices
 
 STEPS = (0, 30, 100, 300, 1000, 3000)
 DRAWS, DRAWS_AT_ONCE = 200, 10
@@ -36,7 +34,7 @@ def main() -> None:
     config = Config(
         data=DataConfig(source="tfds", name="mnist"),
         model=ModelConfig(hidden=(400,), latents=20),
-        train=TrainConfig(batch_size=128),
+        train=TrainConfig(batch_size=128, num_steps=STEPS[-1], log_every=STEPS[-1], checkpoint_every=STEPS[-1]),
     )
     rows = measure(config)
     for row in rows:
@@ -50,25 +48,23 @@ def measure(config: Config) -> list[dict[str, float]]:
     model = build.build_model_for(config, data)
     losses = {
         gradient: build.build_loss(
-            dataclasses.replace(config, objective=dataclasses.replace(config.objective, gradient=gradient)), model
+            dataclasses.replace(config, objective=dataclasses.replace(config.objective, gradient=gradient)),
+            model,
+            len(data.training.images),
         )
         for gradient in GRADIENTS
     }
     mesh = batch_mesh(config.train.batch_size)
-    images = jax.device_put(data.training.images, replicated(mesh))
-    step = make_train_step(
-        losses["reparameterized"], build.build_optimizer(config, STEPS[-1]), build.build_preparation(data)
-    )
-    run_steps = make_run_steps(step, mesh)
+    steps = build.build_steps(config, model, data, build.build_schedule(config, len(data.training.images)), mesh)
     key = jax.random.key(config.seed)
     state = jax.device_put(build.build_state(config, model, data.dataset.image_shape, STEPS[-1]), replicated(mesh))
-    x = dynamic_binarization(images[:128], data.training.max_value, stream_key(key, Stream.EVALUATION))
+    images = jnp.asarray(data.training.images[: config.train.batch_size])
+    x = dynamic_binarization(images, data.training.max_value, stream_key(key, Stream.EVALUATION))
     statistics = {gradient: make_statistics(loss) for gradient, loss in losses.items()}
     rows = []
     for first, last in zip((0, *STEPS), STEPS, strict=False):
         if last > first:
-            order = batch_indices(config.seed, first, last - first, config.train.batch_size, len(images))
-            state, _ = run_steps(state, images, None, order, jnp.int32(last - first), key)
+            state, _ = steps(state, first, last - first)
         found = {gradient: function(state.params, x, key) for gradient, function in statistics.items()}
         signal = found["reparameterized"][1]
         rows.append({"step": last, **{gradient: variance / signal for gradient, (variance, _) in found.items()}})

@@ -11,8 +11,8 @@ Each side is a process, which waits without using the processor while another wo
     jax_steps      a jitted step for each batch that NumPy takes out of a float array, as in most tutorials
     flax_example   the structure of flax/examples/vae, whose step isn't jitted; --flax_steps of an epoch, scaled up
 
-The images are made up (probabilities from a random network of 8 factors): the time doesn't depend on them, and the
-losses show that all learn the same thing. Grey images have the lower loss, since the encoder sees more.
+The images are made up (probabilities from 8 random factors): the time doesn't depend on them, and the losses, the same
+to a percent or two after as many epochs, show that all learn the same thing.
 """
 
 import argparse

@@ -221,10 +221,12 @@ if __name__ == "__main__":
     next(batches)
     # A worker that is killed while it makes shared memory, before Python has noted that, leaves it there.
     time.sleep(0.5)
-    print(*(child.pid for child in multiprocessing.active_children()), flush=True)
     try:
+        print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+        # An interrupt that arrives inside a __del__ would be ignored by Python.
+        time.sleep(0 if sys.argv[2] == "worker killed" else 60)
         for _ in batches:
-            time.sleep(0.2)
+            pass
     except KeyboardInterrupt:
         print("interrupted")
     except UserError as error:
@@ -239,17 +241,21 @@ def test_no_process_outlives_another(pictures: Path, tmp_path: Path, ended: str)
     script.write_text(SCRIPT)
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     run = functools.partial(subprocess.Popen, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    with run([sys.executable, str(script), str(pictures)], env=environment, start_new_session=True) as parent:
-        assert parent.stdout is not None
-        worker = int(parent.stdout.readline())
-        assert is_running(worker)
-        if ended == "Ctrl-C":
-            # As a terminal does it: to the whole group.
-            os.killpg(parent.pid, signal.SIGINT)
-        else:
-            os.kill(worker if ended == "worker killed" else parent.pid, signal.SIGKILL)
-        output, errors = parent.communicate(timeout=40)
-        assert wait_until(lambda: not is_running(worker))
+    command = [sys.executable, str(script), str(pictures), ended]
+    with run(command, env=environment, start_new_session=True) as parent:
+        try:
+            assert parent.stdout is not None
+            worker = int(parent.stdout.readline())
+            assert is_running(worker)
+            if ended == "Ctrl-C":
+                # As a terminal does it: to the whole group.
+                os.killpg(parent.pid, signal.SIGINT)
+            else:
+                os.kill(worker if ended == "worker killed" else parent.pid, signal.SIGKILL)
+            output, errors = parent.communicate(timeout=40)
+            assert wait_until(lambda: not is_running(worker))
+        finally:
+            parent.kill()
     assert "Traceback" not in errors
     if ended == "Ctrl-C":
         assert (output, errors) == ("interrupted\n", "")

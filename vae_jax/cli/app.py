@@ -19,6 +19,7 @@ VERBS = {
     "sample": "draw images from a trained model",
     "reconstruct": "encode images of a split and decode them again",
     "benchmark": "measure how fast the training step of a config is, and where its time goes",
+    "plan": "compile the training step for a TPU slice that needn't be there: does it fit, how fast could it be",
 }
 USER_ERROR_STATUS = 2
 

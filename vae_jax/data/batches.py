@@ -28,7 +28,7 @@ from vae_jax.errors import UserError
 from vae_jax.keys import epoch_order
 
 _SEEDS = 64
-_SECONDS_TO_CLEAN_UP = 0.05
+_SECONDS_TO_CLEAN_UP = 0.2
 _THREADS = min(4, os.cpu_count() or 1)
 
 Batch = tuple[UInt8[np.ndarray, "r b h w c"], Int[np.ndarray, "r b"] | None]
@@ -148,16 +148,20 @@ def _next(iterator: Iterator[Batch]) -> Batch | None:
     """The next batch, in arrays of its own: the shared memory that Grain brings it in ought to be free again soon."""
     try:
         pixels, labels = next(iterator)
+        return np.array(pixels), None if labels is None else np.array(labels)
     except StopIteration:
         return None
+    except UserError as error:
+        problem = error
     except RuntimeError as error:
         if "terminated unexpectedly" not in str(error):
             raise
-        raise UserError(
+        problem = UserError(
             f"a process that decodes images has ended ({str(error).partition('. ')[0]}), perhaps for want of memory; "
             "run the same command again to go on, with fewer --config.data.workers (0: threads instead)"
-        ) from error
-    return np.array(pixels), None if labels is None else np.array(labels)
+        )
+    # Without the frames of Grain, which would keep shared memory in use for as long as anyone has the exception.
+    raise problem.with_traceback(None)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,202 @@
+"""Plans on simulated CPU devices, which need no libtpu: facts against counts by hand; estimates and names by hand."""
+
+import dataclasses
+
+import jax
+import pytest
+
+from vae_jax.config import Config, ModelConfig, ObjectiveConfig, TrainConfig
+from vae_jax.errors import UserError
+from vae_jax.performance import plan as planning
+from vae_jax.performance.chips import CHIPS, Chip, parse_topology
+from vae_jax.performance.hlo import Collective
+from vae_jax.performance.plan import ImageFacts, Memory, Plan, Work, estimate_seconds, plan_step
+
+FACTS = ImageFacts((5, 6, 1), num_images=100, num_classes=3)
+MODEL = ModelConfig(hidden=(12,), latents=3)
+BATCH = 16
+# 30-12-(3, 3) and 3-12-30: a product forward, one for its weights, and one for what went into all but the first.
+PER_IMAGE = 2 * (2 * (30 * 12 + 12 * 6 + 3 * 12 + 12 * 30) + (12 * 6 + 3 * 12 + 12 * 30))
+PARAMETERS = 30 * 12 + 12 + 12 * 6 + 6 + 3 * 12 + 12 + 12 * 30 + 30
+
+
+@pytest.fixture(autouse=True)
+def on_simulated_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight chips of a slice that is this machine."""
+    monkeypatch.setattr(planning, "_devices", lambda topology: jax.devices())
+
+
+def plan_of(config: Config, facts: ImageFacts = FACTS) -> Plan:
+    return plan_step(config, facts, parse_topology("v5e:2x4"))
+
+
+def config_of(batch_size: int = BATCH, accumulation: int = 1, **changes) -> Config:
+    train = TrainConfig(batch_size=batch_size, accumulation=accumulation)
+    return Config(train=train, **{"model": MODEL, **changes})
+
+
+def work_of(config: Config, facts: ImageFacts = FACTS) -> Work:
+    work = plan_of(config, facts).work
+    assert work is not None
+    return work
+
+
+def test_step_is_divided_over_the_chips() -> None:
+    plan = plan_of(config_of())
+    assert (plan.topology, plan.num_chips, plan.used_chips, plan.batch_size) == ("v5e:2x4", 8, 8, BATCH)
+    assert plan.work is not None and plan.memory.fits
+    assert plan.work.product_flops == BATCH // 8 * PER_IMAGE
+    reduced = [each for each in plan.work.collectives if each.kind == "all-reduce"]
+    assert [each.group_size for each in reduced] == [8]
+    # The gradients, and a few means.
+    assert 4 * PARAMETERS <= reduced[0].num_bytes <= 4 * (PARAMETERS + 10)
+
+
+def test_arguments_are_state_images_and_batch() -> None:
+    memory = plan_of(config_of()).memory
+    state = 4 * (3 * PARAMETERS + 2)  # Adam keeps two numbers for each parameter; two counters
+    assert memory.arguments is not None and memory.outputs is not None and memory.aliased is not None
+    images = 95 * 30  # without those for validation
+    assert state + images <= memory.arguments <= state + images + 200
+    assert state <= memory.aliased <= memory.outputs <= state + 400
+    assert memory.temporaries is not None
+    assert memory.needed == memory.arguments + memory.outputs - memory.aliased + memory.temporaries
+
+
+def test_batch_that_not_all_chips_divide() -> None:
+    plan = plan_of(config_of(batch_size=12))
+    assert plan.used_chips == 6
+    assert plan.work is not None and plan.work.product_flops == 2 * PER_IMAGE
+
+
+def test_parts_of_a_batch_all_count() -> None:
+    facts = dataclasses.replace(FACTS, num_images=200)
+    whole, parts = (work_of(config_of(batch_size=128, accumulation=each), facts) for each in (1, 4))
+    assert parts.product_flops == whole.product_flops == 16 * PER_IMAGE
+    assert parts.flops == pytest.approx(whole.flops, rel=0.5)
+
+
+def test_replicas_count_each() -> None:
+    assert work_of(config_of(num_seeds=3)).product_flops == 3 * BATCH // 8 * PER_IMAGE
+
+
+def test_labels_are_known_by_their_number() -> None:
+    model = dataclasses.replace(MODEL, conditional=True)
+    # Each image and each z is three numbers longer.
+    extra = 2 * (2 * (3 * 12 + 3 * 12))
+    assert work_of(config_of(model=model)).product_flops == pytest.approx(BATCH // 8 * (PER_IMAGE + extra), rel=0.05)
+    with pytest.raises(UserError, match="labels"):
+        plan_of(config_of(model=model), dataclasses.replace(FACTS, num_classes=0))
+
+
+def test_streamed_images_are_no_arguments() -> None:
+    resident, streamed = (plan_of(config_of(), dataclasses.replace(FACTS, streamed=each)) for each in (False, True))
+    assert resident.work is not None and streamed.work is not None
+    assert streamed.work.product_flops == resident.work.product_flops
+    assert resident.memory.arguments is not None and streamed.memory.arguments is not None
+    assert resident.memory.arguments - streamed.memory.arguments > 90 * 30
+
+
+def test_no_pixel_takes_memory() -> None:
+    many = ImageFacts((64, 64, 3), num_images=10_000_000)
+    memory = plan_of(config_of(), many).memory
+    assert memory.arguments is not None and memory.arguments > 9_500_000 * 64 * 64 * 3
+    assert not memory.fits
+
+
+def test_config_that_cannot_be_trained_is_refused() -> None:
+    with pytest.raises(UserError, match="at most 95"):
+        plan_of(config_of(batch_size=96))
+    with pytest.raises(UserError, match=r"train\.accumulation"):
+        plan_of(config_of(accumulation=3))
+    with pytest.raises(UserError, match=r"objective\.name"):
+        plan_of(config_of(objective=ObjectiveConfig(name="nothing")))
+
+
+@pytest.mark.parametrize(
+    ("message", "needed"),
+    [
+        (
+            "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries (50.00G) "
+            "exceeds available HBM (30.75G).",
+            50 * 2**30,
+        ),
+        (
+            "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.5G of 15.75G hbm. Exceeded",
+            20.5 * 2**30,
+        ),
+    ],
+)
+def test_refusal_for_memory_is_an_answer(monkeypatch: pytest.MonkeyPatch, message: str, needed: float) -> None:
+    def refuse(*_: object) -> None:
+        raise jax.errors.JaxRuntimeError(message)
+
+    monkeypatch.setattr(planning.ResidentSteps, "compile", refuse)
+    plan = plan_of(config_of())
+    assert plan.memory == Memory(None, None, None, None, int(needed), CHIPS["v5e"].memory_bytes)
+    assert (plan.memory.fits, plan.work, plan.estimate) == (False, None, None)
+
+
+def test_refusal_for_another_reason_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise jax.errors.JaxRuntimeError("INTERNAL: a bug")
+
+    monkeypatch.setattr(planning.ResidentSteps, "compile", refuse)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="a bug"):
+        plan_of(config_of())
+    with pytest.raises(UserError, match=r"only 6 of the 8 chips of v5e:2x4, .* --config\.train\.batch_size=16"):
+        plan_of(config_of(batch_size=12))
+
+
+CHIP = Chip(
+    flops_per_second=1e12,
+    memory_bytes=10**9,
+    memory_bandwidth=1e9,
+    link_bandwidth=1e8,
+    dimensions=2,
+    most_chips=8,
+    options={},
+)
+
+
+@pytest.mark.parametrize(
+    ("product_flops", "bytes_accessed", "expected", "bound"),
+    [
+        (3 * 10**12, 10**9, (3.0, 1.0, 0.75 * 0.5 + 1.5 * 0.2), "products"),
+        (10**12, 4 * 10**9, (1.0, 4.0, 0.75 * 0.5 + 1.5 * 0.2), "memory"),
+        (10**9, 10**6, (0.001, 0.001, 0.75 * 0.5 + 1.5 * 0.2), "collectives"),
+    ],
+)
+def test_estimate(product_flops: int, bytes_accessed: int, expected: tuple[float, ...], bound: str) -> None:
+    collectives = (Collective("all-gather", 4, 2, 5 * 10**7), Collective("all-reduce", 4, 1, 2 * 10**7))
+    estimate = estimate_seconds(Work(product_flops, product_flops, bytes_accessed, collectives), CHIP)
+    assert (estimate.products, estimate.memory, estimate.collectives) == pytest.approx(expected)
+    assert estimate.step == pytest.approx(max(expected[:2]) + expected[2])
+    assert estimate.bound == bound
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "num_chips"),
+    [("v5e:16x16", "v5e", 256), ("v6e:1x1", "v6e", 1), ("v5p:4x4x4", "v5p", 64), ("v4:2x2x1", "v4", 4)],
+)
+def test_names_of_slices(name: str, kind: str, num_chips: int) -> None:
+    topology = parse_topology(name)
+    assert (topology.kind, topology.num_chips, topology.chip) == (kind, num_chips, CHIPS[kind])
+
+
+@pytest.mark.parametrize(
+    ("name", "cause"),
+    [
+        ("v5e", "'v5e' names no"),
+        ("v5e:2x", "names no"),
+        ("v9:2x2", "no TPU 'v9'"),
+        ("v5e:2x2x2", "2 axes"),
+        ("v4:2x2", "3 axes"),
+        ("v5e:32x32", "1 to 256 chips"),
+        ("v5e:0x4", "1 to 256 chips"),
+    ],
+)
+def test_names_of_no_slice(name: str, cause: str) -> None:
+    with pytest.raises(UserError, match=cause) as caught:
+        parse_topology(name)
+    assert "--topology=v5e:2x4" in str(caught.value)

@@ -1,0 +1,241 @@
+"""`plan`: compiles the training step for a TPU slice that needn't be there, and says whether it fits."""
+
+import dataclasses
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+from typing import Any
+
+from absl import flags
+
+from vae_jax import build
+from vae_jax.cli.flags import Flags, define_config, read_config
+from vae_jax.config import Config, from_mapping
+from vae_jax.data import tfds
+from vae_jax.data.streamed import StreamedImages
+from vae_jax.errors import UserError
+from vae_jax.performance.chips import Topology, parse_topology
+from vae_jax.performance.plan import ImageFacts, Plan, plan_step
+
+_NOTE = "estimate, not measured"
+_GIB = 2**30
+# Keeps libtpu quiet, off a TPU of this machine, and from looking for one in the network.
+_ENVIRONMENT = {
+    "JAX_PLATFORMS": "cpu",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "JAX_COMPILATION_CACHE_DIR": "",
+}
+# What is about programs for this machine; so is all of TPU_*, but for where libtpu is.
+_NOT_PASSED_ON = ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")
+_PASSED_ON = ("TPU_LIBRARY_PATH",)
+_CHILD = "import sys; from vae_jax.cli.plan import compile_request; compile_request(sys.argv[1])"
+_REQUEST, _ANSWER = "request.json", "answer.json"
+
+
+def define(values: flags.FlagValues, arguments: list[str]) -> None:
+    """The flags of this verb."""
+    define_config(values, arguments)
+    flags.DEFINE_string("topology", None, "TPU slice: v5e:16x16, v6e:2x4, v5p:4x4x4, v4:2x2x1", flag_values=values)
+    flags.DEFINE_string("image_shape", None, "height,width,channels, where the data isn't here", flag_values=values)
+    meaning = "training images, where the data isn't here"
+    flags.DEFINE_integer("num_images", None, meaning, flag_values=values, lower_bound=1)
+    meaning = "classes of the data, for a conditional model, where the data isn't here"
+    flags.DEFINE_integer("num_classes", 0, meaning, flag_values=values, lower_bound=0)
+    meaning = "compile several times faster with less optimization; memory then comes out somewhat too large"
+    flags.DEFINE_bool("quick", False, meaning, flag_values=values)
+    flags.DEFINE_string("output", None, "JSON file for the plan", flag_values=values)
+
+
+def run(values: Flags) -> None:
+    """Runs the verb."""
+    config = read_config(values)
+    if not values["topology"]:
+        raise UserError("plan needs the TPU slice to plan for; set e.g. --topology=v5e:2x4")
+    topology = parse_topology(values["topology"])
+    if importlib.util.find_spec("libtpu") is None:
+        raise UserError("libtpu, which compiles for TPUs, isn't installed; run: pip install 'vae-jax[tpu]'")
+    output = None if values["output"] is None else pathlib.Path(values["output"])
+    if output is not None and not output.absolute().parent.is_dir():
+        raise UserError(f"--output is '{output}', but there is no folder {output.absolute().parent}; make it first")
+    plan = _compiled_elsewhere(config, _facts(config, values), topology, values["quick"])
+    print("\n".join(_lines(plan, config, topology)))
+    if output is not None:
+        _write(output, plan)
+
+
+def compile_request(folder: str) -> None:
+    """What the process of its own does: reads a request from a folder and writes the answer there.
+
+    Args:
+        folder: With the request.
+    """
+    request = json.loads(pathlib.Path(folder, _REQUEST).read_text())
+    facts = {**request["facts"], "image_shape": tuple(request["facts"]["image_shape"])}
+    try:
+        topology = parse_topology(request["topology"])
+        answer = {"plan": _to_json(plan_step(from_mapping(request["config"]), ImageFacts(**facts), topology))}
+    except UserError as error:
+        answer = {"error": str(error)}
+    except Exception as error:
+        # libtpu adds a trace of its own below what it says.
+        answer = {"failure": f"{type(error).__name__}: {str(error).strip().splitlines()[0][:400]}"}
+    pathlib.Path(folder, _ANSWER).write_text(json.dumps(answer))
+
+
+def _compiled_elsewhere(config: Config, facts: ImageFacts, topology: Topology, quick: bool) -> dict[str, Any]:
+    """The plan as JSON, made by a process with an environment of its own."""
+    request = {"config": dataclasses.asdict(config), "facts": dataclasses.asdict(facts), "topology": topology.name}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name in _PASSED_ON or not name.startswith(("TPU_", "CLOUD_TPU_", *_NOT_PASSED_ON))
+    }
+    environment |= _ENVIRONMENT | ({"JAX_OPTIMIZATION_LEVEL": "O0"} if quick else {})
+    # Parts of one's own are found there as they are here.
+    environment["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    with tempfile.TemporaryDirectory() as folder:
+        pathlib.Path(folder, _REQUEST).write_text(json.dumps(request))
+        done = subprocess.run(
+            [sys.executable, "-c", _CHILD, folder], env=environment, capture_output=True, text=True, errors="replace"
+        )
+        answer = pathlib.Path(folder, _ANSWER)
+        if answer.is_file():
+            found = json.loads(answer.read_text())
+        else:
+            lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+            found = {"failure": f"status {done.returncode}: {lines[-1][:400] if lines else 'no message'}"}
+    if "error" in found:
+        raise UserError(found["error"])
+    if "failure" in found:
+        raise UserError(
+            f"the step can't be compiled for {topology.name} ({found['failure']}); try another --topology or config"
+        )
+    return found["plan"]
+
+
+def _facts(config: Config, values: Flags) -> ImageFacts:
+    """Shapes of the data: from flags, or from the data where it's here."""
+    if values["image_shape"] is not None and values["num_images"] is not None:
+        shape = _image_shape(values["image_shape"])
+        num_bytes = values["num_images"] * shape[0] * shape[1] * shape[2]
+        streamed = config.data.source in ("tfds", "folder") and num_bytes > config.data.resident_mb * 2**20
+        return ImageFacts(shape, values["num_images"], values["num_classes"], streamed=streamed)
+    instead = "give --image_shape=HEIGHT,WIDTH,CHANNELS and --num_images=N instead"
+    if values["image_shape"] is not None or values["num_images"] is not None:
+        raise UserError("--image_shape and --num_images replace the data set only together; give both, or none")
+    if config.data.source == "tfds" and not _is_prepared(config):
+        raise UserError(f"{config.data.name} isn't on this machine, and plan downloads nothing; {instead}")
+    try:
+        data = build.build_data(config)
+    except UserError as error:
+        raise UserError(f"{error}; or {instead}") from error
+    images = data.dataset.train_images
+    return ImageFacts(
+        data.dataset.image_shape,
+        len(images),
+        data.num_classes,
+        data.dataset.max_value,
+        streamed=isinstance(images, StreamedImages),
+    )
+
+
+def _is_prepared(config: Config) -> bool:
+    root = tfds._data_root(config.data.dir or None)
+    return tfds._find_prepared(root, tfds._parse(config.data.name)) is not None
+
+
+def _image_shape(text: str) -> tuple[int, int, int]:
+    sizes = text.split(",")
+    if len(sizes) != 3 or not all(size.strip().isdigit() and int(size) for size in sizes):
+        raise UserError(f"--image_shape is '{text}' but must be height,width,channels, e.g. --image_shape=28,28,1")
+    height, width, channels = (int(size) for size in sizes)
+    return height, width, channels
+
+
+def _to_json(plan: Plan) -> dict[str, Any]:
+    found = dataclasses.asdict(plan)
+    found["memory"]["fits"] = plan.memory.fits
+    if plan.estimate is not None:
+        found["estimate"] |= {"bound": plan.estimate.bound, "note": _NOTE}
+    return found
+
+
+def _lines(plan: dict[str, Any], config: Config, topology: Topology) -> list[str]:
+    """The plan for people."""
+    used, chips, batch_size = plan["used_chips"], plan["num_chips"], plan["batch_size"]
+    replicas = f", {plan['num_seeds']} replicas" if plan["num_seeds"] > 1 else ""
+    lines = [f"one training step on {plan['topology']}: a batch of {batch_size} images over {used} chips{replicas}"]
+    if used < chips:
+        above = -(-batch_size // chips) * chips
+        lines.append(
+            f"  {chips - used} of {chips} chips would have nothing to do; --config.train.batch_size={above} uses all"
+        )
+    lines += _memory_lines(plan["memory"], config)
+    if plan["work"] is None:
+        return lines
+    work, estimate, chip = plan["work"], plan["estimate"], topology.chip
+    products = work["product_flops"]
+    lines += [
+        f"  matrix products    {_si(products)}FLOP a chip, {_si(products * used)}FLOP in all (everything: "
+        f"{_si(work['flops'])}FLOP a chip)",
+        f"  bytes accessed     {_si(work['bytes_accessed'])}B a chip",
+    ]
+    for each in work["collectives"] or [None]:
+        lines.append(
+            "  collectives        none"
+            if each is None
+            else f"  collectives        {each['count']} {each['kind']} over {each['group_size']} chips, "
+            f"{_si(each['num_bytes'])}B"
+        )
+    return [
+        *lines,
+        f"  a step             {_si(estimate['step'])}s, bound by {estimate['bound']} ({_NOTE}: from published peak "
+        "rates)",
+        f"    products         {_si(estimate['products'])}s at {_si(chip.flops_per_second)}FLOP/s (float32 products "
+        "are one bfloat16 pass)",
+        f"    memory           {_si(estimate['memory'])}s at {_si(chip.memory_bandwidth)}B/s",
+        f"    collectives      {_si(estimate['collectives'])}s at {_si(chip.link_bandwidth)}B/s",
+        f"compiled in {plan['compile_seconds']:.0f} s",
+    ]
+
+
+def _memory_lines(memory: dict[str, Any], config: Config) -> list[str]:
+    needed, available = memory["needed"] / _GIB, memory["available"] / _GIB
+    if memory["arguments"] is None:
+        verdict = f"does not fit: the compiler needs {needed:.2f} GiB a chip for it, {available:.2f} GiB are there"
+    elif memory["fits"]:
+        verdict = f"fits: {needed:.2f} GiB a chip of {available:.2f} GiB"
+    else:
+        verdict = f"does not fit: {needed:.2f} GiB a chip, {available:.2f} GiB are there"
+    lines = [f"  {verdict}"]
+    if memory["arguments"] is not None:
+        lines += [f"    {name:<16} {_si(memory[name])}B" for name in ("arguments", "temporaries", "outputs", "aliased")]
+    if not memory["fits"]:
+        train = config.train
+        replicas = f" or --config.num_seeds (now {config.num_seeds})" if config.num_seeds > 1 else ""
+        lines.append(
+            f"    raise --config.train.accumulation (now {train.accumulation}), lower --config.train.batch_size (now "
+            f"{train.batch_size}){replicas}, or take a larger slice"
+        )
+    return lines
+
+
+def _si(value: float) -> str:
+    """A number with the prefix of its unit."""
+    for power, prefix in ((15, "P"), (12, "T"), (9, "G"), (6, "M"), (3, "k"), (0, ""), (-3, "m"), (-6, "µ"), (-9, "n")):
+        if value >= 10.0**power:
+            return f"{value / 10.0**power:.3g} {prefix}"
+    return f"{value:.3g} "
+
+
+def _write(output: pathlib.Path, plan: dict[str, Any]) -> None:
+    try:
+        output.write_text(json.dumps(plan, indent=2) + "\n")
+    except OSError as error:
+        raise UserError(f"{output} can't be written ({error.strerror or error}); choose another --output") from error

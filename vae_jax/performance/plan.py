@@ -1,0 +1,298 @@
+"""A training step on a TPU slice that isn't there: compiled ahead of time, and what can be said of it.
+
+Memory, FLOPs and collectives are facts of the compiled program. Its time is an estimate from published peak rates.
+"""
+
+import dataclasses
+import math
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import Mesh
+
+from vae_jax import build
+from vae_jax.config import Config
+from vae_jax.data import Data, Dataset
+from vae_jax.data.streamed import StreamedImages
+from vae_jax.errors import UserError
+from vae_jax.performance.chips import Chip, Topology
+from vae_jax.performance.hlo import Collective, Program, read_program
+from vae_jax.sharding import batch_mesh
+from vae_jax.training import BatchOrder, ResidentSteps, StreamedSteps
+
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_REFUSED = (
+    re.compile(r"required for [^(]*\(([\d.]+)([KMGT]?)\) exceeds available HBM"),
+    re.compile(r"Used ([\d.]+)([KMGT]?) of [\d.]+[KMGT]? hbm"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageFacts:
+    """What a plan has to know of the data; no pixel is needed.
+
+    Attributes:
+        image_shape: Height, width, channels.
+        num_images: Training images, before any are set aside for validation.
+        num_classes: Classes of the labels; 0 where there are none.
+        max_value: The largest value a pixel can take.
+        streamed: Whether images are read from files while the devices work, instead of living on them.
+    """
+
+    image_shape: tuple[int, int, int]
+    num_images: int
+    num_classes: int = 0
+    max_value: int = 255
+    streamed: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """Bytes on one chip.
+
+    Attributes:
+        arguments: The state, and images that live on the device; None where the compiler refused the step.
+        outputs: The next state.
+        aliased: What of the outputs takes the place of arguments.
+        temporaries: All between.
+        needed: At once; at least so much where the compiler refused.
+        available: Of the HBM, what the runtime leaves to programs.
+    """
+
+    arguments: int | None
+    outputs: int | None
+    aliased: int | None
+    temporaries: int | None
+    needed: int
+    available: int
+
+    @property
+    def fits(self) -> bool:
+        """Whether the step runs."""
+        return self.arguments is not None and self.needed <= self.available
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What one chip does in one step.
+
+    Attributes:
+        product_flops: Of matrix products and convolutions; see `hlo.Program`.
+        flops: Of everything, as XLA counts them.
+        bytes_accessed: What operations read and write, in HBM and in the chip's own memory, as XLA counts them.
+        collectives: Exchanges between chips.
+    """
+
+    product_flops: int
+    flops: int
+    bytes_accessed: int
+    collectives: tuple[Collective, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """Seconds of one step at the peak rates of the chip: estimated, not measured.
+
+    Attributes:
+        products: Product FLOPs over the peak rate.
+        memory: Bytes accessed over the bandwidth of HBM, as if none stayed in the chip's own memory.
+        collectives: Bytes exchanged over the bandwidth of all links.
+        step: The longer of the first two, and the third after it.
+    """
+
+    products: float
+    memory: float
+    collectives: float
+    step: float
+
+    @property
+    def bound(self) -> str:
+        """What takes longest."""
+        return max(("products", "memory", "collectives"), key=lambda name: getattr(self, name))
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A training step on a TPU slice.
+
+    Attributes:
+        topology: The slice.
+        num_chips: Of the slice.
+        used_chips: The largest number of them that divides a batch.
+        batch_size: Over all chips, of each replica.
+        num_seeds: Replicas.
+        memory: Whether it fits.
+        work: None where the compiler refused the step.
+        estimate: None where it did.
+        compile_seconds: On this machine.
+    """
+
+    topology: str
+    num_chips: int
+    used_chips: int
+    batch_size: int
+    num_seeds: int
+    memory: Memory
+    work: Work | None
+    estimate: Estimate | None
+    compile_seconds: float
+
+
+def plan_step(config: Config, facts: ImageFacts, topology: Topology) -> Plan:
+    """Compiles one training step of a run for a slice; needs `libtpu`, and no TPU.
+
+    Args:
+        config: The run.
+        facts: Its data.
+        topology: Where it is to run.
+
+    Raises:
+        UserError: If the config is none that can be trained, the chips can't share a batch, or there is no such slice.
+    """
+    data = _data_of(config, facts)
+    config = build.resolve(config, data)
+    build.check_fit(config, data)
+    mesh = batch_mesh(config.train.batch_size, _devices(topology))
+    steps, state = _one_step(config, facts, data, mesh)
+    began = time.perf_counter()
+    work = estimate = None
+    try:
+        compiled = steps.compile(jax.eval_shape(state))
+    except jax.errors.JaxRuntimeError as error:
+        needed = _refused_bytes(error)
+        if needed is None and mesh.size < topology.num_chips:
+            # v5e and v6e run some programs on all chips of a slice or on none.
+            whole = -(-config.train.batch_size // topology.num_chips) * topology.num_chips
+            raise UserError(
+                f"a batch of {config.train.batch_size} images gives work to only {mesh.size} of the "
+                f"{topology.num_chips} chips of {topology.name}, which the compiler refuses; set "
+                f"--config.train.batch_size={whole} or another multiple of {topology.num_chips}"
+            ) from error
+        if needed is None:
+            raise
+        memory = Memory(None, None, None, None, needed, topology.chip.memory_bytes)
+    else:
+        memory = _memory(compiled, topology.chip)
+        work = _work(compiled)
+        estimate = estimate_seconds(work, topology.chip)
+    return Plan(
+        topology=topology.name,
+        num_chips=topology.num_chips,
+        used_chips=mesh.size,
+        batch_size=config.train.batch_size,
+        num_seeds=config.num_seeds,
+        memory=memory,
+        work=work,
+        estimate=estimate,
+        compile_seconds=time.perf_counter() - began,
+    )
+
+
+def estimate_seconds(work: Work, chip: Chip) -> Estimate:
+    """The time of a step at a chip's peak rates: products and memory beside each other, then collectives.
+
+    `max(FLOPs / peak, bytes / bandwidth) + sum of collectives`, where an all-reduce of V bytes over n chips takes
+    `2 (n - 1) / n V / link bandwidth` and each other kind half of that.
+
+    Args:
+        work: Of one chip.
+        chip: The chip.
+    """
+    products = work.product_flops / chip.flops_per_second
+    memory = work.bytes_accessed / chip.memory_bandwidth
+    collectives = 0.0
+    for each in work.collectives:
+        share = (each.group_size - 1) / each.group_size * (2 if each.kind == "all-reduce" else 1)
+        collectives += share * each.num_bytes / chip.link_bandwidth
+    return Estimate(products, memory, collectives, max(products, memory) + collectives)
+
+
+@dataclasses.dataclass(frozen=True)
+class _NoImages:
+    """Stands for a reader of images where only their shape matters."""
+
+    image_shape: tuple[int, int, int]
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        raise AssertionError("a plan needs no pixels")
+
+
+def _data_of(config: Config, facts: ImageFacts) -> Data:
+    """Data of these shapes, without pixels."""
+    images = StreamedImages(_NoImages(facts.image_shape), np.arange(facts.num_images))
+    labels = np.zeros(facts.num_images, np.int32) if facts.num_classes else None
+    if labels is not None:
+        labels[-1] = facts.num_classes - 1
+    none = images.take(slice(0))
+    no_labels = None if labels is None else labels[:0]
+    dataset = Dataset("planned", images, none, labels, no_labels, facts.max_value, fingerprint="")
+    return Data(dataset, config.data.binarization, config.data.validation_fraction, config.data.seed)
+
+
+def _devices(topology: Topology) -> list[Any]:
+    """Devices to compile for."""
+    try:
+        return topologies.get_topology_desc(topology.name, platform="tpu", **topology.options).devices
+    except jax.errors.JaxRuntimeError as error:
+        raise UserError(
+            f"libtpu knows no slice {topology.name} ({_first_line(error)}); choose another --topology"
+        ) from error
+
+
+def _one_step(
+    config: Config, facts: ImageFacts, data: Data, mesh: Mesh
+) -> tuple[ResidentSteps | StreamedSteps, Callable[[], Any]]:
+    """One step of the run, as a call of its own, and what makes its first state."""
+    model = build.build_model_for(config, data)
+    images = data.training.images
+    num_images, seeds = len(images), build.seeds_of(config)
+    schedule = build.build_schedule(config, num_images)
+
+    def state() -> Any:
+        return build.build_state(config, model, facts.image_shape, schedule.num_steps)
+
+    if facts.streamed:
+        return build.build_steps(config, model, data, schedule, mesh), state
+    step = build.build_train_step(config, model, schedule, build.build_preparation(data), num_images)
+    order = BatchOrder(seeds, config.train.batch_size, num_images)
+    shape_only = np.broadcast_to(np.zeros((), np.uint8), images.shape)
+    labels = data.training.labels if model.num_classes else None
+    return ResidentSteps(step, mesh, shape_only, labels, order, longest=1, in_one_call=False), state
+
+
+def _memory(compiled: jax.stages.Compiled, chip: Chip) -> Memory:
+    stats = compiled.memory_analysis()
+    parts = (
+        stats.argument_size_in_bytes,
+        stats.output_size_in_bytes,
+        stats.alias_size_in_bytes,
+        stats.temp_size_in_bytes,
+    )
+    arguments, outputs, aliased, temporaries = parts
+    return Memory(*parts, needed=arguments + outputs - aliased + temporaries, available=chip.memory_bytes)
+
+
+def _work(compiled: jax.stages.Compiled) -> Work:
+    program: Program = read_program(compiled.as_text())
+    costs = compiled.cost_analysis()
+    # XLA counts the body of a loop once; where parts of a batch are worked off in one, nearly all work is in it.
+    repeated = program.product_flops / program.product_flops_once if program.product_flops_once else 1.0
+    flops, bytes_accessed = (round(repeated * costs[name]) for name in ("flops", "bytes accessed"))
+    return Work(program.product_flops, flops, bytes_accessed, program.collectives)
+
+
+def _refused_bytes(error: jax.errors.JaxRuntimeError) -> int | None:
+    """How much memory a step would need that the compiler refused for it; None if it has another reason."""
+    for pattern in _REFUSED:
+        if found := pattern.search(str(error)):
+            return math.ceil(float(found[1]) * _UNITS[found[2]])
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:300]
