@@ -180,6 +180,9 @@ class Config:
 
 # What may differ when a run is continued: nothing here changes a step that was already taken.
 MAY_CHANGE = (
+    "data.resident_mb",
+    "data.workers",
+    "data.prefetch",
     "train.num_epochs",
     "train.num_steps",
     "train.log_every",

@@ -9,8 +9,9 @@ from vae_jax.config import Config, ModelConfig, ObjectiveConfig, TrainConfig
 from vae_jax.errors import UserError
 from vae_jax.performance import plan as planning
 from vae_jax.performance.chips import CHIPS, Chip, parse_topology
+from vae_jax.performance.estimate import Work, estimate_seconds
 from vae_jax.performance.hlo import Collective
-from vae_jax.performance.plan import ImageFacts, Memory, Plan, Work, estimate_seconds, plan_step
+from vae_jax.performance.plan import ImageFacts, Memory, Plan, plan_step
 
 FACTS = ImageFacts((5, 6, 1), num_images=100, num_classes=3)
 MODEL = ModelConfig(hidden=(12,), latents=3)
@@ -73,7 +74,7 @@ def test_parts_of_a_batch_all_count() -> None:
     facts = dataclasses.replace(FACTS, num_images=200)
     whole, parts = (work_of(config_of(batch_size=128, accumulation=each), facts) for each in (1, 4))
     assert parts.product_flops == whole.product_flops == 16 * PER_IMAGE
-    assert parts.flops == pytest.approx(whole.flops, rel=0.5)
+    assert whole.flops <= parts.flops <= 2 * whole.flops
 
 
 def test_replicas_count_each() -> None:
@@ -98,9 +99,9 @@ def test_streamed_images_are_no_arguments() -> None:
 
 
 def test_no_pixel_takes_memory() -> None:
-    many = ImageFacts((64, 64, 3), num_images=10_000_000)
+    many = ImageFacts((64, 64, 3), num_images=2_000_000)
     memory = plan_of(config_of(), many).memory
-    assert memory.arguments is not None and memory.arguments > 9_500_000 * 64 * 64 * 3
+    assert memory.arguments is not None and memory.arguments > 1_900_000 * 64 * 64 * 3
     assert not memory.fits
 
 

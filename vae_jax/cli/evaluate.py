@@ -14,6 +14,7 @@ from vae_jax.cli.flags import Flags, define_section, define_workdir, given_secti
 from vae_jax.cli.partial import PartialResult, digest
 from vae_jax.cli.show import noise_stddev
 from vae_jax.config import EvaluateConfig
+from vae_jax.data.streamed import take
 from vae_jax.errors import UserError
 from vae_jax.evaluation import ImportanceEstimate, image_batches, make_importance_estimate, samples_at_once
 from vae_jax.keys import Stream, stream_key
@@ -77,7 +78,7 @@ def importance_estimates(
     """
     check_has_density(trained)
     part = trained.data.for_evaluation(split)
-    images = part.images[: settings.num_images or None]
+    images = take(part.images, slice(settings.num_images or None))
     mesh = whole_mesh()
     batch_size = filled_up(min(_IMAGES_AT_ONCE, len(images)), mesh)
     chunk = samples_at_once(trained.model, trained.data.dataset.image_shape, batch_size, settings.memory_mb)

@@ -105,6 +105,7 @@ def _compiled_elsewhere(config: Config, facts: ImageFacts, topology: Topology, q
             [sys.executable, "-c", _CHILD, folder], env=environment, capture_output=True, text=True, errors="replace"
         )
         answer = pathlib.Path(folder, _ANSWER)
+        found: dict[str, Any]
         if answer.is_file():
             found = json.loads(answer.read_text())
         else:

@@ -11,13 +11,8 @@ import math
 import re
 from collections.abc import Iterable
 
-_BITS = {"pred": 8, "token": 0, "opaque": 0}
-_ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,]*)\]")
-_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
-_INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = ")
-_OPCODE = re.compile(r"\s*([\w\-]+)\(")
-_CALLED = re.compile(r"\b(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)")
-_SEVERAL_CALLED = re.compile(r"\b(?:branch_computations|called_computations)=\{([^}]*)\}")
+from vae_jax.performance.hlo_text import Instruction, Shape, computations, elements, num_bytes, numbers, shape_of
+
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _WINDOW = re.compile(r"\bwindow=\{([^}]*)\}")
 _COLLECTIVES = (
@@ -28,8 +23,6 @@ _COLLECTIVES = (
     "collective-permute",
     "collective-broadcast",
 )
-
-Shape = tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,46 +94,15 @@ def read_program(text: str) -> Program:
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Instruction:
-    """One line: its result's type, operation, operands' names and whatever follows them."""
-
-    name: str
-    type: str
-    opcode: str
-    operands: tuple[str, ...]
-    attributes: str
-    argument: str
-
-    @property
-    def called(self) -> list[str]:
-        """Names of the computations that it runs; each of several branches counts."""
-        if self.opcode in ("async-update", "async-done"):
-            return []  # its start has run them
-        several = _SEVERAL_CALLED.search(self.attributes)
-        others = [name.strip().lstrip("%") for name in several[1].split(",")] if several else []
-        return [*_CALLED.findall(self.attributes), *others]
-
-
 class _Module:
     """The computations of a module by name."""
 
     def __init__(self, text: str) -> None:
-        self.computations: dict[str, dict[str, _Instruction]] = {}
-        self.entry = ""
+        self.computations, self.entry = computations(text)
         self._flops: dict[str, tuple[int, int]] = {}
         partitions = re.search(r"\bnum_partitions=(\d+)", text)
         replicas = re.search(r"\breplica_count=(\d+)", text)
         self._num_devices = int(partitions[1] if partitions else 1) * int(replicas[1] if replicas else 1)
-        current: dict[str, _Instruction] = {}
-        for line in text.splitlines():
-            if opening := _COMPUTATION.match(line):
-                current = self.computations.setdefault(opening[2], {})
-                self.entry = opening[2] if opening[1] else self.entry
-            elif instruction := _instruction(line):
-                current[instruction.name] = instruction
-        if not self.entry:
-            raise ValueError("this is no HLO module: no computation is marked ENTRY")
 
     def flops(self, computation: str) -> tuple[int, int]:
         """Of the products of a computation and of all that it runs: in all, and with each loop's body once."""
@@ -154,7 +116,7 @@ class _Module:
             self._flops[computation] = total, once
         return self._flops[computation]
 
-    def collectives(self, computation: str, times: int = 1) -> Iterable[tuple[_Instruction, int]]:
+    def collectives(self, computation: str, times: int = 1) -> Iterable[tuple[Instruction, int]]:
         """Each exchange that a computation starts, and how often."""
         for instruction in self.computations[computation].values():
             if instruction.opcode.removesuffix("-start") in _COLLECTIVES:
@@ -163,22 +125,22 @@ class _Module:
                 if called in self.computations:
                     yield from self.collectives(called, times * self.trips(instruction))
 
-    def exchange(self, instruction: _Instruction) -> tuple[str, int, str]:
+    def exchange(self, instruction: Instruction) -> tuple[str, int, str]:
         """Kind, devices and channel of an exchange; without channels each is one by itself."""
         channel = re.search(r"\bchannel_id=(\d+)", instruction.attributes)
         size = _group_size(instruction.attributes) or self._num_devices
         return instruction.opcode.removesuffix("-start"), size, channel[1] if channel else f"%{instruction.name}"
 
-    def exchanged_bytes(self, instruction: _Instruction) -> int:
+    def exchanged_bytes(self, instruction: Instruction) -> int:
         """Bytes of the whole array that an exchange is about."""
         kind, size, _ = self.exchange(instruction)
         result = instruction.type
         if instruction.opcode.endswith("-start") and kind != "all-reduce" and result.startswith("("):
             # (what goes in, what comes out, ...)
-            result = _elements(result)[1]
-        return _num_bytes(result) * (size if kind == "reduce-scatter" else 1)
+            result = elements(result)[1]
+        return num_bytes(result) * (size if kind == "reduce-scatter" else 1)
 
-    def trips(self, instruction: _Instruction) -> int:
+    def trips(self, instruction: Instruction) -> int:
         """How often an instruction runs what it calls."""
         if instruction.opcode != "while":
             return 1
@@ -189,74 +151,18 @@ class _Module:
         instructions = self.computations.get(named[1], {}) if named else {}
         return _bound(instructions.values())
 
-    def _own_flops(self, computation: str, instruction: _Instruction) -> int:
+    def _own_flops(self, computation: str, instruction: Instruction) -> int:
         if instruction.opcode not in ("dot", "convolution"):
             return 0
-        left, right = (_shape(self.computations[computation][name].type) for name in instruction.operands[:2])
-        output = _shape(instruction.type)
+        left, right = (shape_of(self.computations[computation][name].type) for name in instruction.operands[:2])
+        output = shape_of(instruction.type)
         if instruction.opcode == "dot":
-            contracted = _numbers(instruction.attributes, "lhs_contracting_dims")
+            contracted = numbers(instruction.attributes, "lhs_contracting_dims")
             return 2 * math.prod(output) * math.prod(left[axis] for axis in contracted)
         return 2 * _convolution_products(instruction.attributes, left, right, output)
 
 
-def _instruction(line: str) -> _Instruction | None:
-    """A line of a computation; None for any other."""
-    start = _INSTRUCTION.match(line)
-    if not start:
-        return None
-    rest = line[start.end() :]
-    end = _closing(rest) if rest.startswith("(") else rest.find(" ")
-    opcode = _OPCODE.match(rest, end)
-    if not opcode:
-        return None
-    last = _closing(rest, opcode.end() - 1)
-    argument = rest[opcode.end() : last - 1]
-    operands = tuple(name for name in re.findall(r"%([\w.\-]+)", argument))
-    return _Instruction(start[2], rest[:end], opcode[1], operands, rest[last:], argument)
-
-
-def _closing(text: str, start: int = 0) -> int:
-    """Where the parenthesis that opens at a place has closed."""
-    depth = 0
-    for index in range(start, len(text)):
-        depth += {"(": 1, ")": -1}.get(text[index], 0)
-        if depth == 0:
-            return index + 1
-    return len(text)
-
-
-def _elements(tuple_type: str) -> list[str]:
-    """The types that a tuple's type is made of."""
-    found, depth, start = [], 0, 1
-    for index, character in enumerate(tuple_type):
-        depth += {"(": 1, "{": 1, "[": 1, ")": -1, "}": -1, "]": -1}.get(character, 0)
-        if (character == "," and depth == 1) or depth == 0:
-            found.append(tuple_type[start:index])
-            start = index + 1
-    return found
-
-
-def _shape(type_text: str) -> Shape:
-    found = _ARRAY.search(type_text)
-    return tuple(int(size) for size in found[2].split(",") if size) if found else ()
-
-
-def _num_bytes(type_text: str) -> int:
-    total = 0
-    for name, sizes in _ARRAY.findall(type_text):
-        digits = re.search(r"\d+", name)
-        bits = _BITS.get(name, int(digits[0]) if digits else 8)
-        total += math.ceil(bits * math.prod(int(size) for size in sizes.split(",") if size) / 8)
-    return total
-
-
-def _numbers(attributes: str, name: str) -> list[int]:
-    found = re.search(rf"\b{name}=\{{([\d,]*)\}}", attributes)
-    return [int(number) for number in found[1].split(",") if number] if found else []
-
-
-def _bound(condition: Iterable[_Instruction]) -> int:
+def _bound(condition: Iterable[Instruction]) -> int:
     """What the index of a loop stays below, if the condition compares it with the only constant there; else 1."""
     instructions = list(condition)
     constants = [int(each.argument) for each in instructions if each.opcode == "constant" and each.argument.isdigit()]

@@ -21,7 +21,8 @@ from vae_jax.data import Data, Dataset
 from vae_jax.data.streamed import StreamedImages
 from vae_jax.errors import UserError
 from vae_jax.performance.chips import Chip, Topology
-from vae_jax.performance.hlo import Collective, Program, read_program
+from vae_jax.performance.estimate import Estimate, Work, estimate_seconds
+from vae_jax.performance.hlo import read_program
 from vae_jax.sharding import batch_mesh
 from vae_jax.training import BatchOrder, ResidentSteps, StreamedSteps
 
@@ -75,45 +76,6 @@ class Memory:
     def fits(self) -> bool:
         """Whether the step runs."""
         return self.arguments is not None and self.needed <= self.available
-
-
-@dataclasses.dataclass(frozen=True)
-class Work:
-    """What one chip does in one step.
-
-    Attributes:
-        product_flops: Of matrix products and convolutions; see `hlo.Program`.
-        flops: Of everything, as XLA counts them.
-        bytes_accessed: What operations read and write, in HBM and in the chip's own memory, as XLA counts them.
-        collectives: Exchanges between chips.
-    """
-
-    product_flops: int
-    flops: int
-    bytes_accessed: int
-    collectives: tuple[Collective, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Estimate:
-    """Seconds of one step at the peak rates of the chip: estimated, not measured.
-
-    Attributes:
-        products: Product FLOPs over the peak rate.
-        memory: Bytes accessed over the bandwidth of HBM, as if none stayed in the chip's own memory.
-        collectives: Bytes exchanged over the bandwidth of all links.
-        step: The longer of the first two, and the third after it.
-    """
-
-    products: float
-    memory: float
-    collectives: float
-    step: float
-
-    @property
-    def bound(self) -> str:
-        """What takes longest."""
-        return max(("products", "memory", "collectives"), key=lambda name: getattr(self, name))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,25 +155,6 @@ def plan_step(config: Config, facts: ImageFacts, topology: Topology) -> Plan:
     )
 
 
-def estimate_seconds(work: Work, chip: Chip) -> Estimate:
-    """The time of a step at a chip's peak rates: products and memory beside each other, then collectives.
-
-    `max(FLOPs / peak, bytes / bandwidth) + sum of collectives`, where an all-reduce of V bytes over n chips takes
-    `2 (n - 1) / n V / link bandwidth` and each other kind half of that.
-
-    Args:
-        work: Of one chip.
-        chip: The chip.
-    """
-    products = work.product_flops / chip.flops_per_second
-    memory = work.bytes_accessed / chip.memory_bandwidth
-    collectives = 0.0
-    for each in work.collectives:
-        share = (each.group_size - 1) / each.group_size * (2 if each.kind == "all-reduce" else 1)
-        collectives += share * each.num_bytes / chip.link_bandwidth
-    return Estimate(products, memory, collectives, max(products, memory) + collectives)
-
-
 @dataclasses.dataclass(frozen=True)
 class _NoImages:
     """Stands for a reader of images where only their shape matters."""
@@ -267,6 +210,7 @@ def _one_step(
 
 def _memory(compiled: jax.stages.Compiled, chip: Chip) -> Memory:
     stats = compiled.memory_analysis()
+    assert stats is not None
     parts = (
         stats.argument_size_in_bytes,
         stats.output_size_in_bytes,
@@ -278,15 +222,15 @@ def _memory(compiled: jax.stages.Compiled, chip: Chip) -> Memory:
 
 
 def _work(compiled: jax.stages.Compiled) -> Work:
-    program: Program = read_program(compiled.as_text())
-    costs = compiled.cost_analysis()
+    program = read_program(compiled.as_text() or "")
+    costs = compiled.cost_analysis() or {}
     # XLA counts the body of a loop once; where parts of a batch are worked off in one, nearly all work is in it.
     repeated = program.product_flops / program.product_flops_once if program.product_flops_once else 1.0
     flops, bytes_accessed = (round(repeated * costs[name]) for name in ("flops", "bytes accessed"))
     return Work(program.product_flops, flops, bytes_accessed, program.collectives)
 
 
-def _refused_bytes(error: jax.errors.JaxRuntimeError) -> int | None:
+def _refused_bytes(error: Exception) -> int | None:
     """How much memory a step would need that the compiler refused for it; None if it has another reason."""
     for pattern in _REFUSED:
         if found := pattern.search(str(error)):
