@@ -292,9 +292,7 @@ def test_full_product_misses_none_of_the_five_choices() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("likelihood", FACTORS["likelihood"])
 @pytest.mark.parametrize("network", FACTORS["network"])
-def test_full_product_trains(network: str, likelihood: str, request: pytest.FixtureRequest) -> None:
-    if "slow" not in request.config.option.markexpr:
-        pytest.skip("3,048 models, which take hours; pytest -m slow trains them")
+def test_full_product_trains(network: str, likelihood: str) -> None:
     for combination in full_product():
         if combination[:2] == (network, likelihood):
             assert_trains(combination, compiled=False)

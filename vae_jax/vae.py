@@ -93,8 +93,11 @@ class VAE(nn.Module):
         if self.num_classes:
             one_hot = self._one_hot(label).astype(z.dtype)
             seen = jnp.concatenate([seen, jnp.broadcast_to(one_hot, (*z.shape[:-1], self.num_classes))], axis=-1)
-        outputs = self.decoder(seen.reshape(-1, seen.shape[-1]))
-        return outputs.reshape(*z.shape[:-1], *outputs.shape[1:])
+        # Images in front, or devices that each have some of them would have to exchange all of them.
+        rows = jnp.moveaxis(seen, -2, 0) if z.ndim > 2 else seen
+        outputs = self.decoder(rows.reshape(-1, rows.shape[-1]))
+        outputs = outputs.reshape(*rows.shape[:-1], *outputs.shape[1:])
+        return jnp.moveaxis(outputs, 0, z.ndim - 2) if z.ndim > 2 else outputs
 
     def decode_mean(self, z: Float[Array, "*batch d"], label: Label = None) -> Float[Array, "*batch h w c"]:
         """Mean of p(x|z): probabilities for binary pixels."""

@@ -191,8 +191,8 @@ def test_interrupted_evaluation_goes_on_and_ends_with_the_same_numbers(
     monkeypatch.setattr(evaluate, "image_batches", stopped)
     with pytest.raises(SystemExit) as stop:
         main(arguments)
-    assert stop.value.code == 130 and seen == [100, 200]
-    assert "goes on from image 200 of 359" in capsys.readouterr().err
+    assert stop.value.code == 130 and seen == [104, 208]
+    assert "goes on from image 208 of 359" in capsys.readouterr().err
     (partial,) = run.glob("evaluation_test.*.partial.npz")
     content = partial.read_bytes()
     assert not (run / "evaluation.json").exists()
@@ -203,7 +203,7 @@ def test_interrupted_evaluation_goes_on_and_ends_with_the_same_numbers(
     assert "continuing" not in capsys.readouterr().out and partial.read_bytes() == content
 
     main(arguments)
-    assert "continuing an interrupted evaluation at image 200" in capsys.readouterr().out
+    assert "continuing an interrupted evaluation at image 208" in capsys.readouterr().out
     assert (run / "evaluation.json").read_text() == expected
     assert not partial.exists()
 
@@ -221,5 +221,4 @@ def test_watch_warns_once_units_fall() -> None:
     for active in (7, 9, 7, 6):
         watch.write({"split": "test", "active_units": active})
     watch.write({"split": "train", "loss": 1.0})
-    watch.close()
     assert len(said) == 1 and "fell from 9 to 6" in said[0] and "free_bits" in said[0]

@@ -146,10 +146,10 @@ def test_training_bound_is_the_same_bound(skewed: LinearModel, images: np.ndarra
     variances = np.diag(np.linalg.inv(skewed.precision))
     bound = make_bound(vae(), num_samples=200)
     mesh = batch_mesh(BATCH)
-    terms = map_images(lambda x, ids, label: bound(params, x, ids, KEY), images, MAX_VALUE, BATCH, mesh)
+    watched = map_images(lambda x, ids, label: bound(params, x, ids, KEY), images, MAX_VALUE, BATCH, mesh)
     mean = (x - skewed.bias) @ skewed.encoder.T
     exact = skewed.log_likelihood(x) - skewed.kl_to_posterior(x, mean, variances)
-    error = terms.elbo - exact
+    error = watched.terms.elbo - exact
     assert abs(error.mean()) < 4 * error.std() / np.sqrt(len(x)) < 0.1
 
 

@@ -7,10 +7,8 @@ import types
 
 from absl import flags
 
-from vae_jax.cli.compilation import remember_compiled
 from vae_jax.cli.flags import parse, usage
 from vae_jax.errors import UserError
-from vae_jax.processes import leave
 
 VERBS = {
     "train": "train a model, or continue a run (the default verb)",
@@ -36,7 +34,7 @@ def main(argv: list[str] | None = None) -> None:
     except (UserError, flags.Error) as error:
         message = " ".join(str(error).split())
         print(f"vae-jax: error: {message}", file=sys.stderr)
-        leave(USER_ERROR_STATUS)
+        _leave(USER_ERROR_STATUS)
     except BrokenPipeError:
         # Whoever read our output has closed it, as `head` does: nobody is left to tell.
         sys.stdout = None
@@ -53,11 +51,24 @@ def _run(arguments: list[str]) -> None:
     if verb not in VERBS:
         raise UserError(f"there is no verb '{verb}'; choose from {', '.join(VERBS)}, or see --help")
     module = _module(verb)
-    remember_compiled()
     if any(argument in ("--help", "-h", "-help", "--helpfull") for argument in rest):
         print(usage(pathlib.Path(sys.argv[0]).name, verb, module, VERBS, brief=not has_verb))
         return
-    module.run(parse(module, rest))
+    values = parse(module, rest)
+    # Here, since it takes JAX, which those who only ask for help need not wait for.
+    from vae_jax.cli.compilation import remember_compiled
+
+    remember_compiled()
+    module.run(values)
+
+
+def _leave(status: int) -> None:
+    # Without JAX there can't be other processes that would have to be told.
+    if "jax" in sys.modules:
+        from vae_jax.processes import leave
+
+        leave(status)
+    sys.exit(status)
 
 
 def _module(verb: str) -> types.ModuleType:
