@@ -1,5 +1,6 @@
 """What listens to training: the metrics file, TensorBoard and the terminal."""
 
+import abc
 import json
 import os
 import pathlib
@@ -15,14 +16,14 @@ Row = dict[str, Any]
 _SHARE_LEFT = 0.75
 
 
-class Listener:
+class Listener(abc.ABC):
     """What is told of the rows of a run."""
 
+    @abc.abstractmethod
     def write(self, row: Row) -> None:
         """Takes a row."""
-        raise NotImplementedError
 
-    def sync(self) -> None:
+    def sync(self) -> None:  # noqa: B027, most have nothing to do
         """Makes sure, before a checkpoint, that the rows that lead up to it outlive the machine."""
 
 
