@@ -61,8 +61,8 @@ def uniform_16bit(key: Key[Array, ""], rows: int, columns: int) -> Int[Array, "r
         rows: Images.
         columns: Draws for each.
     """
-    left, right = threefry(_words_of(key), _places(rows, -(-columns // 4)))
-    draws = jnp.concatenate([left & 0xFFFF, left >> 16, right & 0xFFFF, right >> 16], axis=1)
+    words = jnp.concatenate(threefry(_words_of(key), _places(rows, -(-columns // 4))), axis=1)
+    draws = jnp.concatenate([words & 0xFFFF, words >> 16], axis=1)
     return draws[:, :columns].astype(jnp.int32)
 
 

@@ -1,7 +1,11 @@
 """Schedules and optimizers: the ladder as its paper has it, Adam by hand."""
 
+from collections.abc import Callable
+
+import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from vae_jax.training import make_optimizer
@@ -46,3 +50,24 @@ def test_clipping_keeps_the_direction() -> None:
     tx = make_optimizer("sgd", 1.0, num_steps=1, clip_norm=1.0)
     updates, _ = tx.update(jnp.array([3.0, -4.0]), tx.init(jnp.zeros(2)))
     np.testing.assert_allclose(updates, [-0.6, 0.8], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "reference"), [("adam", optax.adam), ("adamw", optax.adamw)])
+@pytest.mark.parametrize("epsilon", [1e-8, 1e-2])
+def test_optax_takes_the_same_steps(name: str, reference: Callable, epsilon: float) -> None:
+    """Over scales of gradients from 1e-6 to 1e3, which epsilon matters for, and from optax's own state."""
+    tx, known = (
+        make_optimizer(name, 0.01, num_steps=30, adam_epsilon=epsilon),
+        reference(optax.constant_schedule(0.01), eps=epsilon),
+    )
+    scale = jnp.logspace(-6, 3, 50)
+    ours = theirs = {"w": jnp.linspace(-1.0, 1.0, 50)}
+    state = known_state = known.init(theirs)
+    for step in range(30):
+        gradient = {"w": scale * jax.random.normal(jax.random.key(step), (50,))}
+        updates, state = tx.update(gradient, state, ours)
+        ours = optax.apply_updates(ours, updates)
+        updates, known_state = known.update(gradient, known_state, theirs)
+        theirs = optax.apply_updates(theirs, updates)
+        np.testing.assert_allclose(ours["w"], theirs["w"], rtol=2e-6, atol=1e-6)
+    assert jax.tree.structure(state) == jax.tree.structure(known_state)
