@@ -1,13 +1,12 @@
 """Arrays to grids to PNG files."""
 
-import os
 import pathlib
 
 import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from vae_jax.errors import UserError
+from vae_jax.files import replacing
 
 _GAP = 1
 _SMALLEST_SIDE = 56
@@ -55,10 +54,5 @@ def write_png(path: pathlib.Path, picture: UInt8[np.ndarray, "height width c"]) 
         UserError: If the file system doesn't take it.
     """
     image = Image.fromarray(picture if picture.shape[-1] == 3 else picture[..., 0])
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as unfinished:
         image.save(unfinished, format="PNG")
-        os.replace(unfinished, path)
-    except OSError as error:
-        raise UserError(f"picture {path} can't be written ({error.strerror or error}); choose another place") from error

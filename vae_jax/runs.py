@@ -4,25 +4,20 @@ import contextlib
 import dataclasses
 import datetime
 import fcntl
-import functools
-import importlib.metadata
 import json
 import os
 import pathlib
-import platform
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
-import jax
-
 from vae_jax import checkpoints
 from vae_jax.config import Config, differences, from_mapping
-from vae_jax.data import Data
+from vae_jax.data import Data, ImageKind
 from vae_jax.errors import UserError
+from vae_jax.files import write_json
+from vae_jax.provenance import surroundings
 
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "vae-jax")
+_IMAGES = "images.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,13 +71,7 @@ class RunFolder:
         Raises:
             UserError: If the file system doesn't take it.
         """
-        unfinished = path.with_name(f".{path.name}.unfinished")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            unfinished.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
-            os.replace(unfinished, path)
-        except OSError as error:
-            raise UserError(f"{path} can't be written ({error.strerror or error}); choose another --workdir") from error
+        write_json(path, content, "choose another --workdir")
 
     def check_writable(self) -> None:
         """Finds out before long work whether its result can be kept.
@@ -142,13 +131,32 @@ class RunFolder:
         """Steps that the newest checkpoint has seen, sound or not; 0 where there is none."""
         return max((checkpoint.step for checkpoint in checkpoints.listing(self.checkpoints)), default=0)
 
-    def start(self, config: Config) -> None:
+    def start(self, config: Config, kind: ImageKind) -> None:
         """Makes the folder, and writes the config that it passed `check` with.
 
         Raises:
             UserError: If it can't be written.
         """
         self.write_json(self.config, dataclasses.asdict(config))
+        self.write_json(self.root / _IMAGES, dataclasses.asdict(kind))
+
+    def image_kind(self) -> ImageKind | None:
+        """What images the model is for; None where a run doesn't say and its data must be asked.
+
+        Raises:
+            UserError: If the file is there but can't be read.
+        """
+        path = self.root / _IMAGES
+        if not path.is_file():
+            return None
+        try:
+            found = json.loads(path.read_text())
+            height, width, channels = map(int, found["image_shape"])
+            return ImageKind((height, width, channels), int(found["max_value"]), int(found["num_classes"]))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{path} can't be read ({error}); restore it, or delete it if the data is at hand"
+            ) from error
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -188,46 +196,7 @@ class RunFolder:
         start = {
             "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "command": command,
-            "commit": _commit(),
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-            "versions": {name: _version(name) for name in _PACKAGES},
-            "devices": [f"{device.platform}: {device.device_kind}" for device in jax.devices()],
+            **surroundings(),
             "data": {"name": data.dataset.name, "fingerprint": data.dataset.fingerprint},
         }
         self.write_json(self.manifest, {"starts": [*starts, start]})
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-@functools.cache
-def _commit() -> str | None:
-    """The commit of the checkout that this file is in, if it is in one."""
-    try:
-        answer = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            cwd=pathlib.Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return answer.stdout.strip()
-
-
-def program() -> str:
-    """How this program is called, as a user would type it again."""
-    path = sys.argv[0]
-    return f"python {path}" if path.endswith(".py") else pathlib.Path(path).name
-
-
-def command_line() -> list[str]:
-    """The command as it was typed."""
-    return [pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]

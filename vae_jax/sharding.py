@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental.layout import Format
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vae_jax.errors import UserError
@@ -74,14 +75,16 @@ def split_batch(mesh: Mesh, axis: int = 0) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(*([None] * axis), BATCH_AXIS))
 
 
-def put(tree: Any, sharding: NamedSharding) -> Any:
+def put(tree: Any, place: NamedSharding | Format) -> Any:
     """Whole arrays, the same in each process, to where they belong; each process fills its own devices."""
+    sharding = place.sharding if isinstance(place, Format) else place
+    assert sharding is not None
     if sharding.is_fully_addressable:
-        return jax.device_put(tree, sharding)
+        return jax.device_put(tree, place)
 
     def one(leaf: Any) -> jax.Array:
         array = np.asarray(leaf)
-        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+        return jax.make_array_from_callback(array.shape, place, lambda index: array[index])
 
     return jax.tree.map(one, tree)
 

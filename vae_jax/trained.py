@@ -1,14 +1,16 @@
 """A run that was trained, as other verbs open it."""
 
 import dataclasses
+import functools
 import pathlib
+from collections.abc import Callable
 
 import jax
 
 from vae_jax import checkpoints
-from vae_jax.build import build_data, build_model_for, build_schedule, build_state
+from vae_jax.build import build_data, build_model_for, build_state
 from vae_jax.config import Config
-from vae_jax.data import Data
+from vae_jax.data import Data, ImageKind
 from vae_jax.errors import UserError
 from vae_jax.runs import RunFolder
 from vae_jax.vae import VAE, Params
@@ -21,20 +23,31 @@ class TrainedRun:
     Attributes:
         folder: Where it is.
         config: As it was trained.
-        data: What it was trained on.
+        kind: What images the model is for.
         model: The model.
         params: What is evaluated (the average, where one is kept), of one replica.
         step: Steps these parameters have seen.
         replica: Which of the replicas this is.
+        load_data: Reads what it was trained on, once.
     """
 
     folder: RunFolder
     config: Config
-    data: Data
+    kind: ImageKind
     model: VAE
     params: Params
     step: int
-    replica: int = 0
+    replica: int
+    load_data: Callable[[], Data]
+
+    @property
+    def data(self) -> Data:
+        """What it was trained on; read when it's first asked for, since the model itself needs no data.
+
+        Raises:
+            UserError: If the data is no longer there.
+        """
+        return self.load_data()
 
 
 def open_run(workdir: str | None, which: str = "latest", replica: int = 0) -> TrainedRun:
@@ -72,17 +85,19 @@ def open_replicas(workdir: str | None, which: str = "latest") -> list[TrainedRun
     folder = RunFolder(pathlib.Path(workdir))
     config = folder.read_config()
     checkpoint = checkpoints.choose(folder.checkpoints, which)
-    data = build_data(config)
-    image_shape = data.dataset.image_shape
-    model = build_model_for(config, data)
-    schedule = build_schedule(config, len(data.training.images))
-    like = jax.eval_shape(lambda: build_state(config, model, image_shape, schedule.num_steps))
+    load_data = functools.cache(lambda: build_data(config))
+    kind = folder.image_kind() or load_data().kind
+    model = build_model_for(config, kind)
+    # The number of steps changes learning rates, which are no part of a state.
+    like = jax.eval_shape(lambda: build_state(config, model, kind.image_shape, num_steps=1))
     params = checkpoints.load(checkpoint, like).evaluated_params
     num_replicas = config.num_seeds if config.num_seeds > 1 else None
-    return [
-        TrainedRun(folder, config, data, model, replica_params(params, num_replicas, index), checkpoint.step, index)
-        for index in range(config.num_seeds)
-    ]
+
+    def one(index: int) -> TrainedRun:
+        chosen = replica_params(params, num_replicas, index)
+        return TrainedRun(folder, config, kind, model, chosen, checkpoint.step, index, load_data)
+
+    return [one(index) for index in range(config.num_seeds)]
 
 
 def replica_params(params: Params, num_replicas: int | None, index: int) -> Params:

@@ -69,7 +69,8 @@ def test_training_compiles_its_steps_once(trained) -> None:
 
 def test_folder_has_every_file_and_no_leftovers(run: pathlib.Path) -> None:
     names = {path.name for path in run.iterdir()}
-    assert names == {"config.json", "manifest.json", "metrics.jsonl", "tensorboard", "checkpoints", "images"}
+    files = {"config.json", "images.json", "manifest.json", "metrics.jsonl"}
+    assert names == {*files, "tensorboard", "checkpoints", "images"}
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"6", "12"}
     assert not [path for path in run.rglob("*") if "unfinished" in path.name]
 

@@ -16,6 +16,10 @@ VERBS = {
     "diagnose": "say why a trained model is as good, or as blurry, as it is",
     "sample": "draw images from a trained model",
     "reconstruct": "encode images of a split and decode them again",
+    "encode": "write the latents of images to a file",
+    "decode": "make images of latents in a file",
+    "interpolate": "show what lies between images in the space of latents",
+    "score": "sort images by log p(x), the strangest first",
     "benchmark": "measure how fast the training step of a config is, and where its time goes",
     "plan": "compile the training step for a TPU slice that needn't be there: does it fit, how fast could it be",
 }

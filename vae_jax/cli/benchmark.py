@@ -1,10 +1,7 @@
 """`benchmark`: how fast the training step of a config is, and where its time goes."""
 
 import datetime
-import json
-import os
 import pathlib
-from typing import Any
 
 import jax
 import numpy as np
@@ -16,10 +13,11 @@ from vae_jax.cli.memory import check_memory
 from vae_jax.config import Config, flatten
 from vae_jax.data import Data, Dataset
 from vae_jax.errors import UserError
+from vae_jax.files import check_output, write_json
 from vae_jax.performance.machine import machine
 from vae_jax.performance.report import table
 from vae_jax.performance.run import benchmark
-from vae_jax.runs import command_line
+from vae_jax.provenance import command_line
 
 _IMAGE_SHAPE, _NUM_IMAGES, _CLASSES = (28, 28, 1), 10_000, 10
 
@@ -43,7 +41,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 def run(values: Flags) -> None:
     """Runs the verb."""
     config, output = read_config(values), pathlib.Path(values["output"])
-    _check_output(output)
+    check_output(output)
     data = _data(config, values)
     config = build.resolve(config, data)
     build.check_fit(config, data)
@@ -60,7 +58,7 @@ def run(values: Flags) -> None:
         )
     finally:
         jax.config.update("jax_enable_compilation_cache", remembers)
-    _write(
+    write_json(
         output,
         {
             "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -74,6 +72,7 @@ def run(values: Flags) -> None:
             "config": {name: value for name, value, _ in flatten(config)},
             **result,
         },
+        "choose another --output",
     )
     print(table(result))
     print(f"median (lowest to highest) of {values['repeats']}; all of it is in {output}")
@@ -102,21 +101,3 @@ def _image_shape(text: str | None) -> tuple[int, int, int]:
         raise UserError(f"--image_shape is '{text}' but must be height, width and channels, e.g. --image_shape=28,28,1")
     height, width, channels = numbers
     return height, width, channels
-
-
-def _check_output(output: pathlib.Path) -> None:
-    """Finds out before long work whether its result can be kept."""
-    folder = next(folder for folder in output.absolute().parents if folder.exists())
-    if output.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        reason = f"'{output}' is a folder" if output.is_dir() else f"nothing can be written to {folder}"
-        raise UserError(f"{reason}; name a file with --output, e.g. --output=benchmark.json")
-
-
-def _write(output: pathlib.Path, content: dict[str, Any]) -> None:
-    unfinished = output.with_name(f".{output.name}.unfinished")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
-        os.replace(unfinished, output)
-    except OSError as error:
-        raise UserError(f"{output} can't be written ({error.strerror or error}); choose another --output") from error

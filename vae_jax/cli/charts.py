@@ -1,12 +1,11 @@
 """The charts of `diagnose`."""
 
-import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from vae_jax.errors import UserError
 from vae_jax.evaluation import Spectrum
+from vae_jax.files import replacing
 
 _SIZE = (6.4, 4.0)
 _DOTS_PER_INCH = 120
@@ -45,12 +44,5 @@ def _axes() -> tuple[Any, Any]:
 
 
 def _write(figure: Any, path: pathlib.Path) -> None:
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path, "make room, then run it again") as unfinished:
         figure.savefig(unfinished, format="png")
-        os.replace(unfinished, path)
-    except OSError as error:
-        raise UserError(
-            f"chart {path} can't be written ({error.strerror or error}); make room, then run it again"
-        ) from error

@@ -76,7 +76,7 @@ def run(values: Flags) -> None:
 
 def _features(name: str, trained: TrainedRun) -> Features:
     """The user's feature function, or our random convolutions."""
-    ours: dict[str, Any] = {"random_convolutions": random_convolutions(trained.data.dataset.image_shape)}
+    ours: dict[str, Any] = {"random_convolutions": random_convolutions(trained.kind.image_shape)}
     given = choose("diagnose.features", name, ours)
 
     def features(images: np.ndarray) -> np.ndarray:

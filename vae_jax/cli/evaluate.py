@@ -14,7 +14,7 @@ from vae_jax.cli.flags import Flags, define_section, define_workdir, given_secti
 from vae_jax.cli.partial import PartialResult, digest
 from vae_jax.cli.show import noise_stddev
 from vae_jax.config import EvaluateConfig
-from vae_jax.data.streamed import take
+from vae_jax.data import Split, take
 from vae_jax.errors import UserError
 from vae_jax.evaluation import ImportanceEstimate, image_batches, make_importance_estimate, samples_at_once
 from vae_jax.keys import Stream, stream_key
@@ -48,7 +48,8 @@ def run(values: Flags) -> None:
     results = []
     for trained in replicas:
         partial = _partial(trained, split, settings)
-        results.append(summary(trained, split, settings, importance_estimates(trained, split, settings, partial)))
+        estimates = importance_estimates(trained, trained.data.for_evaluation(split), settings, partial)
+        results.append(summary(trained, split, settings, estimates))
         if len(replicas) > 1:
             print(f"replica {trained.replica}, seed {trained.config.seed + trained.replica}:")
         print(table(results[-1]))
@@ -63,13 +64,13 @@ def run(values: Flags) -> None:
 
 
 def importance_estimates(
-    trained: TrainedRun, split: str, settings: EvaluateConfig, partial: PartialResult | None = None
+    trained: TrainedRun, part: Split, settings: EvaluateConfig, partial: PartialResult | None = None
 ) -> ImportanceEstimate:
     """Estimates log p(x) of each image, with a progress bar.
 
     Args:
         trained: The run.
-        split: Which images.
+        part: The images.
         settings: Samples, images and memory.
         partial: Where the images that are done are kept meanwhile, and where an interrupted evaluation goes on from.
 
@@ -77,11 +78,10 @@ def importance_estimates(
         Arrays over the images.
     """
     check_has_density(trained)
-    part = trained.data.for_evaluation(split)
     images = take(part.images, slice(settings.num_images or None))
     mesh = whole_mesh()
     batch_size = filled_up(min(_IMAGES_AT_ONCE, len(images)), mesh)
-    chunk = samples_at_once(trained.model, trained.data.dataset.image_shape, batch_size, settings.memory_mb)
+    chunk = samples_at_once(trained.model, trained.kind.image_shape, batch_size, settings.memory_mb)
     function = make_importance_estimate(trained.model, settings.num_samples, min(chunk, settings.num_samples))
     key = evaluation_key(trained)
     params = jax.device_put(trained.params, replicated(mesh))
@@ -166,7 +166,7 @@ def summary(trained: TrainedRun, split: str, settings: EvaluateConfig, per_image
             f"log p(x) of {split} image {bad} is not finite; the model may have diverged, try --checkpoint=best"
         )
     log_likelihood = estimate(per_image.log_likelihood, per_image.log_likelihood_variance)
-    num_dims = math.prod(trained.data.dataset.image_shape)
+    num_dims = math.prod(trained.kind.image_shape)
     per_dim = 1.0 / (num_dims * math.log(2.0))
     ess = per_image.effective_sample_size
     return {

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import pathlib
 import zipfile
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from vae_jax.errors import UserError
+from vae_jax.files import replacing
 from vae_jax.vae import Params
 
 
@@ -46,15 +45,10 @@ class PartialResult:
         Raises:
             UserError: If the file system doesn't take it.
         """
-        unfinished = self._path.with_name(f".{self._path.name}.unfinished.npz")
-        try:
-            content: dict[str, Any] = {"question": np.asarray(self._question), **arrays}
-            np.savez(unfinished, **content)
-            os.replace(unfinished, self._path)
-        except OSError as error:
-            raise UserError(
-                f"{self._path} can't be written ({error.strerror or error}); make room, then run the same command again"
-            ) from error
+        content: dict[str, Any] = {"question": np.asarray(self._question), **arrays}
+        mend = "make room, then run the same command again"
+        with replacing(self._path, mend) as unfinished, unfinished.open("wb") as file:
+            np.savez(file, **content)
 
     def remove(self) -> None:
         """Takes the file away, when the whole answer is written."""

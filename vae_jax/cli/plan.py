@@ -18,6 +18,7 @@ from vae_jax.config import Config, from_mapping
 from vae_jax.data import tfds
 from vae_jax.data.streamed import StreamedImages
 from vae_jax.errors import UserError
+from vae_jax.files import write_json
 from vae_jax.performance.chips import Topology, parse_topology
 from vae_jax.performance.plan import ImageFacts, Plan, plan_step
 
@@ -66,7 +67,7 @@ def run(values: Flags) -> None:
     plan = _compiled_elsewhere(config, _facts(config, values), topology, values["quick"])
     print("\n".join(_lines(plan, config, topology)))
     if output is not None:
-        _write(output, plan)
+        write_json(output, plan, "choose another --output")
 
 
 def compile_request(folder: str) -> None:
@@ -147,8 +148,7 @@ def _facts(config: Config, values: Flags) -> ImageFacts:
 
 
 def _is_prepared(config: Config) -> bool:
-    root = tfds._data_root(config.data.dir or None)
-    return tfds._find_prepared(root, tfds._parse(config.data.name)) is not None
+    return tfds.is_prepared(config.data.name, config.data.dir)
 
 
 def _image_shape(text: str) -> tuple[int, int, int]:
@@ -233,10 +233,3 @@ def _si(value: float) -> str:
         if value >= 10.0**power:
             return f"{value / 10.0**power:.3g} {prefix}"
     return f"{value:.3g} "
-
-
-def _write(output: pathlib.Path, plan: dict[str, Any]) -> None:
-    try:
-        output.write_text(json.dumps(plan, indent=2) + "\n")
-    except OSError as error:
-        raise UserError(f"{output} can't be written ({error.strerror or error}); choose another --output") from error

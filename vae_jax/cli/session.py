@@ -90,7 +90,7 @@ class Session:
         state = jax.jit(fresh, out_shardings=replicated(mesh))()
         initial = None if init_from is None else _with_params_of(init_from, state)
         if is_writer():
-            folder.start(config)
+            folder.start(config, data.kind)
             held.enter_context(folder.locked())
         together("folder")
         latest = _latest_state(folder, state)

@@ -15,6 +15,7 @@ from vae_jax.vae import VAE, Label, Params, apply
 
 SHOWS = ("mean", "sample")
 _COLUMNS = 8
+_DECODED_AT_ONCE = 512
 # Compiled once for all checkpoints of a run.
 _apply = jax.jit(apply, static_argnums=(0, 2))
 
@@ -54,11 +55,28 @@ def sample_images(
     return decoded(model, params, z, key, show, labels)
 
 
-def decoded(model: VAE, params: Params, z: jax.Array, key: jax.Array, show: str, label: Label = None) -> np.ndarray:
+def decoded(
+    model: VAE, params: Params, z: jax.Array, key: jax.Array | None, show: str, label: Label = None
+) -> np.ndarray:
     """The mean of p(x|z), or a draw from it."""
-    if show == "mean":
+    if show == "mean" or key is None:
         return np.asarray(_apply(model, params, "decode_mean", z, label))
     return np.asarray(_apply(model, params, "decode_sample", z, stream_key(key, Stream.SAMPLES, 1), label))
+
+
+def decode_all(
+    model: VAE, params: Params, z: jax.Array, key: jax.Array | None, show: str, label: Label = None
+) -> np.ndarray:
+    """`decoded` for any number of latents, so many at a time; no key is needed for means."""
+    starts = range(0, len(z), _DECODED_AT_ONCE)
+    keys = [None] * len(starts) if key is None else jax.random.split(key, len(starts))
+    parts = [slice(start, start + _DECODED_AT_ONCE) for start in starts]
+    return np.concatenate(
+        [
+            decoded(model, params, z[part], each, show, None if label is None else label[part])
+            for part, each in zip(parts, keys, strict=True)
+        ]
+    )
 
 
 def noise_stddev(model: VAE, params: Params) -> float | None:

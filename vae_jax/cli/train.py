@@ -14,7 +14,8 @@ from vae_jax.cli.session import Session
 from vae_jax.config import Config
 from vae_jax.errors import UserError
 from vae_jax.processes import is_writer, join
-from vae_jax.runs import RunFolder, command_line, program
+from vae_jax.provenance import command_line, program
+from vae_jax.runs import RunFolder
 from vae_jax.training import CheckpointDue
 
 

@@ -6,7 +6,7 @@ from vae_jax.data.dataset import Dataset
 from vae_jax.data.digits import load_digits
 from vae_jax.data.folder import load_folder
 from vae_jax.data.npz import load_npz
-from vae_jax.data.splits import BINARIZATIONS, SPLITS, Data, Split
+from vae_jax.data.splits import BINARIZATIONS, SPLITS, Data, ImageKind, Split
 from vae_jax.data.streamed import Images, StreamedImages, take
 from vae_jax.data.tfds import load_tfds
 
@@ -15,6 +15,7 @@ __all__ = [
     "SPLITS",
     "Data",
     "Dataset",
+    "ImageKind",
     "Images",
     "Split",
     "StreamedImages",

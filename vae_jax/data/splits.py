@@ -12,6 +12,7 @@ from vae_jax.errors import UserError
 
 SPLITS = ("train", "validation", "test")
 BINARIZATIONS = ("dynamic", "fixed", "threshold", "none")
+OTHER_IMAGES = len(SPLITS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +28,21 @@ class Split:
     images: Images
     labels: Labels | None
     max_value: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageKind:
+    """What has to be known of images to make a model for them, and to bring other images into their form.
+
+    Attributes:
+        image_shape: Height, width, channels.
+        max_value: The largest value a pixel can take, as the source has them.
+        num_classes: Labels run from 0 to this; 0 where there are none.
+    """
+
+    image_shape: tuple[int, int, int]
+    max_value: int
+    num_classes: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +76,11 @@ class Data:
         """Labels run from 0 to this; 0 where there are none."""
         labels = [part for part in (self.dataset.train_labels, self.dataset.test_labels) if part is not None]
         return 1 + max(int(part.max(initial=0)) for part in labels) if labels else 0
+
+    @property
+    def kind(self) -> ImageKind:
+        """What a model has to know of these images."""
+        return ImageKind(self.dataset.image_shape, self.dataset.max_value, self.num_classes)
 
     @functools.cached_property
     def training(self) -> Split:
@@ -95,13 +116,25 @@ class Data:
         return Split(take(source.train_images, indices), labels, source.max_value)
 
     def _fixed(self, part: Split, number: int) -> Split:
-        if not self.is_binary:
-            return part
-        if self.binarization == "threshold":
-            change = functools.partial(_thresholded, max_value=part.max_value)
-        else:
-            change = functools.partial(_binarized_once, max_value=part.max_value, seed=self.seed, part=number)
-        return Split(changed(part.images, change), part.labels, 1)
+        return fixed(part, self.binarization, self.seed, number)
+
+
+def fixed(part: Split, binarization: str, seed: int, number: int) -> Split:
+    """Images with the binarization that evaluation gives them.
+
+    Args:
+        part: Images as their source has them.
+        binarization: One of `BINARIZATIONS`.
+        seed: `data.seed`.
+        number: What tells the splits apart; `OTHER_IMAGES` for those that are none of the data set's.
+    """
+    if binarization == "none":
+        return part
+    if binarization == "threshold":
+        change = functools.partial(_thresholded, max_value=part.max_value)
+    else:
+        change = functools.partial(_binarized_once, max_value=part.max_value, seed=seed, part=number)
+    return Split(changed(part.images, change), part.labels, 1)
 
 
 # Functions of (pixels, numbers) that can be pickled into a process that decodes.

@@ -61,6 +61,11 @@ def load_tfds(name: str, data_dir: str | None, image_size: int = 0, resident_mb:
     return _load(root, key, prepared, place.parent.as_posix(), digest, image_size, resident_mb * 2**20)
 
 
+def is_prepared(name: str, data_dir: str | None) -> bool:
+    """Whether a data set is there, so that reading it needs neither a download nor preparation."""
+    return _find_prepared(_data_root(data_dir), _parse(name)) is not None
+
+
 def _load(
     root: Path, key: str, prepared: Path, name: str, digest: str, image_size: int, resident_bytes: int
 ) -> Dataset:

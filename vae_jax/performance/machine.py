@@ -1,30 +1,23 @@
 """What a measurement was made on, and the memory that it takes there."""
 
-import importlib.metadata
 import os
 import pathlib
-import platform
 import resource
 import sys
 from typing import Any
 
 import jax
 
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "vae-jax")
+from vae_jax.provenance import surroundings
 
 
 def machine() -> dict[str, Any]:
     """Hardware and versions, for a report."""
     return {
-        "processor": _processor(),
         "cores": os.cpu_count(),
         "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_bytes": _memory(),
-        "platform": platform.platform(),
-        "devices": [f"{device.platform}: {device.device_kind}" for device in jax.devices()],
-        "python": platform.python_version(),
-        "versions": {name: _version(name) for name in _PACKAGES},
-        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        **surroundings(),
     }
 
 
@@ -59,15 +52,6 @@ def memory_taken(compiled: jax.stages.Compiled) -> dict[str, int | None]:
     }
 
 
-def _processor() -> str:
-    try:
-        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    except OSError:
-        names = []
-    return names[0] if names else platform.processor() or platform.machine()
-
-
 def _memory() -> int | None:
     names = os.sysconf_names
     if "SC_PHYS_PAGES" in names and "SC_PAGE_SIZE" in names:
@@ -81,10 +65,3 @@ def _resident() -> int | None:
     except OSError:
         return None
     return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None

@@ -14,11 +14,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.layout import Format, Layout
 from jax.sharding import Mesh
 from jaxtyping import Array, Int, Key, UInt8
 
 from vae_jax.data.batches import batch_indices, streamed_batches
-from vae_jax.data.dataset import Images, Labels
+from vae_jax.data.dataset import Labels
 from vae_jax.data.streamed import StreamedImages
 from vae_jax.sharding import own_columns, put, put_own, replicated, split_batch
 from vae_jax.training.step import Metrics, TrainState, TrainStep
@@ -85,25 +86,26 @@ class ResidentSteps:
         self,
         train_step: TrainStep,
         mesh: Mesh,
-        images: Images,
+        images: UInt8[np.ndarray, "n h w c"],
         labels: Labels | None,
         order: BatchOrder,
         longest: int,
         in_one_call: bool = True,
     ) -> None:
-        self._data = images, None if labels is None else labels.astype(np.int32)
+        self._data = images.reshape(len(images), -1), None if labels is None else labels.astype(np.int32)
         self._mesh, self._order, self._longest, self._in_one_call = mesh, order, longest, in_one_call
         same, split = replicated(mesh), order.batch_sharding(mesh)
-        step = functools.partial(_gathered_step, train_step, split)
+        # A TPU would choose a layout by column, and then copy all rows into another one at every step.
+        self._row_by_row = Format(Layout((0, 1)), same)
+        step = functools.partial(_gathered_step, train_step, split, images.shape[1:])
         if in_one_call:
-            data = (same, same, same, order.batch_sharding(mesh, 1), same, same)
+            places = (same, self._row_by_row, same, order.batch_sharding(mesh, 1), same, same)
             self._call: Any = jax.jit(
-                functools.partial(_loop, step), donate_argnums=0, in_shardings=data, out_shardings=same
+                functools.partial(_loop, step), donate_argnums=0, in_shardings=places, out_shardings=same
             )
         else:
-            self._call = jax.jit(
-                step, donate_argnums=0, in_shardings=(same, same, same, split, same), out_shardings=same
-            )
+            places = (same, self._row_by_row, same, split, same)
+            self._call = jax.jit(step, donate_argnums=0, in_shardings=places, out_shardings=same)
 
     def compile(self, state: TrainState) -> jax.stages.Compiled:
         """Compiles for a state of these shapes, with nothing put on the devices yet.
@@ -115,10 +117,10 @@ class ResidentSteps:
         leading, count = ((self._longest,), (np.int32(0),)) if self._in_one_call else ((), ())
         order = jax.ShapeDtypeStruct((*leading, *self._order.batch_shape), np.int32, sharding=split)
         rest = state, *self._data, *count, jax.eval_shape(self._order.key)
-        state, images, labels, *count, key = jax.tree.map(
+        state, rows, labels, *count, key = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=same), rest
         )
-        self._call = self._call.lower(state, images, labels, order, *count, key).compile()
+        self._call = self._call.lower(state, rows, labels, order, *count, key).compile()
         return self._call
 
     def __call__(self, state: TrainState, first_step: int, num_steps: int) -> tuple[TrainState, list[Metrics]]:
@@ -139,8 +141,9 @@ class ResidentSteps:
         return state, found
 
     @functools.cached_property
-    def _on_devices(self) -> tuple[UInt8[Array, "n h w c"], Int[Array, "n"] | None]:
-        return put(self._data, replicated(self._mesh))
+    def _on_devices(self) -> tuple[UInt8[Array, "n p"], Int[Array, "n"] | None]:
+        rows, labels = self._data
+        return put(rows, self._row_by_row), put(labels, replicated(self._mesh))
 
     @functools.cached_property
     def _key(self) -> Key[Array, "*replicas"]:
@@ -150,32 +153,32 @@ class ResidentSteps:
 def _gathered_step(
     train_step: TrainStep,
     split: jax.sharding.NamedSharding,
+    image_shape: tuple[int, ...],
     state: TrainState,
-    images: UInt8[Array, "n h w c"],
+    rows: UInt8[Array, "n p"],
     labels: Int[Array, "n"] | None,
     indices: Int[Array, "*replicas b"],
     key: Key[Array, "*replicas"],
 ) -> tuple[TrainState, Metrics]:
     # CPUs gather whole rows several times faster than images of three axes.
-    rows = images.reshape(images.shape[0], -1)[indices]
-    batch = jax.lax.with_sharding_constraint(rows.reshape(*indices.shape, *images.shape[1:]), split)
+    batch = jax.lax.with_sharding_constraint(rows[indices].reshape(*indices.shape, *image_shape), split)
     return train_step(state, batch, key, None if labels is None else labels[indices])
 
 
 def _loop(
     step: Any,
     state: TrainState,
-    images: UInt8[Array, "n h w c"],
+    rows: UInt8[Array, "n p"],
     labels: Int[Array, "n"] | None,
     order: Int[Array, "s *replicas b"],
     num_steps: Int[Array, ""],
     key: Key[Array, "*replicas"],
 ) -> tuple[TrainState, Metrics]:
     def body(i: Int[Array, ""], carry: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
-        state, metrics = step(carry[0], images, labels, order[i], key)
+        state, metrics = step(carry[0], rows, labels, order[i], key)
         return state, jax.tree.map(jnp.add, carry[1], metrics)
 
-    shapes = jax.eval_shape(lambda: step(state, images, labels, order[0], key)[1])
+    shapes = jax.eval_shape(lambda: step(state, rows, labels, order[0], key)[1])
     zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
     state, sums = jax.lax.fori_loop(0, num_steps, body, (state, zeros))
     return state, jax.tree.map(lambda total: total / num_steps, sums)

@@ -89,14 +89,14 @@ def scale_by_adam(epsilon: float = 1e-8, beta1: float = 0.9, beta2: float = 0.99
         Kingma & Ba, Adam, ICLR 2015, algorithm 1 and the remark on its order of computation in section 2.
     """
 
-    def update(gradients: Any, state: Any, params: Any = None) -> tuple[Any, optax.ScaleByAdamState]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, optax.ScaleByAdamState]:
         del params
-        mu = jax.tree.map(lambda g, m: (1 - beta1) * g + beta1 * m, gradients, state.mu)
-        nu = jax.tree.map(lambda g, v: (1 - beta2) * g**2 + beta2 * v, gradients, state.nu)
+        mu = jax.tree.map(lambda g, m: (1 - beta1) * g + beta1 * m, updates, state.mu)
+        nu = jax.tree.map(lambda g, v: (1 - beta2) * g**2 + beta2 * v, updates, state.nu)
         count = optax.safe_increment(state.count)
         correction = jnp.sqrt(1 - beta2**count)
         factor, bottom = correction / (1 - beta1**count), epsilon * correction
-        updates = jax.tree.map(lambda m, v: factor * m / (jnp.sqrt(v) + bottom), mu, nu)
-        return updates, optax.ScaleByAdamState(count, mu, nu)
+        directions = jax.tree.map(lambda m, v: factor * m / (jnp.sqrt(v) + bottom), mu, nu)
+        return directions, optax.ScaleByAdamState(count, mu, nu)
 
     return optax.GradientTransformation(optax.scale_by_adam().init, update)

@@ -1,0 +1,76 @@
+"""`encode`: the latents of images, into a file."""
+
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+
+from vae_jax.cli.flags import Flags, define_replica, define_workdir
+from vae_jax.cli.images import chosen_images, define_images
+from vae_jax.data.other import NamedImages
+from vae_jax.evaluation import map_images
+from vae_jax.files import check_output, replacing
+from vae_jax.sharding import filled_up, put, replicated, whole_mesh
+from vae_jax.trained import TrainedRun, open_run
+from vae_jax.vae import apply
+
+_IMAGES_AT_ONCE = 500
+
+
+def define(values: flags.FlagValues, arguments: list[str]) -> None:
+    """The flags of this verb."""
+    define_workdir(values)
+    define_replica(values)
+    define_images(values)
+    flags.DEFINE_string("output", None, ".npz file; in the run's folder if not given", flag_values=values)
+
+
+def run(values: Flags) -> None:
+    """Runs the verb."""
+    trained = open_run(values["workdir"], values["checkpoint"], values["replica"])
+    source = "input" if values["input"] else values["split"]
+    output = pathlib.Path(values["output"] or trained.folder.root / f"latents_{source}.npz")
+    check_output(output)
+    images = chosen_images(trained, values)
+    latents = encode_images(trained, images)
+    content: dict[str, Any] = {"names": np.array(images.names), **latents}
+    if images.split.labels is not None:
+        content["labels"] = images.split.labels
+    with replacing(output, "choose another --output") as unfinished, unfinished.open("wb") as file:
+        np.savez_compressed(file, **content)
+    count, size = latents["mean"].shape
+    print(f"{count} images, {size} latents each ({', '.join(latents)}), in {output}")
+
+
+def encode_images(trained: TrainedRun, images: NamedImages) -> dict[str, np.ndarray]:
+    """What q(z|x) is for each image.
+
+    Args:
+        trained: The model.
+        images: What to encode.
+
+    Returns:
+        `mean`, `float32[N, D]`; and `logvar`, where the components of q(z|x) are independent Gaussians.
+    """
+    model, mesh = trained.model, whole_mesh()
+    params = put(trained.params, replicated(mesh))
+    # A flow says nothing of its variances in closed form.
+    gaussian = getattr(model.posterior, "factorized", False)
+
+    @jax.jit
+    def of_batch(params, x, label):
+        latents = {"mean": apply(model, params, "posterior_mean", x, label)}
+        if gaussian:
+            latents["logvar"] = apply(model, params, "encode", x, label).logvar
+        return latents
+
+    return map_images(
+        lambda x, ids, label: of_batch(params, x, label),
+        images.split.images,
+        images.split.max_value,
+        filled_up(min(_IMAGES_AT_ONCE, len(images.names)), mesh),
+        mesh,
+        images.split.labels if model.num_classes else None,
+    )

@@ -1,0 +1,67 @@
+"""The images that a verb works on: a split of the run's data, or others that are brought to it."""
+
+import sys
+
+import numpy as np
+from absl import flags
+
+from vae_jax.cli.flags import Flags
+from vae_jax.data import take
+from vae_jax.data.other import NamedImages, read_images
+from vae_jax.data.splits import OTHER_IMAGES, Split, fixed
+from vae_jax.errors import UserError
+from vae_jax.trained import TrainedRun
+
+
+def define_images(values: flags.FlagValues) -> None:
+    """`--input` and `--split`, which choose between images brought along and those of the data set."""
+    flags.DEFINE_string("input", None, "folder of pictures, .npz with images, or one picture", flag_values=values)
+    flags.DEFINE_string("split", "test", "train, validation or test, where no --input is given", flag_values=values)
+    flags.DEFINE_integer("num_images", 0, "only the first so many; 0: all", flag_values=values, lower_bound=0)
+    flags.DEFINE_boolean("skip_unreadable", True, "name and leave out files that can't be used", flag_values=values)
+
+
+def chosen_images(trained: TrainedRun, values: Flags) -> NamedImages:
+    """The images that the flags name, as the model sees them; files that can't be used are named on stderr.
+
+    Raises:
+        UserError: If there are none, one can't be used that shouldn't be left out, or a label is missing.
+    """
+    if values["input"]:
+        found, wrong = read_images(values["input"], trained.kind)
+        if wrong and not values["skip_unreadable"]:
+            raise UserError(f"{wrong[0]}; mend or remove it, or leave --skip_unreadable at true")
+        for line in wrong:
+            print(f"left out: {line}", file=sys.stderr)
+        if wrong:
+            print(f"{len(wrong)} of {len(wrong) + len(found.names)} files are left out", file=sys.stderr)
+        data = trained.config.data
+        found = NamedImages(found.names, fixed(found.split, data.binarization, data.seed, OTHER_IMAGES))
+    else:
+        split = trained.data.for_evaluation(values["split"])
+        found = NamedImages([str(number) for number in range(len(split.images))], split)
+    if values["num_images"]:
+        found = _first(found, values["num_images"])
+    _check_labels(trained, found.split)
+    return found
+
+
+def pictures_of(images: NamedImages, numbers: np.ndarray) -> np.ndarray:
+    """Some of the images as values in [0, 1]."""
+    return np.asarray(images.split.images[numbers], np.float32) / images.split.max_value
+
+
+def _first(images: NamedImages, count: int) -> NamedImages:
+    split = images.split
+    labels = None if split.labels is None else split.labels[:count]
+    return NamedImages(images.names[:count], Split(take(split.images, slice(count)), labels, split.max_value))
+
+
+def _check_labels(trained: TrainedRun, split: Split) -> None:
+    classes = trained.model.num_classes
+    if not classes:
+        return
+    if split.labels is None:
+        raise UserError("this model is conditional, and these images have no labels; bring an .npz with labels")
+    if split.labels.min() < 0 or split.labels.max() >= classes:
+        raise UserError(f"labels must be from 0 to {classes - 1}; found {split.labels.min()} to {split.labels.max()}")

@@ -1,0 +1,101 @@
+"""`interpolate`: what lies between images in the space of latents."""
+
+import pathlib
+
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+
+from vae_jax.cli.encode import encode_images
+from vae_jax.cli.flags import Flags, define_replica, define_workdir
+from vae_jax.cli.images import chosen_images, define_images, pictures_of
+from vae_jax.cli.show import decode_all
+from vae_jax.data.other import NamedImages
+from vae_jax.data.splits import Split
+from vae_jax.errors import UserError
+from vae_jax.pictures import grid, write_png
+from vae_jax.trained import open_run
+
+PATHS = ("linear", "spherical")
+
+
+def define(values: flags.FlagValues, arguments: list[str]) -> None:
+    """The flags of this verb."""
+    define_workdir(values)
+    define_replica(values)
+    define_images(values)
+    meaning = "names or numbers of two images or more; a row from each to the next"
+    flags.DEFINE_list("between", ["0", "1"], meaning, flag_values=values)
+    flags.DEFINE_integer("steps", 8, "images between the two", flag_values=values, lower_bound=1)
+    flags.DEFINE_enum("path", "linear", PATHS, "a straight line, or along a great circle", flag_values=values)
+    flags.DEFINE_string("output", None, "PNG file; in the run's images folder if not given", flag_values=values)
+
+
+def run(values: Flags) -> None:
+    """Runs the verb."""
+    trained = open_run(values["workdir"], values["checkpoint"], values["replica"])
+    images = _named(chosen_images(trained, values), values["between"])
+    z = encode_images(trained, images)["mean"]
+    rows = []
+    originals = pictures_of(images, np.arange(len(images.names)))
+    for first in range(len(images.names) - 1):
+        points = between(z[first], z[first + 1], values["steps"] + 2, values["path"])
+        labels = None
+        if trained.model.num_classes and images.split.labels is not None:
+            # The nearer end's class.
+            nearer = first + (np.arange(len(points)) >= len(points) // 2)
+            labels = jnp.asarray(images.split.labels[nearer])
+        decoded = decode_all(trained.model, trained.params, jnp.asarray(points), None, "mean", labels)
+        rows.append(np.concatenate([originals[first : first + 1], decoded, originals[first + 1 : first + 2]]))
+    picture = grid(np.concatenate(rows), len(rows[0]))
+    output = pathlib.Path(values["output"] or trained.folder.images / f"interpolation_{values['path']}.png")
+    write_png(output, picture)
+    print(f"{' to '.join(images.names)}: originals at the ends, {values['path']} in between, in {output}")
+
+
+def between(first: np.ndarray, last: np.ndarray, count: int, path: str) -> np.ndarray:
+    """Points from one to the other, both included.
+
+    Args:
+        first: `[D]`.
+        last: `[D]`.
+        count: How many, at least 2.
+        path: `linear`, `(1-t) a + t b`; or `spherical`, `sin((1-t)w)/sin(w) a + sin(tw)/sin(w) b` with w the angle
+            between the two, which keeps the length in between where a straight line comes near the middle.
+
+    Returns:
+        `[count, D]`.
+
+    Source:
+        Shoemake, Animating rotation with quaternion curves, SIGGRAPH 1985.
+    """
+    t = np.linspace(0.0, 1.0, count, dtype=np.float32)[:, None]
+    straight = (1.0 - t) * first + t * last
+    lengths = float(np.linalg.norm(first) * np.linalg.norm(last))
+    cosine = float(np.clip(np.dot(first, last) / lengths, -1.0, 1.0)) if lengths > 0.0 else 1.0
+    angle = np.arccos(cosine)
+    # Where both lie on one line through the middle there is no circle, or any.
+    if path == "linear" or np.sin(angle) < 1e-4:
+        return straight
+    return (np.sin((1.0 - t) * angle) * first + np.sin(t * angle) * last) / np.sin(angle)
+
+
+def _named(images: NamedImages, wanted: list[str]) -> NamedImages:
+    """These images alone, in this order."""
+    if len(wanted) < 2:
+        raise UserError("it takes two images to lie between; set --between=FIRST,SECOND")
+    numbers = []
+    for name in wanted:
+        if name in images.names:
+            numbers.append(list(images.names).index(name))
+        elif name.isdigit() and int(name) < len(images.names):
+            numbers.append(int(name))
+        else:
+            raise UserError(
+                f"there is no image '{name}' among the {len(images.names)}; set --between to names, or to numbers "
+                f"from 0 to {len(images.names) - 1}"
+            )
+    chosen = np.array(numbers)
+    labels = None if images.split.labels is None else images.split.labels[chosen]
+    split = Split(np.asarray(images.split.images[chosen]), labels, images.split.max_value)
+    return NamedImages([str(images.names[number]) for number in numbers], split)

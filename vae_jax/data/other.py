@@ -1,0 +1,115 @@
+"""Images that are brought to a trained model: from a folder, an archive or a single file."""
+
+import dataclasses
+import os
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from vae_jax.data.dataset import Labels
+from vae_jax.data.decoding import decoded, middle_square
+from vae_jax.data.folder import EXTENSIONS
+from vae_jax.data.splits import ImageKind, Split
+from vae_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class NamedImages:
+    """Images, and what to call each.
+
+    Attributes:
+        names: File names, or numbers.
+        split: The images, as the model sees them.
+    """
+
+    names: Sequence[str]
+    split: Split
+
+
+def read_images(path: str, kind: ImageKind) -> tuple[NamedImages, list[str]]:
+    """Reads images and brings them to the form of a model's.
+
+    Args:
+        path: A folder, with folders in it or not; an `.npz` with `images` and, optionally, `labels`; or one picture.
+        kind: What the model is for. Pictures of another size are cut to the middle square and resized where the model
+            is for square images; colours are dropped for a model of grey images, and grey repeated for one of colours.
+
+    Returns:
+        The images, grey levels from 0 to 255; and a line about each file that can't be read.
+
+    Raises:
+        UserError: If nothing there can be read, or an archive holds images of another shape.
+    """
+    place = Path(path).expanduser()
+    if place.is_dir():
+        files = _pictures_below(place)
+        if not files:
+            raise UserError(f"there are no images in '{path}' or below; put some there ({', '.join(EXTENSIONS)})")
+        return _read_files(place, files, kind)
+    if not place.is_file():
+        raise UserError(f"there is no file or folder '{path}'; set --input to images")
+    if place.suffix == ".npz":
+        return _read_archive(path, kind), []
+    return _read_files(place.parent, [place.name], kind)
+
+
+def _pictures_below(folder: Path) -> list[str]:
+    """Names relative to the folder, sorted; hidden files and folders are left out."""
+    found = []
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        relative = os.path.relpath(parent, folder)
+        found += [
+            os.path.normpath(os.path.join(relative, name))
+            for name in files
+            if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
+        ]
+    return sorted(found)
+
+
+def _read_files(root: Path, files: Sequence[str], kind: ImageKind) -> tuple[NamedImages, list[str]]:
+    height, width, channels = kind.image_shape
+    names, images, wrong = [], [], []
+    for name in files:
+        try:
+            pixels = decoded(root / name, channels == 1)
+        except Exception as error:
+            # Pillow raises whatever comes to hand where a file is damaged.
+            wrong.append(f"{name} can't be read as an image ({' '.join(str(error).split()) or type(error).__name__})")
+            continue
+        if height == width:
+            pixels = middle_square(pixels, height)
+        if pixels.shape != kind.image_shape:
+            wrong.append(f"{name} is {_size(pixels.shape)}, the model's images are {_size(kind.image_shape)}")
+            continue
+        names.append(name)
+        images.append(pixels)
+    if not images:
+        raise UserError(f"none of the {len(files)} files can be used: {wrong[0]}; set --input to other images")
+    return NamedImages(names, Split(np.stack(images), None, 255)), wrong
+
+
+def _read_archive(path: str, kind: ImageKind) -> NamedImages:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            images = archive["images"]
+            labels: Labels | None = archive["labels"].astype(np.int32) if "labels" in archive.files else None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"'{path}' can't be read as an .npz with images ({error}); write it with np.savez(path, images=...)"
+        ) from error
+    images = images[..., np.newaxis] if images.ndim == 3 else images
+    if images.dtype != np.uint8 or images.shape[1:] != kind.image_shape or not len(images):
+        raise UserError(
+            f"'{path}': images are {images.dtype} of shape {images.shape}, but this model needs uint8 of shape "
+            f"(N, {', '.join(map(str, kind.image_shape))})"
+        )
+    if labels is not None and labels.shape != (len(images),):
+        raise UserError(f"'{path}': labels have shape {labels.shape} but must be {len(images)} numbers, one an image")
+    return NamedImages([str(number) for number in range(len(images))], Split(images, labels, 255))
+
+
+def _size(shape: Sequence[int]) -> str:
+    return "x".join(str(side) for side in shape)
