@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+from on_disk import contents
 
 from vae_jax import checkpoints
 from vae_jax.cli import main
@@ -19,35 +20,10 @@ REPOSITORY = pathlib.Path(__file__).parents[2]
 TINY = ["--config.model.hidden=(4,)", "--config.model.latents=2"]
 
 
-def contents(folder: pathlib.Path) -> dict[str, bytes | None]:
-    """Every file below a folder, byte for byte, and every folder."""
-    paths = sorted(folder.rglob("*"))
-    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in paths}
-
-
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test writes into the checkout, whatever the default of --workdir."""
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def refused(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture):
-    """Runs a command that has to be refused, and gives its one line."""
-
-    def run(*arguments: str) -> str:
-        before = contents(tmp_path)
-        with pytest.raises(SystemExit) as caught:
-            main(list(arguments))
-        assert caught.value.code == 2
-        errors = capsys.readouterr().err
-        assert errors.startswith("vae-jax: error: ") and errors.endswith("\n")
-        assert errors.count("\n") == 1
-        assert "Traceback" not in errors
-        assert contents(tmp_path) == before
-        return errors
-
-    return run
 
 
 SAME = ["--config.train.num_steps=2", "--config.train.checkpoint_every=1", "--config.data.validation_fraction=0", *TINY]

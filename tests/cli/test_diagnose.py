@@ -53,15 +53,6 @@ def read_json(path: pathlib.Path) -> dict:
     return json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{path} has {name}"))
 
 
-def refusal(arguments: list[str], capsys: pytest.CaptureFixture) -> str:
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        main(arguments)
-    message = capsys.readouterr().err
-    assert stop.value.code == 2 and len(message.splitlines()) == 1
-    return message
-
-
 @pytest.mark.parametrize("name", list(MODELS))
 def test_diagnosis_is_written_and_adds_up(
     name: str, trained, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture
@@ -116,41 +107,39 @@ def test_training_images_are_not_compared_with_themselves(run: pathlib.Path) -> 
     assert found["nearest"]["reconstructions_to_training"] is None and found["nearest"]["samples_to_training"] > 0
 
 
-def test_folder_that_cannot_be_written_is_found_out_first(run: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
+def test_folder_that_cannot_be_written_is_found_out_first(run: pathlib.Path, refused) -> None:
     # Permissions don't stop root; a folder where a file is to be written does.
     (run / ".probe.unfinished").mkdir()
     for verb in ("evaluate", "diagnose"):
-        assert "make it writable" in refusal([verb, f"--workdir={run}"], capsys)
+        assert "make it writable" in refused(verb, f"--workdir={run}")
 
 
-def test_broken_features(run: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+def test_broken_features(run: pathlib.Path, monkeypatch: pytest.MonkeyPatch, refused) -> None:
     module = types.ModuleType("my_features")
     module.wrong = lambda images: images
     module.broken = lambda images: 1 / 0
     module.nan = lambda images: np.full((len(images), 2), np.nan)
     monkeypatch.setitem(sys.modules, "my_features", module)
-    assert "a vector of finite numbers" in refusal(
-        ["diagnose", f"--workdir={run}", *QUICK, "--features=my_features:wrong"], capsys
+    assert "a vector of finite numbers" in refused(
+        "diagnose", f"--workdir={run}", *QUICK, "--features=my_features:wrong"
     )
-    assert "finite numbers" in refusal(["diagnose", f"--workdir={run}", *QUICK, "--features=my_features:nan"], capsys)
-    assert "ZeroDivisionError" in refusal(
-        ["diagnose", f"--workdir={run}", *QUICK, "--features=my_features:broken"], capsys
-    )
-    assert "random_convolutions" in refusal(["diagnose", f"--workdir={run}", "--features=inception"], capsys)
+    assert "finite numbers" in refused("diagnose", f"--workdir={run}", *QUICK, "--features=my_features:nan")
+    assert "ZeroDivisionError" in refused("diagnose", f"--workdir={run}", *QUICK, "--features=my_features:broken")
+    assert "random_convolutions" in refused("diagnose", f"--workdir={run}", "--features=inception")
 
 
-def test_bad_input_of_long_verbs(run: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
+def test_bad_input_of_long_verbs(run: pathlib.Path, tmp_path: pathlib.Path, refused) -> None:
     for verb in ("evaluate", "diagnose"):
-        assert "num_samples" in refusal([verb, f"--workdir={run}", "--num_samples=0"], capsys)
-        assert "holds no run" in refusal([verb, f"--workdir={tmp_path / 'nowhere'}"], capsys)
-        assert "7" in refusal([verb, f"--workdir={run}", "--checkpoint=7"], capsys)
-    assert "num_images" in refusal(["diagnose", f"--workdir={run}", "--num_images=1"], capsys)
+        assert "num_samples" in refused(verb, f"--workdir={run}", "--num_samples=0")
+        assert "holds no run" in refused(verb, f"--workdir={tmp_path / 'nowhere'}")
+        assert "7" in refused(verb, f"--workdir={run}", "--checkpoint=7")
+    assert "num_images" in refused("diagnose", f"--workdir={run}", "--num_images=1")
     shutil.rmtree(run / "checkpoints")
     for verb in ("evaluate", "diagnose"):
-        assert "no checkpoint" in refusal([verb, f"--workdir={run}"], capsys)
+        assert "no checkpoint" in refused(verb, f"--workdir={run}")
 
 
-def test_set_of_one_image(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
+def test_set_of_one_image(tmp_path: pathlib.Path, refused) -> None:
     images = np.random.default_rng(0).integers(0, 256, (12, 5, 5), np.uint8)
     np.savez(tmp_path / "few.npz", train_images=images[:11], test_images=images[11:])
     main(
@@ -159,17 +148,17 @@ def test_set_of_one_image(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture)
             *("--config.data.source=npz", f"--config.data.path={tmp_path / 'few.npz'}"),
         ]
     )
-    assert "one image" in refusal(["diagnose", f"--workdir={tmp_path / 'run'}"], capsys)
+    assert "one image" in refused("diagnose", f"--workdir={tmp_path / 'run'}")
     main(["evaluate", f"--workdir={tmp_path / 'run'}", "--num_samples=5"])
     found = read_json(tmp_path / "run" / "evaluation.json")
     assert found["num_images"] == 1 and found["log_likelihood"]["standard_error_images"] is None
 
 
-def test_autoencoder_has_nothing_to_diagnose(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
+def test_autoencoder_has_nothing_to_diagnose(tmp_path: pathlib.Path, refused) -> None:
     plain = ["--config.model.posterior=point_mass", "--config.objective.name=autoencoder"]
     main([f"--workdir={tmp_path / 'run'}", *TRAINING, "--config.train.num_steps=3", *plain])
     for verb in ("evaluate", "diagnose"):
-        assert "has no density" in refusal([verb, f"--workdir={tmp_path / 'run'}"], capsys)
+        assert "has no density" in refused(verb, f"--workdir={tmp_path / 'run'}")
 
 
 def test_interrupted_evaluation_goes_on_and_ends_with_the_same_numbers(

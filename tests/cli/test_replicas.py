@@ -71,26 +71,17 @@ def test_single_models_parameters_start_all_replicas(runs: dict[str, pathlib.Pat
     np.testing.assert_array_equal(ours["decoder"]["Dense_0"]["kernel"], np.stack([kernel, kernel]))
 
 
-def refusal(arguments: list[str], capsys: pytest.CaptureFixture) -> str:
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        main(arguments)
-    message = capsys.readouterr().err
-    assert stop.value.code == 2 and len(message.splitlines()) == 1
-    return message
-
-
-def test_replica_that_is_not_there(runs: dict[str, pathlib.Path], capsys: pytest.CaptureFixture) -> None:
+def test_replica_that_is_not_there(runs: dict[str, pathlib.Path], refused) -> None:
     for verb in ("evaluate", "diagnose", "sample", "reconstruct"):
-        message = refusal([verb, f"--workdir={runs['three']}", "--replica=3"], capsys)
+        message = refused(verb, f"--workdir={runs['three']}", "--replica=3")
         assert "this run has 3: choose --replica from 0 to 2" in message
 
 
 def test_what_does_not_fit_the_memory_is_told_before_it_starts(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, refused
 ) -> None:
     monkeypatch.setattr(memory, "free_bytes", lambda mesh: 200_000)
-    message = refusal([f"--workdir={tmp_path / 'run'}", *SMALL, "--config.num_seeds=3"], capsys)
+    message = refused(f"--workdir={tmp_path / 'run'}", *SMALL, "--config.num_seeds=3")
     assert re.search(r"needs \d+ MB of memory, but 0 MB are free; lower .*batch_size.*num_seeds.*accumulation", message)
     assert not (tmp_path / "run").exists()
 
