@@ -44,8 +44,10 @@ class DataConfig:
         0.2, "share of all images held out where a source has no test part", minimum=0.0, below=1.0
     )
     image_size: int = _field(
-        0, "side of the middle square that each image is cut and resized to (folder, tfds); 0: as they are", minimum=0
+        0, "side of the square that each image is brought to (folder, tfds); 0: as they are", minimum=0
     )
+    image_fit: str = _field("crop", "how: crop (the middle square, resized) or resize (the whole image)")
+    unreadable: str = _field("refuse", "files of a folder that can't be read: refuse, or skip (named and left out)")
     resident_mb: int = _field(2048, "larger data sets are streamed from their files; 0: always", minimum=0)
     workers: int = _field(2, "processes that decode streamed images; 0: threads", minimum=0)
     prefetch: int = _field(4, "batches of streamed images that are decoded ahead", minimum=1)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from vae_jax.data import folder
 from vae_jax.data.dataset import Dataset, split_indices
-from vae_jax.data.decoding import middle_square
+from vae_jax.data.decoding import Sizing, middle_square
 from vae_jax.data.folder import load_folder
 from vae_jax.data.streamed import StreamedImages
 from vae_jax.errors import UserError
@@ -35,7 +35,7 @@ def write(path: Path, seed: int = 0, size: tuple[int, ...] = (4, 3, 3), mode: st
 
 
 def load(root: Path, image_size: int = 0, resident_mb: int = 1, test_fraction: float = 0.25, seed: int = 3) -> Dataset:
-    return load_folder(str(root), test_fraction, seed, image_size, resident_mb)
+    return load_folder(str(root), test_fraction, seed, Sizing(image_size), resident_mb)
 
 
 def assert_same(one: Dataset, other: Dataset) -> None:
@@ -182,7 +182,7 @@ def refused(root: Path, **settings) -> str:
 
 def test_no_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no folder is named; add --config\.data\.dir=FOLDER"):
-        load_folder("", 0.2, 0, 0, 0)
+        load_folder("", 0.2, 0, Sizing(), 0)
     assert "no folder" in refused(tmp_path / "nowhere") and "nowhere" in refused(tmp_path / "nowhere")
 
 
@@ -236,3 +236,30 @@ def test_classes_in_one_part_only_are_refused(root: Path) -> None:
 def test_one_image_alone_is_refused(root: Path) -> None:
     write(root / "0.png")
     assert "use more images" in refused(root)
+
+
+def test_files_that_cannot_be_read_are_named_and_left_out(root: Path, capsys: pytest.CaptureFixture) -> None:
+    pixels = [write(root / f"{index}.png", index) for index in range(8)]
+    (root / "8.png").write_bytes((root / "0.png").read_bytes()[:50])
+    (root / "0a.jpg").write_text("no picture")
+    with pytest.raises(UserError, match=r"0a\.jpg.*can't be read as an image.*unreadable=skip"):
+        load(root)
+    for _ in range(2):  # the second time from what was kept
+        dataset = load_folder(str(root), 0.25, 3, Sizing(), 1, "skip")
+        train, test = split_indices(8, 0.25, 3)
+        np.testing.assert_array_equal(dataset.train_images, np.stack(pixels)[train])
+        np.testing.assert_array_equal(dataset.test_images, np.stack(pixels)[test])
+        assert "2 of 10 files can't be read as images and are left out: 0a.jpg, 8.png" in capsys.readouterr().err
+    for path in root.glob("[0-7].png"):
+        path.unlink()
+    with pytest.raises(UserError, match="there are no images"):
+        load_folder(str(root), 0.25, 3, Sizing(), 1, "skip")
+
+
+def test_whole_images_are_resized_where_that_is_wanted(root: Path) -> None:
+    pixels = write(root / "0.png", size=(8, 6, 3))
+    write(root / "1.png", seed=1, size=(5, 9, 3))
+    dataset = load_folder(str(root), 0.5, 0, Sizing(4, "resize"), 1)
+    found = {image.tobytes() for image in (dataset.train_images[0], dataset.test_images[0])}
+    assert np.asarray(Image.fromarray(pixels).resize((4, 4), Image.Resampling.BILINEAR)).tobytes() in found
+    assert dataset.fingerprint != load(root, image_size=4, test_fraction=0.5, seed=0).fingerprint

@@ -18,6 +18,7 @@ from PIL import Image
 
 from vae_jax.data.batches import batch_indices, streamed_batches
 from vae_jax.data.binarization import binarized_once
+from vae_jax.data.decoding import Sizing
 from vae_jax.data.folder import load_folder
 from vae_jax.data.splits import Data
 from vae_jax.data.streamed import StreamedImages
@@ -48,7 +49,7 @@ def pictures(tmp_path: Path) -> Path:
 
 
 def folder_at(pictures: Path, binarization: str, resident_mb: int, validation: float = 0.1) -> Data:
-    return Data(load_folder(str(pictures), 0.2, 0, 0, resident_mb), binarization, validation, 0)
+    return Data(load_folder(str(pictures), 0.2, 0, Sizing(), resident_mb), binarization, validation, 0)
 
 
 def streamed(data: Data, first: int, last: int, workers: int, columns: slice = slice(None), seeds=SEEDS) -> Iterator:
@@ -161,9 +162,9 @@ def test_a_prepared_data_set_gives_the_batches_of_its_images_in_memory(prepared:
 
 
 def test_a_prepared_data_set_is_cut_to_size(prepared: Path) -> None:
-    small = load_tfds("noise", str(prepared), image_size=3, resident_mb=0)
+    small = load_tfds("noise", str(prepared), sizing=Sizing(3), resident_mb=0)
     assert small.image_shape == (3, 3, 3)
-    kept = [load_tfds("noise", str(prepared), image_size=size) for size in (3, 0, 3)]
+    kept = [load_tfds("noise", str(prepared), sizing=Sizing(size)) for size in (3, 0, 3)]
     assert [dataset.image_shape for dataset in kept] == [(3, 3, 3), (5, 4, 3), (3, 3, 3)]
     np.testing.assert_array_equal(small.train_images, kept[2].train_images)
 
@@ -212,11 +213,12 @@ def is_running(pid: int) -> bool:
 SCRIPT = """
 import multiprocessing, sys, time
 from vae_jax.data.batches import streamed_batches
+from vae_jax.data.decoding import Sizing
 from vae_jax.data.folder import load_folder
 from vae_jax.errors import UserError
 
 if __name__ == "__main__":
-    images = load_folder(sys.argv[1], 0.2, 0, 0, 0).train_images
+    images = load_folder(sys.argv[1], 0.2, 0, Sizing(), 0).train_images
     batches = streamed_batches(images, None, (0,), 0, 10**6, 5, slice(None), 1, 1)
     next(batches)
     # A worker that is killed while it makes shared memory, before Python has noted that, leaves it there.

@@ -25,6 +25,8 @@ from vae_jax.data import (
     load_tfds,
     scaled,
 )
+from vae_jax.data.decoding import FITS, Sizing
+from vae_jax.data.folder import UNREADABLE
 from vae_jax.data.streamed import StreamedImages
 from vae_jax.errors import UserError
 from vae_jax.keys import Stream, stream_key
@@ -46,18 +48,25 @@ from vae_jax.training import (
 )
 from vae_jax.vae import VAE, init_params
 
+
+def _sizing(config: Config) -> Sizing:
+    choose("data.image_fit", config.data.image_fit, dict.fromkeys(FITS))
+    return Sizing(config.data.image_size, config.data.image_fit)
+
+
 SOURCES: Mapping[str, Callable[[Config], Dataset]] = {
     "digits": lambda config: load_digits(config.data.test_fraction, config.data.seed),
     "tfds": lambda config: load_tfds(
-        config.data.name, config.data.dir or None, config.data.image_size, config.data.resident_mb
+        config.data.name, config.data.dir or None, _sizing(config), config.data.resident_mb
     ),
     "npz": lambda config: load_npz(config.data.path, config.data.test_fraction, config.data.seed),
     "folder": lambda config: load_folder(
         config.data.dir,
         config.data.test_fraction,
         config.data.seed,
-        config.data.image_size,
+        _sizing(config),
         config.data.resident_mb,
+        config.data.unreadable,
     ),
 }
 
@@ -65,6 +74,7 @@ SOURCES: Mapping[str, Callable[[Config], Dataset]] = {
 def build_data(config: Config) -> Data:
     """Loads the data set and decides its splits and binarization."""
     choose("data.binarization", config.data.binarization, dict.fromkeys(BINARIZATIONS))
+    choose("data.unreadable", config.data.unreadable, dict.fromkeys(UNREADABLE))
     source = choose("data.source", config.data.source, SOURCES)
     if config.data.image_size and config.data.source in ("digits", "npz"):
         raise UserError(

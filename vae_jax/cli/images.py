@@ -28,7 +28,7 @@ def chosen_images(trained: TrainedRun, values: Flags) -> NamedImages:
         UserError: If there are none, one can't be used that shouldn't be left out, or a label is missing.
     """
     if values["input"]:
-        found, wrong = read_images(values["input"], trained.kind)
+        found, wrong = read_images(values["input"], trained.kind, trained.config.data.image_fit)
         if wrong and not values["skip_unreadable"]:
             raise UserError(f"{wrong[0]}; mend or remove it, or leave --skip_unreadable at true")
         for line in wrong:

@@ -1,5 +1,6 @@
 """From encoded pictures to 8-bit pixels of the size that is asked for."""
 
+import dataclasses
 import os
 from typing import IO, Any
 
@@ -7,6 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+FITS = ("crop", "resize")
 _GREY = ("1", "L", "LA", "La")
 
 
@@ -43,8 +45,47 @@ def decoded(file: str | os.PathLike[str] | IO[bytes], grey: bool | None) -> UInt
         return pixels[..., np.newaxis] if grey else pixels
 
 
+@dataclasses.dataclass(frozen=True)
+class Sizing:
+    """The size that images are brought to.
+
+    Attributes:
+        side: Height and width; 0 leaves images as they are.
+        fit: `crop` cuts the middle square before it resizes, `resize` takes the whole image, whatever its shape.
+    """
+
+    side: int = 0
+    fit: str = "crop"
+
+    def __call__(self, pixels: UInt8[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h2 w2 c"]:
+        """The image in that size."""
+        if not self.side:
+            return pixels
+        return middle_square(pixels, self.side) if self.fit == "crop" else resized(pixels, self.side)
+
+    def __str__(self) -> str:
+        """What tells it from others in names of files; nothing where images stay as they are."""
+        return "" if not self.side else str(self.side) if self.fit == "crop" else f"{self.side}-{self.fit}"
+
+
+AS_THEY_ARE = Sizing()
+
+
 def middle_square(pixels: UInt8[np.ndarray, "h w c"], side: int) -> UInt8[np.ndarray, "side side c"]:
     """Cuts the largest square out of the middle and resizes it.
+
+    Args:
+        pixels: An image.
+        side: Height and width of the result.
+    """
+    height, width, _ = pixels.shape
+    old = min(height, width)
+    top, left = (height - old) // 2, (width - old) // 2
+    return resized(pixels[top : top + old, left : left + old], side)
+
+
+def resized(pixels: UInt8[np.ndarray, "h w c"], side: int) -> UInt8[np.ndarray, "side side c"]:
+    """Resizes an image to a square.
 
     Shrinking is antialiased: each new pixel is a mean over old ones whose weights fall off linearly with the
     distance (Pillow's `BILINEAR`), which never leaves the range of the old ones.
@@ -52,19 +93,12 @@ def middle_square(pixels: UInt8[np.ndarray, "h w c"], side: int) -> UInt8[np.nda
     Args:
         pixels: An image.
         side: Height and width of the result.
-
-    Returns:
-        The square.
     """
-    height, width, channels = pixels.shape
-    old = min(height, width)
-    top, left = (height - old) // 2, (width - old) // 2
-    square = pixels[top : top + old, left : left + old]
-    if old == side:
-        return square
+    if pixels.shape[:2] == (side, side):
+        return pixels
 
-    def resized(channel: int) -> np.ndarray:
-        image = Image.fromarray(np.ascontiguousarray(square[..., channel]))
+    def of_channel(channel: int) -> np.ndarray:
+        image = Image.fromarray(np.ascontiguousarray(pixels[..., channel]))
         return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
 
-    return np.stack([resized(channel) for channel in range(channels)], axis=-1)
+    return np.stack([of_channel(channel) for channel in range(pixels.shape[-1])], axis=-1)

@@ -1,8 +1,10 @@
 """A folder of image files as a data set."""
 
+import concurrent.futures
 import dataclasses
 import hashlib
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -11,15 +13,19 @@ from jaxtyping import Int, UInt8
 
 from vae_jax.data import cache
 from vae_jax.data.dataset import Dataset, Labels, split_indices
-from vae_jax.data.decoding import decoded, middle_square
+from vae_jax.data.decoding import Sizing, decoded
 from vae_jax.data.streamed import Images, StreamedImages, take
 from vae_jax.errors import UserError
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+UNREADABLE = ("refuse", "skip")
+_NAMED = 20
 _TEST_FOLDERS = ("test", "val", "validation")
 
 
-def load_folder(path: str, test_fraction: float, seed: int, image_size: int, resident_mb: int) -> Dataset:
+def load_folder(
+    path: str, test_fraction: float, seed: int, sizing: Sizing, resident_mb: int, unreadable: str = "refuse"
+) -> Dataset:
     """The images of a folder, in memory where they fit and else in their files.
 
     `train/` and one of `test/`, `val/` and `validation/` are the parts where they are there; else all images are
@@ -30,8 +36,9 @@ def load_folder(path: str, test_fraction: float, seed: int, image_size: int, res
         path: The folder.
         test_fraction: Share of the images held out for testing where there are no parts.
         seed: What that division is drawn from.
-        image_size: Side of the square that is cut from the middle of each image and resized; 0: as they are.
+        sizing: What size images are brought to.
         resident_mb: How much memory the decoded images may take, in MiB.
+        unreadable: What is done about a file that can't be read: `refuse`, or `skip`, which names and leaves it out.
 
     Returns:
         The data set; largest pixel value 255.
@@ -46,6 +53,8 @@ def load_folder(path: str, test_fraction: float, seed: int, image_size: int, res
         raise UserError(f"there is no folder '{path}'; set --config.data.dir to one with images")
     parts = _part_folders(root)
     names = [f"{part}{name}" for part in parts for name in _image_names(root / part)]
+    if unreadable == "skip":
+        names = _readable(root, names)
     counts = [sum(name.startswith(part) for name in names) for part in parts]
     if not all(counts):
         empty = root / parts[counts.index(0)]
@@ -53,8 +62,8 @@ def load_folder(path: str, test_fraction: float, seed: int, image_size: int, res
             f"there are no images in '{empty}' (nor one folder below it); put some there ({', '.join(EXTENSIONS)}) "
             "or set --config.data.dir to another folder"
         )
-    reader = _opened(root, names, image_size)
-    files = _fingerprint(root, names, image_size)
+    reader = _opened(root, names, sizing)
+    files = _fingerprint(root, names, sizing)
     images = _resident(root, f"folder-{files}", StreamedImages(reader, np.arange(len(names))), resident_mb)
     labels = _labels(root, parts, names)
     train, test = (
@@ -80,13 +89,13 @@ class FolderReader:
     Attributes:
         root: The folder that names start from.
         names: The files.
-        image_size: As in `load_folder`.
+        sizing: As in `load_folder`.
         image_shape: Height, width and channels of each image.
     """
 
     root: str
     names: tuple[str, ...]
-    image_size: int
+    sizing: Sizing
     image_shape: tuple[int, int, int]
 
     def read(self, indices: Int[np.ndarray, "n"]) -> UInt8[np.ndarray, "n h w c"]:
@@ -97,7 +106,7 @@ class FolderReader:
         """
         images = np.empty((len(indices), *self.image_shape), np.uint8)
         for row, index in enumerate(indices.tolist()):
-            pixels = _decoded(self.root, self.names[index], self.image_shape[-1] == 1, self.image_size)
+            pixels = _decoded(self.root, self.names[index], self.image_shape[-1] == 1, self.sizing)
             if pixels.shape != self.image_shape:
                 raise UserError(
                     f"images in '{self.root}' differ in size: {self.names[0]} is {_size(self.image_shape)}, "
@@ -106,6 +115,33 @@ class FolderReader:
                 )
             images[row] = pixels
         return images
+
+
+def _readable(root: Path, names: Sequence[str]) -> list[str]:
+    """The files that can be decoded; the others are named on stderr. Every file is tried once, and that is kept."""
+    key = f"readable-{_fingerprint(root, names, Sizing())}"
+    kept = cache.load(root, key)
+    if kept is None or kept.train_labels is None:
+
+        def is_readable(name: str) -> bool:
+            try:
+                decoded(root / name, None)
+            except Exception:
+                # Pillow raises whatever comes to hand where a file is damaged.
+                return False
+            return True
+
+        with concurrent.futures.ThreadPoolExecutor() as threads:
+            flags = np.fromiter(threads.map(is_readable, names), np.int32, len(names))
+        no_images = np.empty((len(names), 0, 0, 0), np.uint8)
+        kept = Dataset(root.name, no_images, no_images[:0], flags, None, max_value=255, fingerprint=key)
+        cache.save(root, key, kept)
+    assert kept.train_labels is not None
+    bad = [name for name, readable in zip(names, kept.train_labels, strict=True) if not readable]
+    if bad:
+        shown = ", ".join(bad[:_NAMED]) + (", ..." if len(bad) > _NAMED else "")
+        print(f"{len(bad)} of {len(names)} files can't be read as images and are left out: {shown}", file=sys.stderr)
+    return [name for name, readable in zip(names, kept.train_labels, strict=True) if readable]
 
 
 def _part_folders(root: Path) -> list[str]:
@@ -154,27 +190,29 @@ def _labels(root: Path, parts: Iterable[str], names: Sequence[str]) -> Labels | 
     return np.array([numbers[name] for name in classes], np.int32) if len(numbers) > 1 else None
 
 
-def _opened(root: Path, names: Sequence[str], image_size: int) -> FolderReader:
+def _opened(root: Path, names: Sequence[str], sizing: Sizing) -> FolderReader:
     """A reader of these files whose shape is that of the first."""
-    first = _decoded(str(root), names[0], None, image_size)
+    first = _decoded(str(root), names[0], None, sizing)
     height, width, channels = first.shape
-    return FolderReader(str(root), tuple(names), image_size, (height, width, channels))
+    return FolderReader(str(root), tuple(names), sizing, (height, width, channels))
 
 
-def _decoded(root: str, name: str, grey: bool | None, image_size: int) -> np.ndarray:
+def _decoded(root: str, name: str, grey: bool | None, sizing: Sizing) -> np.ndarray:
     path = os.path.join(root, name)
     try:
         pixels = decoded(path, grey)
     except Exception as error:
         # Pillow raises whatever comes to hand where a file is damaged.
         reason = " ".join(str(error).split()).removesuffix(f" '{path}'") or type(error).__name__
-        raise UserError(f"'{path}' can't be read as an image: {reason}; repair or remove it") from error
-    return middle_square(pixels, image_size) if image_size else pixels
+        raise UserError(
+            f"'{path}' can't be read as an image: {reason}; repair or remove it, or set --config.data.unreadable=skip"
+        ) from error
+    return sizing(pixels)
 
 
-def _fingerprint(root: Path, names: Sequence[str], image_size: int) -> str:
+def _fingerprint(root: Path, names: Sequence[str], sizing: Sizing) -> str:
     """Digest of names, sizes and times of the last change: hashing the contents would take as long as decoding."""
-    digest = hashlib.sha256(f"{image_size}\n".encode())
+    digest = hashlib.sha256(f"{str(sizing) or 0}\n".encode())
     for name in names:
         status = (root / name).stat()
         digest.update(f"{name}:{status.st_size}:{status.st_mtime_ns}\n".encode())

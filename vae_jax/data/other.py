@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from vae_jax.data.dataset import Labels
-from vae_jax.data.decoding import decoded, middle_square
+from vae_jax.data.decoding import Sizing, decoded
 from vae_jax.data.folder import EXTENSIONS
 from vae_jax.data.splits import ImageKind, Split
 from vae_jax.errors import UserError
@@ -28,13 +28,14 @@ class NamedImages:
     split: Split
 
 
-def read_images(path: str, kind: ImageKind) -> tuple[NamedImages, list[str]]:
+def read_images(path: str, kind: ImageKind, fit: str = "crop") -> tuple[NamedImages, list[str]]:
     """Reads images and brings them to the form of a model's.
 
     Args:
         path: A folder, with folders in it or not; an `.npz` with `images` and, optionally, `labels`; or one picture.
-        kind: What the model is for. Pictures of another size are cut to the middle square and resized where the model
-            is for square images; colours are dropped for a model of grey images, and grey repeated for one of colours.
+        kind: What the model is for. Pictures of another size are brought to its own where the model is for square
+            images; colours are dropped for a model of grey images, and grey repeated for one of colours.
+        fit: As `Sizing.fit`.
 
     Returns:
         The images, grey levels from 0 to 255; and a line about each file that can't be read.
@@ -47,12 +48,12 @@ def read_images(path: str, kind: ImageKind) -> tuple[NamedImages, list[str]]:
         files = _pictures_below(place)
         if not files:
             raise UserError(f"there are no images in '{path}' or below; put some there ({', '.join(EXTENSIONS)})")
-        return _read_files(place, files, kind)
+        return _read_files(place, files, kind, fit)
     if not place.is_file():
         raise UserError(f"there is no file or folder '{path}'; set --input to images")
     if place.suffix == ".npz":
         return _read_archive(path, kind), []
-    return _read_files(place.parent, [place.name], kind)
+    return _read_files(place.parent, [place.name], kind, fit)
 
 
 def _pictures_below(folder: Path) -> list[str]:
@@ -69,8 +70,9 @@ def _pictures_below(folder: Path) -> list[str]:
     return sorted(found)
 
 
-def _read_files(root: Path, files: Sequence[str], kind: ImageKind) -> tuple[NamedImages, list[str]]:
+def _read_files(root: Path, files: Sequence[str], kind: ImageKind, fit: str) -> tuple[NamedImages, list[str]]:
     height, width, channels = kind.image_shape
+    sizing = Sizing(height if height == width else 0, fit)
     names, images, wrong = [], [], []
     for name in files:
         try:
@@ -79,8 +81,7 @@ def _read_files(root: Path, files: Sequence[str], kind: ImageKind) -> tuple[Name
             # Pillow raises whatever comes to hand where a file is damaged.
             wrong.append(f"{name} can't be read as an image ({' '.join(str(error).split()) or type(error).__name__})")
             continue
-        if height == width:
-            pixels = middle_square(pixels, height)
+        pixels = sizing(pixels)
         if pixels.shape != kind.image_shape:
             wrong.append(f"{name} is {_size(pixels.shape)}, the model's images are {_size(kind.image_shape)}")
             continue

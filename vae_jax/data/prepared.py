@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from vae_jax.data.dataset import Labels
-from vae_jax.data.decoding import middle_square
+from vae_jax.data.decoding import Sizing
 from vae_jax.errors import UserError
 
 _EXAMPLES_AT_ONCE = 1000
@@ -27,7 +27,7 @@ class PreparedReader:
         fingerprint: Digest of the files in it.
         name: TFDS's name of the data set.
         split: TFDS's name of the part.
-        image_size: Side of the square that is cut from the middle of each image and resized; 0: as they are.
+        sizing: What size images are brought to.
         image_shape: Height, width and channels of each image.
     """
 
@@ -35,7 +35,7 @@ class PreparedReader:
     fingerprint: str
     name: str
     split: str
-    image_size: int
+    sizing: Sizing
     image_shape: tuple[int, int, int]
 
     def read(self, indices: Int[np.ndarray, "n"]) -> UInt8[np.ndarray, "n h w c"]:
@@ -57,7 +57,7 @@ class PreparedReader:
         part = self._part()
         with reading(self.folder):
             for row, example in enumerate(self._examples(indices)):
-                image = _decoded(part, example["image"], self.image_size)
+                image = _decoded(part, example["image"], self.sizing)
                 if image.shape != self.image_shape:
                     raise size_error(self.name, self.image_shape, image.shape)
                 images[row] = image
@@ -104,14 +104,14 @@ class PreparedReader:
         return _open(self.folder, self.fingerprint, self.name)[self.split]
 
 
-def open_prepared(folder: Path, fingerprint: str, name: str, image_size: int) -> tuple[PreparedReader, PreparedReader]:
+def open_prepared(folder: Path, fingerprint: str, name: str, sizing: Sizing) -> tuple[PreparedReader, PreparedReader]:
     """Readers of the training and the test part (or the validation part, where there's no test part).
 
     Args:
         folder: The prepared folder.
         fingerprint: Digest of the files in it.
         name: TFDS's name of the data set.
-        image_size: Side of the square that is cut from the middle of each image and resized; 0: as they are.
+        sizing: What size images are brought to.
 
     Returns:
         The two; of each only the first image has been looked at.
@@ -125,8 +125,8 @@ def open_prepared(folder: Path, fingerprint: str, name: str, image_size: int) ->
         if not len(part.source):
             raise UserError(f"{name} has no images in its split {split}; use another data set")
         with reading(folder):
-            height, width, channels = _decoded(part, part.source.__getitems__([0])[0]["image"], image_size).shape
-        readers.append(PreparedReader(str(folder), fingerprint, name, split, image_size, (height, width, channels)))
+            height, width, channels = _decoded(part, part.source.__getitems__([0])[0]["image"], sizing).shape
+        readers.append(PreparedReader(str(folder), fingerprint, name, split, sizing, (height, width, channels)))
     train, test = readers
     if train.image_shape != test.image_shape:
         raise size_error(name, train.image_shape, test.image_shape)
@@ -159,9 +159,9 @@ def _open(folder: str, fingerprint: str, name: str) -> dict[str, _Part]:
         }
 
 
-def _decoded(part: _Part, image: Any, image_size: int) -> np.ndarray:
+def _decoded(part: _Part, image: Any, sizing: Sizing) -> np.ndarray:
     pixels = part.decode(image) if part.decode else image
-    return middle_square(pixels, image_size) if image_size else pixels
+    return sizing(pixels)
 
 
 @contextlib.contextmanager

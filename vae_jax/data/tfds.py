@@ -20,6 +20,7 @@ import numpy as np
 
 from vae_jax.data import cache, mnist_family
 from vae_jax.data.dataset import Dataset, Labels, fingerprint
+from vae_jax.data.decoding import AS_THEY_ARE, Sizing
 from vae_jax.data.prepared import PreparedReader, one_line, open_prepared, reading
 from vae_jax.data.streamed import StreamedImages
 from vae_jax.errors import UserError
@@ -29,14 +30,14 @@ _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _NAME = re.compile(r"([A-Za-z]\w*)(?:/([A-Za-z0-9][\w.+-]*))?(?::(\d+\.\d+\.\d+))?")
 
 
-def load_tfds(name: str, data_dir: str | None, image_size: int = 0, resident_mb: int = 2048) -> Dataset:
+def load_tfds(name: str, data_dir: str | None, sizing: Sizing = AS_THEY_ARE, resident_mb: int = 2048) -> Dataset:
     """Reads a TFDS data set of images of one size, preparing it first where it's absent.
 
     Args:
         name: TFDS's name: `mnist`, `emnist/letters` or, with a version, `mnist:3.0.1`.
         data_dir: Folder of the prepared data sets; where it's None or empty, `$TFDS_DATA_DIR`, else
             `~/tensorflow_datasets`.
-        image_size: Side of the square that is cut from the middle of each image and resized; 0: as they are.
+        sizing: What size images are brought to.
         resident_mb: How much memory the decoded images may take, in MiB; larger ones stay in their files.
 
     Returns:
@@ -57,8 +58,8 @@ def load_tfds(name: str, data_dir: str | None, image_size: int = 0, resident_mb:
     place = prepared.relative_to(root)
     with reading(prepared):
         digest = cache.prepared_fingerprint(prepared)
-    key = "-".join([*place.parts, digest, *([str(image_size)] if image_size else [])])
-    return _load(root, key, prepared, place.parent.as_posix(), digest, image_size, resident_mb * 2**20)
+    key = "-".join([*place.parts, digest, *filter(None, [str(sizing)])])
+    return _load(root, key, prepared, place.parent.as_posix(), digest, sizing, resident_mb * 2**20)
 
 
 def is_prepared(name: str, data_dir: str | None) -> bool:
@@ -66,15 +67,13 @@ def is_prepared(name: str, data_dir: str | None) -> bool:
     return _find_prepared(_data_root(data_dir), _parse(name)) is not None
 
 
-def _load(
-    root: Path, key: str, prepared: Path, name: str, digest: str, image_size: int, resident_bytes: int
-) -> Dataset:
+def _load(root: Path, key: str, prepared: Path, name: str, digest: str, sizing: Sizing, resident_bytes: int) -> Dataset:
     """What is in memory comes from the cache where it's there, which takes no import of TFDS."""
     kept_bytes = cache.image_bytes(root, key)
     kept = cache.load(root, key) if kept_bytes is not None and kept_bytes <= resident_bytes else None
     if kept is not None:
         return kept
-    readers = open_prepared(prepared, digest, name, image_size)
+    readers = open_prepared(prepared, digest, name, sizing)
     train, test = (StreamedImages(reader, np.arange(len(reader))) for reader in readers)
     if train.nbytes + test.nbytes <= resident_bytes:
         (train_images, train_labels), (test_images, test_labels) = (reader.read_all() for reader in readers)
