@@ -10,6 +10,7 @@ from absl import flags
 from vae_jax import build
 from vae_jax.cli.flags import Flags, define_config, read_config
 from vae_jax.cli.memory import check_memory
+from vae_jax.cli.terminal import say
 from vae_jax.config import Config, flatten
 from vae_jax.data import Data, Dataset
 from vae_jax.errors import UserError
@@ -74,7 +75,7 @@ def run(values: Flags) -> None:
         },
         "choose another --output",
     )
-    print(table(result))
+    say(table(result))
     print(f"median (lowest to highest) of {values['repeats']}; all of it is in {output}")
 
 

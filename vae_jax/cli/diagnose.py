@@ -13,6 +13,7 @@ from vae_jax.build import choose
 from vae_jax.cli.charts import kl_chart, spectrum_chart
 from vae_jax.cli.evaluate import check_has_density, evaluation_key
 from vae_jax.cli.flags import Flags, define_replica, define_section, define_workdir, given_section
+from vae_jax.cli.terminal import say
 from vae_jax.config import DiagnoseConfig
 from vae_jax.diagnosis import STAGES, Diagnosis, Subject, advice, diagnose, table
 from vae_jax.errors import UserError
@@ -67,7 +68,7 @@ def run(values: Flags) -> None:
         f"{num_images} of {len(split.images)} {values['split']} images, step {trained.step}, {result['unit']}, "
         f"density: {result['measure']}"
     )
-    print(table(result))
+    say(table(result))
     folder, name = trained.folder, "diagnosis" if values["split"] == "test" else f"diagnosis_{values['split']}"
     folder.write_json(folder.root / f"{name}.json", result)
     _draw(folder.images, name, found)

@@ -13,6 +13,7 @@ from absl import flags
 from vae_jax.cli.flags import Flags, define_section, define_workdir, given_section
 from vae_jax.cli.partial import PartialResult, digest
 from vae_jax.cli.show import noise_stddev
+from vae_jax.cli.terminal import say
 from vae_jax.config import EvaluateConfig
 from vae_jax.data import Split, take
 from vae_jax.errors import UserError
@@ -52,10 +53,10 @@ def run(values: Flags) -> None:
         results.append(summary(trained, split, settings, estimates))
         if len(replicas) > 1:
             print(f"replica {trained.replica}, seed {trained.config.seed + trained.replica}:")
-        print(table(results[-1]))
+        say(table(results[-1]))
     result = results[0] if len(results) == 1 else over_replicas(results)
     if len(results) > 1:
-        print(replica_table(result))
+        say(replica_table(result))
     name = "evaluation.json" if split == "test" else f"evaluation_{split}.json"
     first.folder.write_json(first.folder.root / name, result)
     for trained in replicas:

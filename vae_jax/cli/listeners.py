@@ -97,15 +97,18 @@ class Console(Listener):
     Args:
         step: Steps that are already taken.
         num_steps: Steps in all.
+        quiet: Whether rows aren't shown.
     """
 
-    def __init__(self, step: int, num_steps: int) -> None:
-        self._bar = tqdm.tqdm(
-            initial=step, total=num_steps, unit="step", disable=not sys.stderr.isatty(), dynamic_ncols=True
-        )
+    def __init__(self, step: int, num_steps: int, quiet: bool = False) -> None:
+        self._quiet = quiet
+        hidden = quiet or not sys.stderr.isatty()
+        self._bar = tqdm.tqdm(initial=step, total=num_steps, unit="step", disable=hidden, dynamic_ncols=True)
 
     def write(self, row: Row) -> None:
         """Shows a row."""
+        if self._quiet:
+            return
         if row["split"] == "train":
             self._bar.update(row["step"] - self._bar.n)
             self._bar.set_postfix_str(f"{_terms(row)}, {row['images_per_second']:,.0f} images/s")

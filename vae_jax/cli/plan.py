@@ -14,6 +14,7 @@ from absl import flags
 
 from vae_jax import build
 from vae_jax.cli.flags import Flags, define_config, read_config
+from vae_jax.cli.terminal import say
 from vae_jax.config import Config, from_mapping
 from vae_jax.data import tfds
 from vae_jax.data.streamed import StreamedImages
@@ -65,7 +66,7 @@ def run(values: Flags) -> None:
     if output is not None and not output.absolute().parent.is_dir():
         raise UserError(f"--output is '{output}', but there is no folder {output.absolute().parent}; make it first")
     plan = _compiled_elsewhere(config, _facts(config, values), topology, values["quick"])
-    print("\n".join(_lines(plan, config, topology)))
+    say("\n".join(_lines(plan, config, topology)))
     if output is not None:
         write_json(output, plan, "choose another --output")
 

@@ -10,6 +10,7 @@ from absl import flags
 from vae_jax.cli.evaluate import importance_estimates
 from vae_jax.cli.flags import Flags, define_replica, define_workdir, given_section
 from vae_jax.cli.images import chosen_images, define_images, pictures_of
+from vae_jax.cli.terminal import say
 from vae_jax.evaluation import ImportanceEstimate
 from vae_jax.files import check_output, replacing
 from vae_jax.pictures import grid, write_png
@@ -47,10 +48,10 @@ def run(values: Flags) -> None:
         writer.writerows(rows)
     picture = output.with_name(f"{output.stem}_strangest.png")
     write_png(picture, grid(pictures_of(images, order[:_SHOWN]), _COLUMNS))
-    print(f"log p(x) in nats, K = {settings.num_samples}; the least likely of {len(rows)} images:")
+    say(f"log p(x) in nats, K = {settings.num_samples}; the least likely of {len(rows)} images:")
     width = max(len(str(row["name"])) for row in rows[:_PRINTED])
     for row in rows[:_PRINTED]:
-        print(f"  {row['name']:<{width}}  {row['log_likelihood']:10.2f} ± {row['standard_error']:.2f} (estimator)")
+        say(f"  {row['name']:<{width}}  {row['log_likelihood']:10.2f} ± {row['standard_error']:.2f} (estimator)")
     print(f"all of them in {output}; the first {min(_SHOWN, len(rows))} pictured in {picture}")
 
 

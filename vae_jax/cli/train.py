@@ -4,6 +4,7 @@ import contextlib
 import math
 import pathlib
 import time
+from collections.abc import Sequence
 
 import jax
 from absl import flags
@@ -11,6 +12,8 @@ from absl import flags
 from vae_jax.cli.flags import Flags, config_file, define_config, read_config
 from vae_jax.cli.listeners import CollapseWatch, Console, Listener, MetricsFile, Row, TensorBoard, describe, read_rows
 from vae_jax.cli.session import Session
+from vae_jax.cli.terminal import say
+from vae_jax.cli.trackers import TRACKERS, open_tracker
 from vae_jax.config import Config
 from vae_jax.errors import UserError
 from vae_jax.processes import is_writer, join
@@ -25,6 +28,8 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     name = pathlib.Path(config_file(arguments) or "digits").stem
     flags.DEFINE_string("workdir", f"runs/{name}", "folder of the run; made if it isn't there", flag_values=values)
     flags.DEFINE_string("init_from", None, "folder of a run whose parameters to start from", flag_values=values)
+    flags.DEFINE_list("track", [], f"services that get the metrics too: {', '.join(TRACKERS)}", flag_values=values)
+    flags.DEFINE_boolean("quiet", False, "print the result and warnings alone", flag_values=values)
     several = "of a run of several processes, where SLURM or the TPU pod don't say"
     flags.DEFINE_string("coordinator_address", None, f"host:port of the first process {several}", flag_values=values)
     flags.DEFINE_integer("num_processes", None, f"how many processes {several}", flag_values=values, lower_bound=1)
@@ -34,16 +39,24 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 def run(values: Flags) -> None:
     """Runs the verb."""
     join(values["coordinator_address"], values["num_processes"], values["process_id"])
-    train(read_config(values), pathlib.Path(values["workdir"]), values["init_from"])
+    train(read_config(values), pathlib.Path(values["workdir"]), values["init_from"], values["track"], values["quiet"])
 
 
-def train(config: Config, workdir: pathlib.Path, init_from: str | None = None) -> None:
+def train(
+    config: Config,
+    workdir: pathlib.Path,
+    init_from: str | None = None,
+    track: Sequence[str] = (),
+    quiet: bool = False,
+) -> None:
     """Trains, or continues, the run in a folder.
 
     Args:
         config: The run.
         workdir: Its folder.
         init_from: Folder of another run whose parameters a new run starts from.
+        track: Services that get the metrics too.
+        quiet: Whether nothing is printed but the result and warnings.
 
     Raises:
         UserError: For whatever a user can mend; what was saved before stays whole.
@@ -53,12 +66,12 @@ def train(config: Config, workdir: pathlib.Path, init_from: str | None = None) -
         session = Session.prepare(config, folder, init_from, held)
         _say_devices(session)
         try:
-            _continue(session)
+            _continue(session, track, quiet)
         except KeyboardInterrupt as interrupt:
             raise KeyboardInterrupt("the same command continues from the last checkpoint") from interrupt
 
 
-def _continue(session: Session) -> None:
+def _continue(session: Session, track: Sequence[str], quiet: bool) -> None:
     """Trains from where the session's state is."""
     folder, workdir = session.folder, session.folder.root
     start, num_steps = int(session.state.step), session.schedule.num_steps
@@ -73,7 +86,7 @@ def _continue(session: Session) -> None:
     began = time.perf_counter()
     try:
         with contextlib.ExitStack() as opened:
-            listeners = _listeners(folder, start, num_steps, opened) if is_writer() else []
+            listeners = _listeners(session, track, quiet, opened) if is_writer() else []
             for event in session.events():
                 for row in session.rows(event):
                     _check_finite(row)
@@ -89,9 +102,9 @@ def _continue(session: Session) -> None:
             "continue from the last checkpoint"
         ) from error
     if is_writer():
-        print(f"{num_steps - start} steps in {time.perf_counter() - began:.1f} s. {_last_result(folder)}")
+        say(f"{num_steps - start} steps in {time.perf_counter() - began:.1f} s. {_last_result(folder)}")
         following = "evaluate" if session.model.posterior.has_density else "reconstruct"
-        print(f"everything is in {workdir}; next: {program()} {following} --workdir={workdir}")
+        say(f"everything is in {workdir}; next: {program()} {following} --workdir={workdir}")
 
 
 def _say_devices(session: Session) -> None:
@@ -106,15 +119,19 @@ def _say_devices(session: Session) -> None:
         )
 
 
-def _listeners(folder: RunFolder, start: int, num_steps: int, opened: contextlib.ExitStack) -> list[Listener]:
+def _listeners(session: Session, track: Sequence[str], quiet: bool, opened: contextlib.ExitStack) -> list[Listener]:
     """What is told of each row; closed with `opened`."""
+    folder, start = session.folder, int(session.state.step)
+    trackers = [open_tracker(name, folder.root, session.config) for name in track]
+    for tracker in trackers:
+        opened.callback(tracker.close)
     metrics = MetricsFile(folder.metrics, start)
     opened.callback(metrics.close)
     tensorboard = TensorBoard(folder.tensorboard, start)
     opened.callback(tensorboard.close)
-    console = Console(start, num_steps)
+    console = Console(start, session.schedule.num_steps, quiet)
     opened.callback(console.close)
-    return [metrics, tensorboard, console, CollapseWatch(read_rows(folder.metrics), console.say)]
+    return [metrics, tensorboard, *trackers, console, CollapseWatch(read_rows(folder.metrics), console.say)]
 
 
 def _check_finite(row: Row) -> None:

@@ -1,0 +1,112 @@
+"""Weights & Biases and MLflow, each in its offline mode, read back by its own tools."""
+
+import json
+import pathlib
+import struct
+import sys
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from vae_jax.cli import main
+from vae_jax.cli.listeners import read_rows
+
+TINY = ["--config.model.hidden=(4,)", "--config.model.latents=2", "--config.train.log_every=5"]
+
+
+def run_twice(workdir: pathlib.Path, tracker: str) -> list[dict[str, Any]]:
+    """A run that is continued, and its rows."""
+    for steps in (10, 20):
+        main([f"--workdir={workdir}", *TINY, f"--config.train.num_steps={steps}", f"--track={tracker}"])
+    return read_rows(workdir / "metrics.jsonl")
+
+
+def log_records(content: bytes) -> Iterator[bytes]:
+    """The records of a file in LevelDB's log format, after a header of 7 bytes."""
+    block_size, position, joined = 32768, 7, b""
+    while position + 7 <= len(content):
+        left = block_size - position % block_size
+        if left < 7:
+            position += left
+            continue
+        _, length, kind = struct.unpack("<IHB", content[position : position + 7])
+        joined += content[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            yield joined
+            joined = b""
+
+
+@pytest.mark.slow
+def test_mlflow_has_what_the_metrics_file_has(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mlflow = pytest.importorskip("mlflow", reason="mlflow isn't installed; pip install -e '.[mlflow]'")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file:{tmp_path / 'mlruns'}")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        rows = run_twice(tmp_path / "run", "mlflow")
+        client = mlflow.MlflowClient()
+        experiment = client.get_experiment_by_name("vae_jax")
+        (run,) = client.search_runs([experiment.experiment_id])
+        assert run.info.status == "FINISHED" and run.info.run_name == "run"
+        assert run.data.params["model.latents"] == "2"
+        for split in ("train", "test"):
+            found = {
+                metric.step: metric.value for metric in client.get_metric_history(run.info.run_id, f"{split}/elbo")
+            }
+            assert found == {row["step"]: row["elbo"] for row in rows if row["split"] == split}
+
+
+@pytest.mark.slow
+def test_weights_and_biases_has_what_the_metrics_file_has(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("wandb", reason="wandb isn't installed; pip install -e '.[wandb]'")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        rows = run_twice(tmp_path / "run", "wandb")
+        from wandb.proto import wandb_internal_pb2
+
+        found, ids = {}, set()
+        for path in (tmp_path / "run").glob("wandb/offline-run-*/*.wandb"):
+            for data in log_records(path.read_bytes()):
+                record = wandb_internal_pb2.Record()
+                record.ParseFromString(data)
+                if record.HasField("run"):
+                    ids.add(record.run.run_id)
+                items = {item.key or item.nested_key[0]: json.loads(item.value_json) for item in record.history.item}
+                for split in ("train", "test"):
+                    if f"{split}/elbo" in items:
+                        found[split, items["step"]] = items[f"{split}/elbo"]
+    assert len(ids) == 1
+    expected = {(row["split"], row["step"]): row["elbo"] for row in rows if row["split"] in ("train", "test")}
+    assert found == pytest.approx(expected)
+
+
+def test_service_that_is_not_there(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([f"--workdir={tmp_path / 'run'}", *TINY, "--config.train.num_steps=5", "--track=comet"])
+    assert stop.value.code == 2 and "must be among wandb, mlflow" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "mlflow.tracking", None)
+    with pytest.raises(SystemExit) as stop:
+        main([f"--workdir={tmp_path / 'other'}", *TINY, "--config.train.num_steps=5", "--track=mlflow"])
+    assert stop.value.code == 2 and "pip install 'vae-jax[mlflow]'" in capsys.readouterr().err
+
+
+def test_quiet_prints_the_result_alone(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
+    main(
+        [
+            f"--workdir={tmp_path / 'run'}",
+            *TINY,
+            "--config.train.num_steps=20",
+            "--config.train.checkpoint_every=5",
+            "--quiet",
+        ]
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("20 steps in ") and lines[-1].startswith("everything is in ")
+    assert not [line for line in lines if line.startswith("step ")]
