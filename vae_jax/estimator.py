@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -77,8 +77,10 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     with it, by `max E_q[log p(x|z)] - KL(q(z|x) || p(z))`.
 
     X is `[N, D]` (anything that scikit-learn takes, but no sparse matrices), or images `[N, H, W]` or `[N, H, W, C]`.
-    It is computed with in float32. Scale it before: a `gaussian` kind of likelihood starts from unit variance, others
-    are for values in [0, 1].
+    Everything is computed in float32. A likelihood of any real numbers sees `(X - mean_) / scale_`, with a mean for each
+    column but one scale for all, so that the model is the same as that of X with other weights, and training starts
+    near the data; densities, samples and reconstructions are those of X again. Columns of different units need a
+    `StandardScaler` nevertheless.
 
     Args:
         n_components: Numbers in z.
@@ -96,6 +98,8 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         max_iter: Epochs of `fit`.
         learning_rate: Of the optimizer, Adam unless `options` name another.
         n_likelihood_samples: Importance samples per row of `score_samples`.
+        standardize: Whether a likelihood of any real numbers sees standardized X; the standard deviation of `gaussian`
+            is in units of `scale_` then.
         image_shape: `(H, W)` or `(H, W, C)` where rows of a `[N, D]` array are such images; None to take the shape
             from X.
         max_value: Largest grey level, for likelihoods of grey levels.
@@ -105,7 +109,9 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
     Attributes:
         n_iter_: Epochs since `fit` or the first `partial_fit` began.
-        loss_curve_: Mean loss of each of them (for `elbo` minus the bound, in nats per row).
+        loss_curve_: Mean loss of each of them (for `elbo` minus the bound in nats per row of standardized X).
+        mean_: What is subtracted from X: a number for each column.
+        scale_: What X is divided by then; both from `fit` or the first `partial_fit`.
         image_shape_: Height, width and channels that the networks see; `(1, D, 1)` for rows that are no images.
         n_features_in_: Numbers in a row.
         feature_names_in_: Names of X's columns, where it has any.
@@ -129,6 +135,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         max_iter=100,
         learning_rate=1e-3,
         n_likelihood_samples=100,
+        standardize=True,
         image_shape=None,
         max_value=255,
         options=None,
@@ -146,6 +153,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         self.max_iter = max_iter
         self.learning_rate = learning_rate
         self.n_likelihood_samples = n_likelihood_samples
+        self.standardize = standardize
         self.image_shape = image_shape
         self.max_value = max_value
         self.options = options
@@ -203,7 +211,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         fitted = self._fitted()
         table = self._table(X, reset=False)
         encode = _measures(fitted.design.model_key).encode
-        means = _by_batches(lambda rows: encode(fitted.params, rows), table.rows)
+        means = _by_batches(lambda rows: encode(fitted.params, rows), fitted.standard.of(table.values))
         return means.astype(table.precision)
 
     def inverse_transform(self, X: Any) -> Float[np.ndarray, "n *row"]:
@@ -221,7 +229,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             raise UserError(f"the latents have {z.shape[1]} components, but {self._n_features_out} were fitted")
         decode = _measures(fitted.design.model_key).decode
         rows = _by_batches(lambda z: decode(fitted.params, z), z.astype(np.float32))
-        return rows.reshape(len(z), *self._row_shape).astype(z.dtype)
+        return fitted.standard.undone(rows).reshape(len(z), *self._row_shape).astype(z.dtype)
 
     def score_samples(self, X: Any) -> Float[np.ndarray, "n"]:
         """Estimate of log p(x) of each row, in nats.
@@ -240,12 +248,14 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         num_samples = self._config().evaluate.num_samples
         table = self._table(X, reset=False)
         _check_has_density(fitted.design.model)
-        _check_is_density(fitted.design, table.rows)
+        rows = fitted.standard.of(table.values)
+        _check_is_density(fitted.design, rows)
         estimate = _importance_estimate(fitted.design.model_key, num_samples)
-        values = _by_batches(
-            lambda rows, ids: estimate(fitted.params, rows, ids, fitted.seed), table.rows, _content_ids(table.rows)
+        standardized = _by_batches(
+            lambda rows, ids: estimate(fitted.params, rows, ids, fitted.seed), rows, _content_ids(rows)
         )
-        return values.astype(np.float64)
+        # The density of X is that of standardized X times the determinant of standardizing.
+        return standardized.astype(np.float64) - rows.shape[1] * math.log(self.scale_)
 
     def score(self, X: Any, y: Any = None) -> float:
         """Mean of `score_samples`.
@@ -274,7 +284,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         seed = _seed(self.random_state if random_state is None else random_state)
         batches = [np.asarray(draw(fitted.params, seed, np.int32(i))) for i in range(-(-n_samples // _ROWS_AT_ONCE))]
         rows = np.concatenate(batches)[:n_samples]
-        return rows.reshape(n_samples, *self._row_shape).astype(np.float64)
+        return fitted.standard.undone(rows).reshape(n_samples, *self._row_shape)
 
     @property
     def params_(self) -> Params:
@@ -324,18 +334,14 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     def _table(self, X: Any, reset: bool) -> "_Table":
         """X as rows of numbers."""
         row_shape = None
-        if np.ndim(X) > 2:
+        if (X if hasattr(X, "ndim") else np.asarray(X)).ndim > 2:
             images = check_array(X, allow_nd=True, input_name="X", estimator=self)
             row_shape, X = images.shape[1:], images.reshape(len(images), -1)
         X = validate_data(self, X, reset=reset)
-        with np.errstate(over="ignore"):
-            rows = np.ascontiguousarray(X, np.float32)
-        if not np.isfinite(rows).all():
-            raise UserError("X has values beyond the largest float32, 3.4e38; scale it first, e.g. by StandardScaler")
-        table = _Table(rows, row_shape or X.shape[1:], X.dtype if X.dtype == np.float32 else np.dtype(np.float64))
-        if not reset and table.row_shape not in (self._row_shape, rows.shape[1:]):
-            raise UserError(f"X has images of shape {table.row_shape}, but the fitted ones are of {self._row_shape}")
-        return table
+        row_shape = row_shape or X.shape[1:]
+        if not reset and row_shape not in (self._row_shape, X.shape[1:]):
+            raise UserError(f"X has images of shape {row_shape}, but the fitted ones are of {self._row_shape}")
+        return _Table(X, row_shape)
 
     def _design(self, config: Config, table: "_Table") -> "_Design":
         """What is to be trained, once all was found to go together."""
@@ -353,28 +359,32 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         )
         design = _Design(Config(model=config.model, objective=config.objective, train=train), shape, max_value)
         with _in_words_of_parameters():
-            check_objective(config, design.model, len(table.rows))
+            check_objective(config, design.model, len(table.values))
             build_optimizer(config, num_steps=1)
-        _check_can_be_fitted(design, table.rows)
         return design
 
     def _train(
         self, design: "_Design", before: "_Fitted | None", table: "_Table", train: TrainConfig, num_epochs: int
     ) -> None:
-        steps_per_epoch = -(-len(table.rows) // train.batch_size)
+        takes_any = "real" in design.model.likelihood.fits
+        standard = before.standard if before else _Standard.fitted_to(table.values, takes_any and self.standardize)
+        rows = standard.of(table.values)
+        if not takes_any:
+            _check_is_in_range(design, rows)
+        steps_per_epoch = -(-len(rows) // train.batch_size)
         has_end = train.schedule != "constant"
         training = _training(
             design,
             num_steps=steps_per_epoch * num_epochs if has_end else 1,
             steps_per_epoch=steps_per_epoch if has_end else 1,
-            num_rows=len(table.rows) if _reads_num_rows(design.config) else 0,
+            num_rows=len(rows) if _reads_num_rows(design.config) else 0,
         )
         seed = _seed(self.random_state) if before is None else before.seed
         # A copy: the state that goes into a step is used up by it.
         state = training.initial(seed) if before is None else jax.tree.map(jnp.array, before.state)
         epochs_before, curve = (0, []) if before is None else (self.n_iter_, self.loss_curve_)
-        order = _order(int(seed), epochs_before, num_epochs, len(table.rows), train.batch_size)
-        state, losses = _run(training, state, table.rows, order, seed, np.float32(train.learning_rate))
+        order = _order(int(seed), epochs_before, num_epochs, len(rows), train.batch_size)
+        state, losses = _run(training, state, rows, order, seed, np.float32(train.learning_rate))
         losses = losses.reshape(num_epochs, steps_per_epoch).mean(axis=1)
 
         self.n_iter_ = epochs_before + num_epochs
@@ -382,6 +392,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         self.image_shape_ = design.image_shape
         if before is None:
             self._row_shape = table.row_shape
+            self.mean_, self.scale_ = standard.mean, standard.scale
         self._design_saved = design.to_plain()
         self._seed_saved = int(seed)
         self._arrays = [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
@@ -392,7 +403,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         design = _Design.from_plain(self._design_saved)
         structure = jax.tree.structure(_state_shapes(design))
         state = jax.tree.unflatten(structure, self._arrays)
-        return _Fitted(design, np.uint32(self._seed_saved), state)
+        return _Fitted(design, _Standard(self.mean_, self.scale_), np.uint32(self._seed_saved), state)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -400,14 +411,47 @@ class _Table:
     """X as rows of numbers.
 
     Attributes:
-        rows: float32.
+        values: Of any type of number.
         row_shape: Of a row as it was brought along: `(D,)`, `(H, W)` or `(H, W, C)`.
-        precision: What results are given in.
     """
 
-    rows: Float[np.ndarray, "n p"]
+    values: Shaped[np.ndarray, "n p"]
     row_shape: tuple[int, ...]
-    precision: np.dtype
+
+    @property
+    def precision(self) -> Any:
+        """What results are given in."""
+        return np.float32 if self.values.dtype == np.float32 else np.float64
+
+
+class _Standard(NamedTuple):
+    """`(values - mean) / scale`."""
+
+    mean: Float[np.ndarray, "p"]
+    scale: float
+
+    @classmethod
+    def fitted_to(cls, values: Shaped[np.ndarray, "n p"], wanted: bool) -> "_Standard":
+        """Standardizes those values on the whole; changes nothing if that isn't wanted."""
+        if not wanted:
+            return cls(np.zeros(values.shape[1]), 1.0)
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = values.mean(axis=0, dtype=np.float64)
+            variance = float(np.mean(np.square(values - mean)))
+        return cls(mean, math.sqrt(variance) if variance > 0.0 else 1.0)
+
+    def of(self, values: Shaped[np.ndarray, "n p"]) -> Float[np.ndarray, "n p"]:
+        """In float32; subtracted in the precision of the values, which may be large beside their differences."""
+        precision = np.result_type(values.dtype, np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):
+            rows = np.subtract(values, self.mean.astype(precision), dtype=precision) / precision.type(self.scale)
+            rows = np.ascontiguousarray(rows, np.float32)
+        if not (math.isfinite(self.scale) and np.isfinite(rows).all()):
+            raise UserError("X has values too large to compute with in float32; scale it, e.g. by RobustScaler")
+        return rows
+
+    def undone(self, rows: Float[np.ndarray, "n p"]) -> Float[np.ndarray, "n p"]:
+        return rows * self.scale + self.mean
 
 
 class _ModelKey(NamedTuple):
@@ -447,6 +491,7 @@ class _Design:
 
 class _Fitted(NamedTuple):
     design: _Design
+    standard: _Standard
     seed: np.uint32
     state: TrainState
 
@@ -673,8 +718,8 @@ def _kinds(rows: Float[np.ndarray, "n p"], max_value: int) -> frozenset[str]:
 _ROUNDING = 0.01
 
 
-def _check_can_be_fitted(design: _Design, rows: Float[np.ndarray, "n p"]) -> None:
-    if "real" not in design.model.likelihood.fits and (rows.min() < 0.0 or rows.max() > 1.0):
+def _check_is_in_range(design: _Design, rows: Float[np.ndarray, "n p"]) -> None:
+    if rows.min() < 0.0 or rows.max() > 1.0:
         raise UserError(
             f"likelihood '{design.config.model.likelihood}' is for values in [0, 1], and X has {rows.min():g} to "
             f"{rows.max():g}; scale it, e.g. by MinMaxScaler(clip=True), or choose gaussian_learned"
