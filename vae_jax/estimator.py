@@ -172,7 +172,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         """
         config = self._config()
         table = self._table(X, reset=True)
-        design = self._design(config, table)
+        design = self._design(config, table.row_shape, len(table.values))
         self._train(design, None, table, config.train, config.train.num_epochs)
         return self
 
@@ -196,14 +196,11 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             )
         begun = self.__sklearn_is_fitted__()
         table = self._table(X, reset=not begun)
-        design = self._design(config, table)
-        if begun:
-            changed = differences(self._fitted().design.config, design.config)
-            # Another objective can take over the same model and optimizer.
-            changed = [line for line in changed if not line.startswith("objective.")]
-            if changed:
-                raise UserError(f"partial_fit can't change {', '.join(changed)}; undo it, or start anew with fit")
-        self._train(design, self._fitted() if begun else None, table, config.train, 1)
+        before = self._fitted() if begun else None
+        design = self._design(config, self._row_shape if begun else table.row_shape, len(table.values))
+        if before is not None:
+            _check_continues(before.design, design)
+        self._train(design, before, table, config.train, 1)
         return self
 
     def transform(self, X: Any) -> Float[np.ndarray, "n d"]:
@@ -266,7 +263,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         """
         return float(np.mean(self.score_samples(X)))
 
-    def sample(self, n_samples: int = 1, random_state: Any = None) -> Float[np.ndarray, "n *row"]:
+    def sample(self, n_samples: int | np.integer = 1, random_state: Any = None) -> Float[np.ndarray, "n *row"]:
         """Rows or images drawn from p(x): z from the prior, then x from p(x|z), with its noise.
 
         Args:
@@ -274,11 +271,11 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             random_state: What they are drawn from; the estimator's own if None.
 
         Raises:
-            UserError: If the model is no distribution, or `n_samples` no count.
+            UserError: If the model is no distribution, or `n_samples` is below 1.
         """
         fitted = self._fitted()
-        if not isinstance(n_samples, int | np.integer) or n_samples < 1:
-            raise UserError(f"n_samples is {n_samples!r} but must be a whole number of at least 1")
+        if n_samples < 1:
+            raise UserError(f"n_samples is {n_samples} but must be at least 1")
         _check_has_density(fitted.design.model)
         draw = _measures(fitted.design.model_key).draw
         seed = _seed(self.random_state if random_state is None else random_state)
@@ -343,9 +340,9 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             raise UserError(f"X has images of shape {row_shape}, but the fitted ones are of {self._row_shape}")
         return _Table(X, row_shape)
 
-    def _design(self, config: Config, table: "_Table") -> "_Design":
+    def _design(self, config: Config, row_shape: tuple[int, ...], num_rows: int) -> "_Design":
         """What is to be trained, once all was found to go together."""
-        shape = _image_shape(_plain(self.image_shape), table.row_shape)
+        shape = _image_shape(_plain(self.image_shape), row_shape)
         max_value = _plain(self.max_value)
         if type(max_value) is not int or max_value < 1:
             raise UserError(f"max_value is {self.max_value!r} but must be a whole number of at least 1")
@@ -359,7 +356,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         )
         design = _Design(Config(model=config.model, objective=config.objective, train=train), shape, max_value)
         with _in_words_of_parameters():
-            check_objective(config, design.model, len(table.values))
+            check_objective(config, design.model, num_rows)
             build_optimizer(config, num_steps=1)
         return design
 
@@ -716,6 +713,17 @@ def _kinds(rows: Float[np.ndarray, "n p"], max_value: int) -> frozenset[str]:
 
 # Of a grey level in float32, for up to 16 bits.
 _ROUNDING = 0.01
+
+
+def _check_continues(before: _Design, design: _Design) -> None:
+    """Refuses to go on with another model or optimizer; another objective can take over both."""
+    changed = [line for line in differences(before.config, design.config) if not line.startswith("objective.")]
+    for name in ("image_shape", "max_value"):
+        old, new = getattr(before, name), getattr(design, name)
+        changed += [f"{name}: {old} -> {new}"] if old != new else []
+    if changed:
+        with _in_words_of_parameters():
+            raise UserError(f"partial_fit can't change {', '.join(changed)}; undo it, or start anew with fit")
 
 
 def _check_is_in_range(design: _Design, rows: Float[np.ndarray, "n p"]) -> None:
