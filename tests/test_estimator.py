@@ -6,6 +6,7 @@ import pickle
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import sklearn.datasets
@@ -55,7 +56,7 @@ def linear() -> tuple[VAETransformer, np.ndarray, PCA]:
     X = 40.0 * linear_gaussian(3000) + 1000.0
     shared = {"hidden": (), "posterior": "full_gaussian", "batch_size": 100, "n_likelihood_samples": 20}
     # A learning rate that ends at 0, so that the last batches leave no jitter behind.
-    schedule = {"learning_rate": 0.02, "max_iter": 60, "options": {"train.schedule": "cosine"}}
+    schedule = {"learning_rate": 0.02, "max_iter": 150, "options": {"train.schedule": "cosine"}}
     return VAETransformer(3, random_state=0, **shared, **schedule).fit(X[:2000]), X[2000:], PCA(3).fit(X[:2000])
 
 
@@ -64,8 +65,8 @@ def test_scores_are_those_of_probabilistic_pca(linear: tuple[VAETransformer, np.
     ours, theirs = vae.score_samples(X), pca.score_samples(X)
     # In nats, where rows are told apart by two nats and more.
     assert np.std(theirs) > 1.5
-    assert abs(np.mean(ours - theirs)) < 0.02
-    assert np.max(np.abs(ours - theirs)) < 0.6
+    assert abs(np.mean(ours - theirs)) < 0.01
+    assert np.max(np.abs(ours - theirs)) < 0.3
     assert vae.score(X) == pytest.approx(np.mean(ours))
 
 
@@ -249,7 +250,7 @@ def test_functions_of_the_package_take_model_and_parameters() -> None:
     X = linear_gaussian(50)
     vae = tiny().fit(X)
     x = ((X - vae.mean_) / vae.scale_).reshape(50, *vae.image_shape_).astype(np.float32)
-    z = vae_jax.encode(vae.model_, vae.params_, x)
+    z = vae_jax.encode(vae.model_, vae.params_, jnp.asarray(x))
     np.testing.assert_allclose(vae.transform(X), z, rtol=1e-4, atol=1e-5)
 
 

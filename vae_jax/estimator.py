@@ -547,13 +547,13 @@ def _training(design: _Design, num_steps: int, steps_per_epoch: int, num_rows: i
     @jax.jit
     def initial(seed: Any) -> TrainState:
         params = init_params(model, stream_key(jax.random.key(seed), Stream.PARAMETERS), design.image_shape)
-        return create_state(params, optimizer(train.learning_rate), train.ema_decay > 0)
+        return _strongly_typed(create_state(params, optimizer(train.learning_rate), train.ema_decay > 0))
 
     def step(state: TrainState, rows: Any, seed: Any, learning_rate: Any) -> tuple[TrainState, Any]:
         # The rate is an argument of the program, so the optimizer is made inside it.
         train_step = make_train_step(loss_function, optimizer(learning_rate), lambda x, key: x, train.ema_decay)
         state, metrics = train_step(state, rows.reshape(-1, *design.image_shape), jax.random.key(seed))
-        return state, metrics["loss"]
+        return _strongly_typed(state), metrics["loss"]
 
     def loop(state: TrainState, chunk: Any, num_steps: Any, seed: Any, learning_rate: Any) -> tuple[TrainState, Any]:
         def body(i: Any, carry: tuple[TrainState, Any]) -> tuple[TrainState, Any]:
@@ -574,6 +574,11 @@ def _training(design: _Design, num_steps: int, steps_per_epoch: int, num_rows: i
         return state, np.array(losses, np.float32)
 
     return _Training(initial, one_by_one)
+
+
+def _strongly_typed(state: TrainState) -> TrainState:
+    """The same without JAX's weak types, which NumPy doesn't have: for each kind a program would be compiled anew."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), state)
 
 
 @functools.lru_cache(maxsize=_KEPT)
@@ -695,7 +700,9 @@ def _image_shape(wanted: Any, row_shape: tuple[int, ...]) -> ImageShape:
     if not is_shape or not all(type(size) is int and size > 0 for size in wanted):
         raise UserError(f"image_shape is {wanted!r} but must be (H, W) or (H, W, C)")
     if math.prod(wanted) != math.prod(row_shape):
-        raise UserError(f"image_shape {wanted} is {math.prod(wanted)} numbers, but X has {math.prod(row_shape)} in a row")
+        raise UserError(
+            f"image_shape {wanted} is {math.prod(wanted)} numbers, but X has {math.prod(row_shape)} in a row"
+        )
     height, width, channels = (*wanted, 1)[:3]
     return height, width, channels
 
