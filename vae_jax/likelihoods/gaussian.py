@@ -48,7 +48,7 @@ class Gaussian(nn.Module):
     learned: bool = False
 
     measure = "continuous on [0, 1]"
-    fits = frozenset({"levels", "continuous"})
+    fits = frozenset({"levels", "continuous", "real"})
 
     def setup(self) -> None:
         logvar = jnp.asarray(2.0 * math.log(self.stddev))
@@ -99,7 +99,7 @@ class GaussianPerPixel(nn.Module):
     min_stddev: float = 1e-3
 
     measure = "continuous on [0, 1]"
-    fits = frozenset({"levels", "continuous"})
+    fits = frozenset({"levels", "continuous", "real"})
 
     def outputs_per_pixel(self, channels: int) -> int:
         """Mean and log-variance of each channel."""

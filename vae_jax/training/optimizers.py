@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float
 
 SCHEDULES = ("constant", "cosine", "iwae")
 # name -> (learning rate, epsilon) -> transformation; those that aren't Adam's keep their own epsilon.
@@ -23,7 +24,7 @@ _WEIGHT_DECAY = 1e-4  # Optax's
 
 def make_optimizer(
     name: str,
-    learning_rate: float,
+    learning_rate: float | Float[Array, ""],
     num_steps: int,
     schedule: str = "constant",
     warmup_steps: int = 0,
@@ -35,7 +36,7 @@ def make_optimizer(
 
     Args:
         name: One of `OPTIMIZERS`.
-        learning_rate: The highest learning rate.
+        learning_rate: The highest learning rate; an array where programs are to be shared between rates.
         num_steps: Steps in all; where `cosine` reaches 0.
         schedule: One of `SCHEDULES`.
         warmup_steps: Steps over which the rate rises linearly from 0.
@@ -60,7 +61,7 @@ def make_optimizer(
     return optax.chain(optax.clip_by_global_norm(clip_norm), optimizer) if clip_norm > 0 else optimizer
 
 
-def iwae_schedule(learning_rate: float, steps_per_epoch: int) -> optax.Schedule:
+def iwae_schedule(learning_rate: float | Float[Array, ""], steps_per_epoch: int) -> optax.Schedule:
     """Eight rungs: `learning_rate * 10^(-i/7)` for `3^i` epochs, i = 0..7, which is 3280 epochs in all.
 
     Source:

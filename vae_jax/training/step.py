@@ -15,7 +15,9 @@ from vae_jax.objectives import ElboTerms
 from vae_jax.vae import Label, Params
 
 LossFunction = Callable[..., tuple[Float[Array, ""], ElboTerms]]
-Preparation = Callable[[UInt8[Array, "b h w c"], Key[Array, ""]], Float[Array, "b h w c"]]
+# As they are kept: grey levels, or values that need no preparation.
+Pixels = UInt8[Array, "b h w c"] | Float[Array, "b h w c"]
+Preparation = Callable[[Pixels, Key[Array, ""]], Float[Array, "b h w c"]]
 Metrics = dict[str, Float[Array, "*replicas"] | None]
 
 
@@ -82,16 +84,16 @@ def make_train_step(
             means over images the gradient is that of the whole batch.
 
     Returns:
-        `train_step(state, batch, key, label=None) -> (state, metrics)`, pure and jit-compiled. `batch` is
-        `uint8[B, H, W, C]`, `label` `int32[B]` for a conditional model. `key` is the key of the run, from
-        which the step derives its own by stream and `state.step`. The metrics are means over the images of
-        the batch, before the update: `loss`, and the terms of the bound in nats, None where there is none.
+        `train_step(state, batch, key, label=None) -> (state, metrics)`, pure and jit-compiled. `batch` is what
+        `prepare` takes, mostly `uint8[B, H, W, C]`, `label` `int32[B]` for a conditional model. `key` is the key of
+        the run, from which the step derives its own by stream and `state.step`. The metrics are means over the
+        images of the batch, before the update: `loss`, and the terms of the bound in nats, None where there is none.
     """
     gradient_of = _in_parts(loss_function, num_parts) if num_parts > 1 else _in_one(loss_function)
 
     @jax.jit
     def train_step(
-        state: TrainState, batch: UInt8[Array, "b h w c"], key: Key[Array, ""], label: Label = None
+        state: TrainState, batch: Pixels, key: Key[Array, ""], label: Label = None
     ) -> tuple[TrainState, Metrics]:
         x = prepare(batch, stream_key(key, Stream.BINARIZATION, state.step))
         noise_key = stream_key(key, Stream.POSTERIOR_NOISE, state.step)
