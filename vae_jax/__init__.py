@@ -8,14 +8,28 @@ if TYPE_CHECKING:
     from vae_jax.build import build_model
     from vae_jax.config import Config, ModelConfig
     from vae_jax.data import load_digits
+    from vae_jax.loaded import LoadedModel, load
 
-__all__ = ["Config", "ModelConfig", "build_model", "decode", "elbo", "encode", "init", "load_digits", "sample"]
+__all__ = [
+    "Config",
+    "LoadedModel",
+    "ModelConfig",
+    "build_model",
+    "decode",
+    "elbo",
+    "encode",
+    "init",
+    "load",
+    "load_digits",
+    "sample",
+]
 
 _HOMES = {
     "vae_jax.api": ("decode", "elbo", "encode", "init", "sample"),
     "vae_jax.build": ("build_model",),
     "vae_jax.config": ("Config", "ModelConfig"),
     "vae_jax.data": ("load_digits",),
+    "vae_jax.loaded": ("LoadedModel", "load"),
 }
 
 

@@ -20,6 +20,7 @@ VERBS = {
     "decode": "make images of latents in a file",
     "interpolate": "show what lies between images in the space of latents",
     "score": "sort images by log p(x), the strangest first",
+    "export": "make a folder of a trained model that others can use without this package",
     "benchmark": "measure how fast the training step of a config is, and where its time goes",
     "plan": "compile the training step for a TPU slice that needn't be there: does it fit, how fast could it be",
 }
