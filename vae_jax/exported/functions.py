@@ -1,5 +1,7 @@
 """Encoder and decoder as programs: StableHLO for any batch size, on CPU, CUDA and TPU."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -86,7 +88,22 @@ def serialized_functions(model: VAE, image_shape: tuple[int, int, int]) -> dict[
     x = jax.ShapeDtypeStruct((b, *image_shape), jnp.float32)
     z = jax.ShapeDtypeStruct((b, model.prior.latents), jnp.float32)
     label = (jax.ShapeDtypeStruct((b,), jnp.int32),) if model.num_classes else ()
-    return {
-        function.__name__: bytes(export.export(jax.jit(function), platforms=PLATFORMS)(params, of, *label).serialize())
-        for function, of in ((encoder, x), (decoder, z))
-    }
+    with _no_source_places():
+        return {
+            function.__name__: bytes(
+                export.export(jax.jit(function), platforms=PLATFORMS)(params, of, *label).serialize()
+            )
+            for function, of in ((encoder, x), (decoder, z))
+        }
+
+
+@contextlib.contextmanager
+def _no_source_places() -> Iterator[None]:
+    """Keeps out of programs where on this machine the lines lie that they were made of."""
+    name = "jax_traceback_in_locations_limit"
+    before = getattr(jax.config, name)
+    jax.config.update(name, 0)
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)
