@@ -236,7 +236,7 @@ def edit(folder: pathlib.Path, *path: str, value: object) -> None:
 
 
 EDITS = {
-    "wider": (("config", "model", "hidden"), [9], "encoder.Dense_0.bias is float32[8] there and float32[9] here"),
+    "wider": (("config", "model", "hidden"), [9], "decoder.Dense_0.bias is float32[8] there and float32[9] here"),
     "deeper": (("config", "model", "hidden"), [8, 8], "Dense_1"),
     "larger images": (("images", "image_shape"), [6, 6, 1], "holds another model"),
     "another likelihood": (("config", "model", "likelihood"), "gaussian_learned", "likelihood.logvar is absent there"),

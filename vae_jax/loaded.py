@@ -4,13 +4,13 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float32, Int, Key
+from jaxtyping import Array, Float32, Int, Key, UInt8
 
 from vae_jax import api
 from vae_jax.config import Config
@@ -27,6 +27,14 @@ from vae_jax.vae import VAE, Params, apply
 
 _IMAGES_AT_ONCE = 500
 _MEASURED_AT_ONCE = 100
+
+
+class _Seen(NamedTuple):
+    """Images as the model sees them, once they are divided by `max_value`; and their classes."""
+
+    images: UInt8[np.ndarray, "n h w c"] | Float32[np.ndarray, "n h w c"]
+    max_value: int
+    labels: Int[np.ndarray, "n"] | None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,7 +75,7 @@ class LoadedModel:
         Raises:
             UserError: As `encode`.
         """
-        return self._of_images(self._describe, self._split(images, label), _IMAGES_AT_ONCE)
+        return self._of_images(self._describe, self._seen(images, label), _IMAGES_AT_ONCE)
 
     def decode(self, z: ArrayLike, label: ArrayLike | None = None) -> Float32[np.ndarray, "n h w c"]:
         """Mean of p(x|z) for each z: probabilities for binary pixels.
@@ -149,18 +157,18 @@ class LoadedModel:
         count = settings.num_samples if num_samples is None else num_samples
         if count < 1:
             raise UserError(f"num_samples is {count} but must be at least 1")
-        split = self._split(images, label)
-        if self.model.likelihood.measure == "binary" and np.any((split.images != 0) & (split.images != 1)):
+        seen = self._seen(images, label)
+        if self.model.likelihood.measure == "binary" and np.any((seen.images != 0) & (seen.images != 1)):
             raise UserError(
                 "log p(x) of this model is one of binary pixels, and these floats are others than 0 and 1; give uint8, "
                 "which is binarized, or round them"
             )
-        batch_size = filled_up(min(_MEASURED_AT_ONCE, len(split.images)), whole_mesh())
+        batch_size = filled_up(min(_MEASURED_AT_ONCE, len(seen.images)), whole_mesh())
         chunk = samples_at_once(self.model, self.kind.image_shape, batch_size, settings.memory_mb)
         function = make_importance_estimate(self.model, count, min(chunk, count))
         key = stream_key(jax.random.key(self.config.data.seed), Stream.EVALUATION)
         return self._of_images(
-            lambda params, x, label, ids: function(params, x, ids, key, label), split, _MEASURED_AT_ONCE
+            lambda params, x, label, ids: function(params, x, ids, key, label), seen, _MEASURED_AT_ONCE
         )
 
     @functools.cached_property
@@ -172,27 +180,31 @@ class LoadedModel:
         decode = jax.jit(lambda params, z, label: apply(self.model, params, "decode_mean", z, label))
         return functools.partial(decode, self.params)
 
-    def _of_images(self, function: Callable[..., Any], split: Split, at_once: int) -> Any:
+    def _of_images(self, function: Callable[..., Any], seen: _Seen, at_once: int) -> Any:
         """Applies `(params, x, label, ids) -> tree` to all images, on all devices."""
         mesh = whole_mesh()
         params = put(self.params, replicated(mesh))
         return map_images(
             lambda x, ids, label: function(params, x, label, ids),
-            split.images,
-            split.max_value,
-            filled_up(min(at_once, len(split.images)), mesh),
+            seen.images,
+            seen.max_value,
+            filled_up(min(at_once, len(seen.images)), mesh),
             mesh,
-            split.labels,
+            seen.labels,
         )
 
-    def _split(self, images: Any, label: Any) -> Split:
-        """Images as the model sees them, and their classes."""
+    def _seen(self, images: ArrayLike, label: ArrayLike | None) -> _Seen:
+        """Images and labels, checked, as the model sees them.
+
+        Raises:
+            UserError: If they are none for this model.
+        """
         pixels = np.asarray(images)
         if pixels.ndim == 3 and self.kind.image_shape[-1] == 1:
             pixels = pixels[..., np.newaxis]
         if pixels.shape[1:] != self.kind.image_shape or not len(pixels):
             shape = ", ".join(map(str, self.kind.image_shape))
-            raise UserError(f"images have shape {pixels.shape} but must be [N, {shape}], N at least 1")
+            raise UserError(f"images have shape {np.shape(images)} but must be [N, {shape}], N at least 1")
         labels = self._labels(label, len(pixels))
         if pixels.dtype == np.uint8:
             if pixels.max() > self.kind.max_value:
@@ -201,15 +213,16 @@ class LoadedModel:
                     "bring them to these, or give floats in [0, 1]"
                 )
             data = self.config.data
-            return fixed(Split(pixels, labels, self.kind.max_value), data.binarization, data.seed, OTHER_IMAGES)
+            split = fixed(Split(pixels, labels, self.kind.max_value), data.binarization, data.seed, OTHER_IMAGES)
+            return _Seen(np.asarray(split.images), split.max_value, labels)
         if not jnp.issubdtype(pixels.dtype, jnp.floating):
             raise UserError(f"images are {pixels.dtype} but must be uint8, or floats in [0, 1]")
         pixels = pixels.astype(np.float32)
         if not np.all((pixels >= 0) & (pixels <= 1)):
             raise UserError("images of floats must be in [0, 1]; divide them by their largest level, or give uint8")
-        return Split(pixels, labels, 1)
+        return _Seen(pixels, 1, labels)
 
-    def _labels(self, label: Any, count: int) -> Int[np.ndarray, "n"] | None:
+    def _labels(self, label: ArrayLike | None, count: int) -> Int[np.ndarray, "n"] | None:
         classes = self.model.num_classes
         if not classes:
             if label is not None:
