@@ -100,7 +100,13 @@ class RunFolder:
                 f"'{self.root}' holds no run (no {self.config.name}); train first, or set --workdir to a run's folder"
             )
         try:
-            return from_mapping(json.loads(self.config.read_text()))
+            content = json.loads(self.config.read_text())
+            if isinstance(content, dict) and "model_type" in content:
+                raise UserError(
+                    f"'{self.root}' was made by export and is no run; set --workdir to the run's own folder, or open it "
+                    "with vae_jax.load"
+                )
+            return from_mapping(content)
         except (OSError, ValueError) as error:
             raise UserError(f"{self.config} can't be read ({error}); restore it or start a new run") from error
 

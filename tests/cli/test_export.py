@@ -201,6 +201,11 @@ def test_run_that_is_not_there(refused) -> None:
     assert "--workdir" in refused("--output=new")
 
 
+def test_exported_folder_is_no_run(run: pathlib.Path, said, refused) -> None:
+    message = refused(f"--workdir={said[0]}", "--output=new")
+    assert "is no run" in message and "vae_jax.load" in message
+
+
 def test_full_disk_leaves_nothing(run: pathlib.Path, refused, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: pathlib.Path, content: bytes) -> int:
         if path.name == "decoder.jaxexport":

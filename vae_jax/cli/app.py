@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(0)
     except KeyboardInterrupt as interrupt:
         # Verbs that can go on say from where.
-        print(f"vae-jax: stopped; {interrupt or 'the same command starts again'}", file=sys.stderr)
+        print(f"vae-jax: stopped; {str(interrupt) or 'the same command starts again'}", file=sys.stderr)
         sys.exit(130)
 
 
