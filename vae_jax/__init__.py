@@ -9,9 +9,11 @@ if TYPE_CHECKING:
     from vae_jax.config import Config, ModelConfig
     from vae_jax.data import load_digits
     from vae_jax.estimator import VAETransformer
+    from vae_jax.loaded import LoadedModel, load
 
 __all__ = [
     "Config",
+    "LoadedModel",
     "ModelConfig",
     "VAETransformer",
     "build_model",
@@ -19,6 +21,7 @@ __all__ = [
     "elbo",
     "encode",
     "init",
+    "load",
     "load_digits",
     "sample",
 ]
@@ -29,6 +32,7 @@ _HOMES = {
     "vae_jax.config": ("Config", "ModelConfig"),
     "vae_jax.data": ("load_digits",),
     "vae_jax.estimator": ("VAETransformer",),
+    "vae_jax.loaded": ("LoadedModel", "load"),
 }
 
 

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -55,3 +56,51 @@ def check_output(path: pathlib.Path, flag: str = "--output") -> None:
         raise UserError(f"'{path}' is a folder; name a file with {flag}")
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise UserError(f"nothing can be written to {folder}; name another file with {flag}")
+
+
+@contextlib.contextmanager
+def new_folder(path: pathlib.Path, flag: str = "--output") -> Iterator[pathlib.Path]:
+    """A folder to fill, which becomes `path` once all is in it.
+
+    Args:
+        path: The folder in the end; folders on the way to it are made.
+        flag: What the user named it with.
+
+    Raises:
+        UserError: If something else is there, or the file system doesn't take it.
+    """
+    check_new_folder(path, flag)
+    final = path.resolve()
+    unfinished = final.with_name(f".{final.name}.unfinished")
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        if unfinished.exists():
+            shutil.rmtree(unfinished)
+        unfinished.mkdir()
+        yield unfinished
+        # Takes the place of an empty folder, and of nothing else.
+        unfinished.rename(final)
+    except OSError as error:
+        raise UserError(f"'{path}' can't be written ({error.strerror or error}); choose another {flag}") from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def check_new_folder(path: pathlib.Path, flag: str = "--output") -> None:
+    """Finds out before long work whether a new folder can be made.
+
+    Raises:
+        UserError: If `path` is a file or a folder with files in it, or lies where nothing can be written.
+    """
+    try:
+        if path.is_symlink() and not path.exists():
+            raise UserError(f"'{path}' is a link that leads nowhere; name another folder with {flag}")
+        if path.exists() and not path.is_dir():
+            raise UserError(f"'{path}' is a file; name a folder that isn't there yet with {flag}")
+        if path.is_dir() and any(path.iterdir()):
+            raise UserError(f"'{path}' has files in it; name a folder that isn't there yet with {flag}")
+        folder = next(folder for folder in path.absolute().parents if folder.exists())
+    except OSError as error:
+        raise UserError(f"'{path}' can't be a folder ({error.strerror or error}); choose another {flag}") from error
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise UserError(f"nothing can be written to {folder}; name another folder with {flag}")

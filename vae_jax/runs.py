@@ -100,7 +100,13 @@ class RunFolder:
                 f"'{self.root}' holds no run (no {self.config.name}); train first, or set --workdir to a run's folder"
             )
         try:
-            return from_mapping(json.loads(self.config.read_text()))
+            content = json.loads(self.config.read_text())
+            if isinstance(content, dict) and "model_type" in content:
+                raise UserError(
+                    f"'{self.root}' was made by export and is no run; set --workdir to the run's own folder, or open it "
+                    "with vae_jax.load"
+                )
+            return from_mapping(content)
         except (OSError, ValueError) as error:
             raise UserError(f"{self.config} can't be read ({error}); restore it or start a new run") from error
 
@@ -150,10 +156,8 @@ class RunFolder:
         if not path.is_file():
             return None
         try:
-            found = json.loads(path.read_text())
-            height, width, channels = map(int, found["image_shape"])
-            return ImageKind((height, width, channels), int(found["max_value"]), int(found["num_classes"]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            return ImageKind.from_mapping(json.loads(path.read_text()))
+        except (OSError, ValueError) as error:
             raise UserError(
                 f"{path} can't be read ({error}); restore it, or delete it if the data is at hand"
             ) from error
@@ -187,12 +191,7 @@ class RunFolder:
         Raises:
             UserError: If the earlier starts can't be read, or the file can't be written.
         """
-        try:
-            starts = json.loads(self.manifest.read_text())["starts"] if self.manifest.is_file() else []
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{self.manifest} can't be read ({error}); restore it or delete it, then continue"
-            ) from error
+        starts = self._starts()
         start = {
             "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "command": command,
@@ -200,3 +199,33 @@ class RunFolder:
             "data": {"name": data.dataset.name, "fingerprint": data.dataset.fingerprint},
         }
         self.write_json(self.manifest, {"starts": [*starts, start]})
+
+    def last_start(self) -> dict[str, Any]:
+        """What the manifest says of the last start of the run; nothing, where there is no manifest.
+
+        Raises:
+            UserError: If it can't be read.
+        """
+        starts = self._starts()
+        return starts[-1] if starts else {}
+
+    def _starts(self) -> list[dict[str, Any]]:
+        try:
+            return list(json.loads(self.manifest.read_text())["starts"]) if self.manifest.is_file() else []
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{self.manifest} can't be read ({error}); restore it or delete it, then continue"
+            ) from error
+
+
+def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
+    """The rows of a metrics file; a last line that was cut off in writing is left out."""
+    if not path.is_file():
+        return []
+    rows = []
+    for line in path.read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return rows

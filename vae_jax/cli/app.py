@@ -20,6 +20,7 @@ VERBS = {
     "decode": "make images of latents in a file",
     "interpolate": "show what lies between images in the space of latents",
     "score": "sort images by log p(x), the strangest first",
+    "export": "make a folder of a trained model that others can use without this package",
     "benchmark": "measure how fast the training step of a config is, and where its time goes",
     "plan": "compile the training step for a TPU slice that needn't be there: does it fit, how fast could it be",
 }
@@ -45,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(0)
     except KeyboardInterrupt as interrupt:
         # Verbs that can go on say from where.
-        print(f"vae-jax: stopped; {interrupt or 'the same command starts again'}", file=sys.stderr)
+        print(f"vae-jax: stopped; {str(interrupt) or 'the same command starts again'}", file=sys.stderr)
         sys.exit(130)
 
 

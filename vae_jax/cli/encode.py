@@ -1,5 +1,6 @@
 """`encode`: the latents of images, into a file."""
 
+import functools
 import pathlib
 from typing import Any
 
@@ -11,10 +12,10 @@ from vae_jax.cli.flags import Flags, define_replica, define_workdir
 from vae_jax.cli.images import chosen_images, define_images
 from vae_jax.data.other import NamedImages
 from vae_jax.evaluation import map_images
+from vae_jax.exported import describe_posterior
 from vae_jax.files import check_output, replacing
 from vae_jax.sharding import filled_up, put, replicated, whole_mesh
 from vae_jax.trained import TrainedRun, open_run
-from vae_jax.vae import apply
 
 _IMAGES_AT_ONCE = 500
 
@@ -56,16 +57,7 @@ def encode_images(trained: TrainedRun, images: NamedImages) -> dict[str, np.ndar
     """
     model, mesh = trained.model, whole_mesh()
     params = put(trained.params, replicated(mesh))
-    # A flow says nothing of its variances in closed form.
-    gaussian = getattr(model.posterior, "factorized", False)
-
-    @jax.jit
-    def of_batch(params, x, label):
-        latents = {"mean": apply(model, params, "posterior_mean", x, label)}
-        if gaussian:
-            latents["logvar"] = apply(model, params, "encode", x, label).logvar
-        return latents
-
+    of_batch = jax.jit(functools.partial(describe_posterior, model))
     return map_images(
         lambda x, ids, label: of_batch(params, x, label),
         images.split.images,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import numpy as np
 
@@ -43,6 +44,22 @@ class ImageKind:
     image_shape: tuple[int, int, int]
     max_value: int
     num_classes: int
+
+    @classmethod
+    def from_mapping(cls, mapping: Any) -> "ImageKind":
+        """The kind that `dataclasses.asdict` made a mapping of, and JSON has kept since.
+
+        Raises:
+            ValueError: If it is none.
+        """
+        try:
+            height, width, channels = map(int, mapping["image_shape"])
+            kind = cls((height, width, channels), int(mapping["max_value"]), int(mapping["num_classes"]))
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"no image_shape, max_value and num_classes in {mapping!r}") from error
+        if min(*kind.image_shape, kind.max_value, kind.num_classes + 1) < 1 or kind.max_value > 255:
+            raise ValueError(f"there are no images of {mapping!r}")
+        return kind
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,18 +6,19 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Float32, Int
 
 from vae_jax.data.streamed import Images
 from vae_jax.sharding import gathered, put, split_batch
 from vae_jax.vae import Label
 
+Pixels = Images | Float32[np.ndarray, "n h w c"]
 PerImage = Callable[[Float[Array, "b h w c"], Int[Array, "b"], Label], Any]
 
 
 def image_batches(
     function: PerImage,
-    images: Images,
+    images: Pixels,
     max_value: int,
     batch_size: int,
     mesh: Mesh,
@@ -31,7 +32,7 @@ def image_batches(
 
     Args:
         function: `(x, image_ids, label) -> tree of arrays [B, ...]`.
-        images: Pixels from 0 to `max_value`, in memory or in their files.
+        images: Pixels from 0 to `max_value`, in memory or in their files; levels, or numbers as the model sees them.
         max_value: Largest value a pixel can take.
         batch_size: Images per call; a multiple of the number of devices.
         mesh: Its devices share each batch.
@@ -59,7 +60,7 @@ def image_batches(
 
 def map_images(
     function: PerImage,
-    images: Images,
+    images: Pixels,
     max_value: int,
     batch_size: int,
     mesh: Mesh,

@@ -1,0 +1,180 @@
+"""Every member of every part, exported and reloaded where neither `vae_jax` nor Flax can be imported."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from checked_types import unchecked
+
+from vae_jax.build import build_model_for
+from vae_jax.build.model import LIKELIHOODS, NETWORKS, POSTERIORS, PRIORS
+from vae_jax.config import Config, DataConfig, ModelConfig
+from vae_jax.data import ImageKind
+from vae_jax.exported import read_export, write_export
+from vae_jax.exported.functions import params_like
+from vae_jax.runs import RunFolder
+from vae_jax.trained import TrainedRun
+from vae_jax.vae import apply
+
+# Sides that no stage halves, three colours.
+KIND = ImageKind((6, 5, 3), 255, 4)
+SMALL = {
+    "hidden": (4,),
+    "latents": 2,
+    "likelihood_components": 2,
+    "posterior_flows": 2,
+    "posterior_hidden": (4,),
+    "prior_components": 2,
+    "prior_flows": 2,
+    "prior_hidden": (4,),
+    "upper_latents": 3,
+    "upper_hidden": (4,),
+}
+MODELS = {
+    "mlp": {},
+    "linear": {"hidden": (), "likelihood": "mse"},
+    "conv": {"network": "conv", "likelihood": "continuous_bernoulli", "posterior": "full_gaussian", "prior": "mixture"},
+    "resnet": {"network": "resnet", "likelihood": "gaussian", "posterior": "planar", "prior": "realnvp"},
+    "conv_resize": {
+        **{"network": "conv", "upsampling": "resize", "likelihood": "gaussian_learned", "posterior": "iaf"},
+        "conditional": True,
+    },
+    "two_layers": {"likelihood": "gaussian_per_pixel", "posterior": "hierarchical", "prior": "hierarchical"},
+    "resnet_resize": {
+        **{"network": "resnet", "upsampling": "resize", "likelihood": "discretized_logistic"},
+        **{"posterior": "point_mass", "conditional": True},
+    },
+    "vampprior": {"likelihood": "discretized_logistic_mixture", "prior": "vampprior", "activation": "gelu"},
+    "bfloat16": {"network": "conv", "dtype": "bfloat16", "activation": "silu"},
+}
+BATCHES = (1, 4)
+
+SCRIPT = """
+import sys
+sys.modules["vae_jax"] = sys.modules["flax"] = None
+import pathlib
+import numpy as np
+from jax import export
+from safetensors.numpy import load_file
+
+for folder in map(pathlib.Path, sys.argv[1:]):
+    params = load_file(folder / "model.safetensors")
+    encoder = export.deserialize((folder / "encoder.jaxexport").read_bytes())
+    decoder = export.deserialize((folder / "decoder.jaxexport").read_bytes())
+    assert set(encoder.platforms) == set(decoder.platforms) == {"cpu", "cuda", "tpu"}
+    for path in sorted(folder.glob("inputs_*.npz")):
+        given = np.load(path)
+        label = [given["label"]] if "label" in given.files else []
+        encoded = encoder.call(params, given["x"], *label)
+        decoded = decoder.call(params, given["z"], *label)
+        np.savez(folder / path.name.replace("inputs", "outputs"), **encoded, decoded=decoded)
+"""
+
+
+def trained_run(name: str, place: pathlib.Path) -> TrainedRun:
+    """A model whose every parameter is some other number, as if it were trained."""
+    model_config = ModelConfig(**{**SMALL, **MODELS[name]})
+    binarization = "dynamic" if model_config.likelihood == "bernoulli" else "none"
+    config = Config(data=DataConfig(binarization=binarization), model=model_config)
+    model = build_model_for(config, KIND)
+    rng = np.random.default_rng(0)
+    like = params_like(model, KIND.image_shape)
+    params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0.0, 0.4, leaf.shape), leaf.dtype), like)
+
+    def no_data():
+        raise AssertionError("an export needs no data")
+
+    return TrainedRun(RunFolder(place / "no run"), config, KIND, model, params, 7, 0, no_data)
+
+
+def inputs(trained: TrainedRun, count: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(count)
+    given = {
+        "x": rng.integers(0, 2, (count, *KIND.image_shape)).astype(np.float32),
+        "z": rng.normal(size=(count, trained.model.prior.latents)).astype(np.float32),
+    }
+    return given | ({"label": rng.integers(0, 4, count).astype(np.int32)} if trained.model.num_classes else {})
+
+
+def said_by_the_model(trained: TrainedRun, given: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+    model = trained.model
+
+    @jax.jit
+    def outputs(params, x, z, label):
+        said = {
+            "mean": apply(model, params, "posterior_mean", x, label),
+            "decoded": apply(model, params, "decode_mean", z, label),
+        }
+        if trained.config.model.posterior == "diagonal_gaussian":
+            said["logvar"] = apply(model, params, "encode", x, label).logvar
+        return said
+
+    return outputs(trained.params, given["x"], given["z"], given.get("label"))
+
+
+@pytest.fixture(scope="module")
+def reloaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[TrainedRun, pathlib.Path]]:
+    """Each model and its folder, in which a clean process has put what it says of each batch."""
+    place = tmp_path_factory.mktemp("exported")
+    found = {}
+    for name in MODELS:
+        trained, folder = trained_run(name, place), place / name
+        folder.mkdir()
+        with unchecked():
+            write_export(folder, trained, name, "mit")
+        for count in BATCHES:
+            np.savez(folder / f"inputs_{count}.npz", **inputs(trained, count))
+        found[name] = trained, folder
+    command = [sys.executable, "-I", "-c", SCRIPT, *(str(folder) for _, folder in found.values())]
+    subprocess.run(command, cwd=place, check=True, timeout=600)
+    return found
+
+
+def test_no_member_is_missing() -> None:
+    for field, members in {
+        "network": NETWORKS,
+        "likelihood": LIKELIHOODS,
+        "posterior": POSTERIORS,
+        "prior": PRIORS,
+    }.items():
+        default = getattr(ModelConfig(), field)
+        assert {model.get(field, default) for model in MODELS.values()} == set(members)
+
+
+@pytest.mark.parametrize("count", BATCHES)
+@pytest.mark.parametrize("name", MODELS)
+def test_clean_process_says_what_the_model_says(name: str, count: int, reloaded) -> None:
+    trained, folder = reloaded[name]
+    expected = jax.device_get(said_by_the_model(trained, inputs(trained, count)))
+    with np.load(folder / f"outputs_{count}.npz") as found:
+        assert set(found.files) == set(expected)
+        for output, values in expected.items():
+            assert np.std(values) > 1e-3
+            # What is rounded to 8 bits on the way is for the compiler to choose.
+            tolerance = 2e-2 if name == "bfloat16" else 1e-5
+            np.testing.assert_allclose(found[output], values, rtol=tolerance, atol=tolerance, err_msg=output)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_parameters_come_back_bit_for_bit(name: str, reloaded) -> None:
+    trained, folder = reloaded[name]
+    found = read_export(folder)
+    assert (found.config, found.kind, found.step) == (trained.config, KIND, 7)
+    jax.tree.map(np.testing.assert_array_equal, found.params, trained.params)
+    assert jax.tree.structure(found.params) == jax.tree.structure(trained.params)
+
+
+def test_names_and_header_of_the_parameters(reloaded) -> None:
+    content = (reloaded["conv_resize"][1] / "model.safetensors").read_bytes()
+    # The format: eight bytes of length, a header of JSON, the numbers.
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    assert header["encoder.Conv_0.kernel"]["shape"] == [4, 4, 3, 4]
+    assert header["likelihood.logvar"]["shape"] == []
+    assert {entry["dtype"] for name, entry in header.items() if name != "__metadata__"} == {"F32"}
+    assert header["__metadata__"] == {"format": "flax"}

@@ -1,0 +1,32 @@
+"""A trained model as a folder that is handed over: read by JAX alone, or by `vae_jax.load`.
+
+    README.md            model card, with the header that the Hugging Face hub reads
+    config.json          config of the run, kind of images, step, versions
+    model.safetensors    parameters by flat names, such as encoder.Dense_0.kernel
+    encoder.jaxexport    (params, x[, label]) -> {"mean", ...} of q(z|x), serialized by jax.export
+    decoder.jaxexport    (params, z[, label]) -> mean of p(x|z)
+    SHA256SUMS           of all files but the model card, as `sha256sum -c` takes it
+
+Nothing in it is pickled, and reading it runs none of its code.
+"""
+
+from vae_jax.exported.card import check_license
+from vae_jax.exported.clean import Reloaded, check_clean_reload, reload_without_us
+from vae_jax.exported.folder import ExportedModel, check_custom, is_export, read_export, write_export
+from vae_jax.exported.functions import describe_posterior, flat_params, nested_params, serialized_functions
+
+__all__ = [
+    "ExportedModel",
+    "Reloaded",
+    "check_clean_reload",
+    "check_custom",
+    "check_license",
+    "describe_posterior",
+    "flat_params",
+    "is_export",
+    "nested_params",
+    "read_export",
+    "reload_without_us",
+    "serialized_functions",
+    "write_export",
+]
