@@ -103,7 +103,7 @@ class RunFolder:
             content = json.loads(self.config.read_text())
             if isinstance(content, dict) and "model_type" in content:
                 raise UserError(
-                    f"'{self.root}' was made by export and is no run; set --workdir to the run's own folder, or open it "
+                    f"'{self.root}' was made by export and is no run; set --workdir to a run's folder, or open it "
                     "with vae_jax.load"
                 )
             return from_mapping(content)
