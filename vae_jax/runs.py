@@ -200,3 +200,16 @@ class RunFolder:
             "data": {"name": data.dataset.name, "fingerprint": data.dataset.fingerprint},
         }
         self.write_json(self.manifest, {"starts": [*starts, start]})
+
+
+def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
+    """The rows of a metrics file; a last line that was cut off in writing is left out."""
+    if not path.is_file():
+        return []
+    rows = []
+    for line in path.read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return rows

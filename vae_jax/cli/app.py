@@ -19,6 +19,7 @@ VERBS = {
     "encode": "write the latents of images to a file",
     "decode": "make images of latents in a file",
     "interpolate": "show what lies between images in the space of latents",
+    "report": "put a run, or several side by side, on one HTML page",
     "score": "sort images by log p(x), the strangest first",
     "benchmark": "measure how fast the training step of a config is, and where its time goes",
     "plan": "compile the training step for a TPU slice that needn't be there: does it fit, how fast could it be",

@@ -11,6 +11,8 @@ from typing import Any
 import tqdm
 from tensorboardX import SummaryWriter
 
+from vae_jax.runs import read_rows
+
 Row = dict[str, Any]
 # Fewer of the active units left than this are worth a warning.
 _SHARE_LEFT = 0.75
@@ -54,19 +56,6 @@ class MetricsFile(Listener):
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
-
-
-def read_rows(path: pathlib.Path) -> list[Row]:
-    """The rows of a metrics file; a last line that was cut off in writing is left out."""
-    if not path.is_file():
-        return []
-    rows = []
-    for line in path.read_text().splitlines():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            continue
-    return rows
 
 
 class TensorBoard(Listener):

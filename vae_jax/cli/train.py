@@ -9,13 +9,13 @@ import jax
 from absl import flags
 
 from vae_jax.cli.flags import Flags, config_file, define_config, read_config
-from vae_jax.cli.listeners import CollapseWatch, Console, Listener, MetricsFile, Row, TensorBoard, describe, read_rows
+from vae_jax.cli.listeners import CollapseWatch, Console, Listener, MetricsFile, Row, TensorBoard, describe
 from vae_jax.cli.session import Session
 from vae_jax.config import Config
 from vae_jax.errors import UserError
 from vae_jax.processes import is_writer, join
 from vae_jax.provenance import command_line, program
-from vae_jax.runs import RunFolder
+from vae_jax.runs import RunFolder, read_rows
 from vae_jax.training import CheckpointDue
 
 
