@@ -76,7 +76,7 @@ def encode(trained: TrainedRun, split: Split) -> Encoded:
 
 
 def axes(trained: TrainedRun, encoded: Encoded | None) -> Axes:
-    """What there is to move along: three standard deviations of the prior, or of posterior means where it is no normal."""
+    """What there is to move along: three standard deviations of a normal prior, or else of the posterior means."""
     size = trained.model.prior.num_decoded
     centre, reach = np.zeros(size, np.float32), np.full(size, _REACH, np.float32)
     if encoded is None:
@@ -102,7 +102,7 @@ def projection(means: Float[np.ndarray, "n d"]) -> dict[str, Any]:
         plane = components.fit_transform(means.astype(np.float64))
         shares = [float(share) for share in np.nan_to_num(components.explained_variance_ratio_)]
     else:
-        plane = np.concatenate([means, np.zeros_like(means)], axis=1)[:, :2] if size == 1 else means[:, :2]
+        plane = np.concatenate([means, np.zeros_like(means)], axis=1)[:, :2] if size < 2 else means[:, :2]
         shares = None
     x, y = np.round(plane, 4).T.tolist()
     return {"x": x, "y": y, "shares": shares}

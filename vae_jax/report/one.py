@@ -45,6 +45,7 @@ def report_page(trained: TrainedRun) -> str:
             "samples": shown["samples"]["shown"] if "samples" in shown else 0,
             "manifold": "manifold" in shown,
             "kl": kl is not None,
+            "density": trained.model.posterior.has_density,
         },
         live=pictures.decoder is not None,
         classes=shown["classes"],
@@ -81,14 +82,21 @@ def _scatter(trained: TrainedRun, encoded: Encoded | None, split: str) -> tuple[
     if encoded is None:
         return None, ""
     size = trained.model.prior.num_decoded
+    labels = None if encoded.split.labels is None else encoded.split.labels.tolist()
     found = projection(encoded.means[:, :size])
     shares = found.pop("shares")
-    labels = None if encoded.split.labels is None else encoded.split.labels.tolist()
     by_label = "" if labels is None else " by label"
     what = f"Means of q(z|x) of {len(encoded.means):,} {split} images{by_label}"
+    if size == 1:
+        heights = [0] * len(found["x"]) if labels is None else labels
+        return {
+            "x": found["x"],
+            "y": heights,
+            "labels": labels,
+            "titles": ["z1", "label" if labels else ""],
+        }, f"{what}."
     if shares is None:
-        titles = ["z1", "z2" if size > 1 else ""]
-        return {**found, "labels": labels, "titles": titles}, f"{what}."
+        return {**found, "labels": labels, "titles": ["z1", "z2"]}, f"{what}."
     titles = [f"principal component {number + 1} ({share:.0%})" for number, share in enumerate(shares)]
     caption = f"{what}, on the two principal components that hold {sum(shares):.0%} of their variance."
     return {**found, "labels": labels, "titles": titles}, caption

@@ -31,12 +31,16 @@ def render(template: str, data: dict[str, Any], **values: Any) -> str:
     # The scripts of a page see each other's names if they are one.
     ours = '"use strict";\n' + "\n".join(_file(name) for name in _SCRIPTS)
     scripts = [_inside_element(get_plotlyjs()), _inside_element(ours)]
-    return _environment().get_template(template).render(
-        data=Markup(to_json(data, _MOST_DATA)),
-        scripts=[Markup(script) for script in scripts],
-        style=Markup(_file("style.css")),
-        policy=_policy(scripts),
-        **values,
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            data=Markup(to_json(data, _MOST_DATA)),
+            scripts=[Markup(script) for script in scripts],
+            style=Markup(_file("style.css")),
+            policy=_policy(scripts),
+            **values,
+        )
     )
 
 
@@ -62,8 +66,6 @@ def _environment() -> jinja2.Environment:
         loader=jinja2.FunctionLoader(_file),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
     )
     environment.filters |= {"nats": _nats, "error": _error}
     return environment

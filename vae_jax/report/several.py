@@ -28,13 +28,16 @@ def comparison_page(runs: Sequence[TrainedRun]) -> str:
         notes += [f"{name}: {problem}" for problem in problems]
         result = facts.read_result(trained)
         start = (facts.read_starts(trained.folder) or [{}])[-1]
+        directions = None if encoded is None else axes(trained, encoded)
         kl = None if encoded is None or encoded.kl is None else sorted(map(float, encoded.kl), reverse=True)
         rows.append(
             {
                 "name": name,
                 "quantities": {} if result is None else {each.name: each for each in result.quantities},
                 "source": "" if result is None else result.source,
-                "active": "–" if encoded is None else f"{axes(trained, encoded).num_active} of {encoded.means.shape[1]}",
+                "active": "–"
+                if encoded is None
+                else f"{axes(trained, encoded).num_active} of {encoded.means.shape[1]}",
                 "step": trained.step,
                 "model": facts.model_line(trained),
                 "command": start.get("command", ""),
@@ -75,9 +78,7 @@ def _notes(runs: Sequence[TrainedRun]) -> list[str]:
     notes = []
     measures = {trained.model.likelihood.measure for trained in runs}
     if len(measures) > 1:
-        notes.append(
-            f"Densities of different measures ({', '.join(sorted(measures))}) can't be compared in nats."
-        )
+        notes.append(f"Densities of different measures ({', '.join(sorted(measures))}) can't be compared in nats.")
     prints = {_fingerprint(trained) for trained in runs} - {""}
     binarized = {(trained.config.data.binarization, trained.config.data.seed) for trained in runs}
     if len(prints) > 1:

@@ -7,6 +7,7 @@ class Explorer {
     this.decoder = decoder;
     this.traversals = data.traversals;
     this.samples = data.samples;
+    this.reconstructions = data.reconstructions;
     this.canvas = root.querySelector("canvas.large");
     this.chooser = root.querySelector("select");
     this.dimensions = this.axes.order.slice(0, this.axes.numActive);
@@ -16,14 +17,22 @@ class Explorer {
     if (this.traversals) this.frames = await new Frames(this.traversals, this.decoder).ready();
     if (this.decoder && this.samples) this.pool = new Frames(this.samples, this.decoder);
     this.sliders = this.dimensions.map((dimension, index) => this.slider(dimension, index));
-    this.root.querySelector(".sliders").replaceChildren(...this.sliders.map(({ row }) => row));
+    const list = this.root.querySelector(".sliders");
+    list.classList.toggle("few", this.sliders.length <= 10);
+    list.replaceChildren(...this.sliders.map(({ row }) => row));
     if (this.chooser) this.chooser.addEventListener("change", () => this.redraw());
     this.root.querySelector(".middle").addEventListener("click", () => this.move(this.axes.centre));
     const random = this.root.querySelector(".random");
     if (random) random.addEventListener("click", () => this.moveAtRandom());
-    this.z = Float32Array.from(this.axes.centre);
-    this.moved = -1;
-    this.redraw();
+    if (this.decoder && this.reconstructions) this.moveToImage();
+    else this.move(this.axes.centre);
+  }
+
+  // The first image, which shows more than the middle of all does.
+  moveToImage() {
+    const frames = new Frames(this.reconstructions, this.decoder);
+    if (this.chooser) this.chooser.value = frames.labels[0];
+    this.move(frames.z(0));
   }
 
   get label() { return this.chooser ? Number(this.chooser.value) : 0; }

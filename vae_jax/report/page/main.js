@@ -38,12 +38,13 @@ async function start() {
 
 // All runs in each chart: test in full, training behind it.
 function showCurvesOfRuns(root, runs) {
+  for (const key of document.querySelectorAll(".key")) key.style.background = colourOfRun(Number(key.dataset.key));
   const curves = {}, lines = {};
   runs.forEach((run, number) => {
     for (const split of ["train", "test"]) {
-      const name = `${run.name}, ${split}`, color = PALETTE[number % PALETTE.length];
+      const name = `${run.name}, ${split}`, color = colourOfRun(number);
       if (run.curves[split]) curves[name] = run.curves[split];
-      lines[name] = split === "test" ? { color, width: 2.25 } : { color, width: 1, opacity: 0.45 };
+      lines[name] = split === "test" ? { color, width: 2.25 } : { color, width: 1 };
     }
   });
   showCurves(root, curves, (name) => lines[name], (name) => name);
