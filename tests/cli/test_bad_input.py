@@ -16,7 +16,7 @@ from vae_jax.cli import main
 from vae_jax.runs import RunFolder
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
-TINY = ["--config.model.hidden=(4,)", "--config.model.latents=2"]
+TINY = ["--config.model.hidden=(4,)", "--config.model.latents=2", "--config.train.report=False"]
 
 
 def contents(folder: pathlib.Path) -> dict[str, bytes | None]:

@@ -15,7 +15,10 @@ from vae_jax.cli import evaluate, main
 from vae_jax.cli.listeners import CollapseWatch
 from vae_jax.evaluation import image_batches
 
-TRAINING = ["--config.model.hidden=(8,)", "--config.model.latents=3", "--config.train.num_steps=60"]
+TRAINING = [
+    *("--config.model.hidden=(8,)", "--config.model.latents=3", "--config.train.num_steps=60"),
+    "--config.train.report=False",
+]
 QUICK = [
     *("--num_images=6", "--num_samples=20", "--optimization_steps=20", "--annealed_images=4", "--annealed_chains=4"),
     *("--temperatures=8", "--leapfrog_steps=3", "--latent_images=60", "--generated_images=30"),

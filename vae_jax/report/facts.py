@@ -50,7 +50,7 @@ def read_result(trained: TrainedRun) -> Result | None:
     """The evaluation of this checkpoint where there is one, else what was measured in training; None without either."""
     evaluation = _read(trained.folder.evaluation)
     try:
-        if evaluation is not None and evaluation["step"] == trained.step:
+        if evaluation is not None and _is_of(evaluation, trained):
             return _of_evaluation(evaluation)
     except (KeyError, TypeError):
         pass  # Written by another version: training has measured too.
@@ -58,6 +58,12 @@ def read_result(trained: TrainedRun) -> Result | None:
     measured = {row["split"]: row for row in rows}
     found = [measured[split] for split in _SPLITS if split in measured]
     return _of_row(found[0]) if found else None
+
+
+def _is_of(evaluation: dict[str, Any], trained: TrainedRun) -> bool:
+    """Whether what was evaluated is this checkpoint, and this replica or all of them."""
+    replica = trained.replica if "over_replicas" in evaluation else evaluation["replica"]
+    return (evaluation["step"], replica) == (trained.step, trained.replica)
 
 
 def _of_evaluation(evaluation: dict[str, Any]) -> Result:

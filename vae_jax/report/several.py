@@ -28,16 +28,14 @@ def comparison_page(runs: Sequence[TrainedRun]) -> str:
         notes += [f"{name}: {problem}" for problem in problems]
         result = facts.read_result(trained)
         start = (facts.read_starts(trained.folder) or [{}])[-1]
-        directions = None if encoded is None else axes(trained, encoded)
+        found = None if encoded is None else axes(trained, encoded)
         kl = None if encoded is None or encoded.kl is None else sorted(map(float, encoded.kl), reverse=True)
         rows.append(
             {
                 "name": name,
                 "quantities": {} if result is None else {each.name: each for each in result.quantities},
                 "source": "" if result is None else result.source,
-                "active": "–"
-                if encoded is None
-                else f"{axes(trained, encoded).num_active} of {encoded.means.shape[1]}",
+                "active": "–" if found is None else f"{found.num_active} of {len(found.order)}",
                 "step": trained.step,
                 "model": facts.model_line(trained),
                 "command": start.get("command", ""),
