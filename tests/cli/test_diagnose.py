@@ -92,6 +92,8 @@ def test_diagnosis_is_written_and_adds_up(
     for picture in ("diagnosis_spectrum.png", "diagnosis_nearest.png"):
         with Image.open(folder / "images" / picture) as image:
             assert np.asarray(image).std() > 5
+    main(["report", f"--workdir={folder}"])
+    assert "nats lie between the bound and log p(x)" in (folder / "report.html").read_text().split("<script>")[0]
     assert (folder / "images" / "diagnosis_kl.png").exists() == (name in ("bernoulli", "mse"))
     assert math.isclose(gaps["total"], log_likelihood - found["likelihood"]["elbo"]["mean"], abs_tol=1e-3)
 

@@ -139,16 +139,10 @@ def test_page_says_where_the_run_came_from(run: pathlib.Path) -> None:
     assert "train.num_steps 40 (changed)" in text and "model.likelihood bernoulli" in text
 
 
-def test_diagnosis_is_there_if_it_was_made(run: pathlib.Path) -> None:
-    assert "Diagnosis" not in report(run).text
-    (run / "diagnosis.json").write_text('{"advice": {}}')
-    assert "Diagnosis" not in report(run).text
-    quick = ["--num_images=4", "--num_samples=4", "--optimization_steps=2", "--annealed_images=2", "--temperatures=2"]
-    quick += ["--annealed_chains=2", "--leapfrog_steps=1", "--latent_images=40", "--generated_images=20"]
-    main(["diagnose", f"--workdir={run}", *quick])
-    text = report(run).text
-    assert "4 test images, step 40" in text and "nats lie between the bound and log p(x)" in text
-    assert "gap between ELBO and log p(x)" in text
+def test_diagnosis_that_cannot_be_read_is_left_out(run: pathlib.Path) -> None:
+    for content in ('{"advice": {}}', "[]", "not JSON"):
+        (run / "diagnosis.json").write_text(content)
+        assert "Diagnosis" not in report(run).text
 
 
 def test_text_of_others_stays_text(run: pathlib.Path) -> None:
@@ -211,7 +205,7 @@ def test_replicas_show_one_and_the_spread_of_all(tmp_path: pathlib.Path) -> None
     last = rows(run)[-1]
     first, second = report(run), report(run, arguments=("--replica=1",))
     for page in (first, second):
-        assert f"± {last['elbo_spread']:.2g} (standard deviation between seeds)" in page.text
+        assert f"± {last['elbo_spread']:.2f} (standard deviation between seeds)" in page.text
         assert page.data["curves"]["test"]["elbo_spread"][-1] == last["elbo_spread"]
     assert "Pictures are of replica 1 (seed 1)" in second.text
     layers = [page.data["pictures"]["decoder"]["layers"][0]["kernel"]["base64"] for page in (first, second)]

@@ -76,5 +76,5 @@ def _nats(value: float | None) -> str:
 
 
 def _error(value: float) -> str:
-    """Two digits that say something."""
-    return f"{value:.2f}" if value >= 0.095 or value == 0 else f"{value:.2g}"
+    """With the digits of the value, and one more where they would say nothing."""
+    return f"{value:.2f}" if value >= 0.01 or value == 0 else f"{value:.3f}"
