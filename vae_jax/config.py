@@ -133,6 +133,7 @@ class TrainConfig:
     log_every: int = _field(100, "steps between rows of metrics", minimum=1)
     checkpoint_every: int = _field(1000, "steps between checkpoints; 0: at the end of each epoch", minimum=0)
     keep_checkpoints: int = _field(3, "newest checkpoints that are kept, besides the best", minimum=1)
+    report: bool = _field(True, "whether report.html is written at the end")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,6 +191,7 @@ MAY_CHANGE = (
     "train.log_every",
     "train.checkpoint_every",
     "train.keep_checkpoints",
+    "train.report",
     "evaluate.",
     "diagnose.",
 )

@@ -17,7 +17,7 @@ from vae_jax.cli import main
 from vae_jax.runs import RunFolder
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
-TINY = ["--config.model.hidden=(4,)", "--config.model.latents=2"]
+TINY = ["--config.model.hidden=(4,)", "--config.model.latents=2", "--config.train.report=False"]
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,10 @@ from vae_jax.cli import evaluate, main
 from vae_jax.cli.listeners import CollapseWatch
 from vae_jax.evaluation import image_batches
 
-TRAINING = ["--config.model.hidden=(8,)", "--config.model.latents=3", "--config.train.num_steps=60"]
+TRAINING = [
+    *("--config.model.hidden=(8,)", "--config.model.latents=3", "--config.train.num_steps=60"),
+    "--config.train.report=False",
+]
 QUICK = [
     *("--num_images=6", "--num_samples=20", "--optimization_steps=20", "--annealed_images=4", "--annealed_chains=4"),
     *("--temperatures=8", "--leapfrog_steps=3", "--latent_images=60", "--generated_images=30"),
@@ -80,6 +83,8 @@ def test_diagnosis_is_written_and_adds_up(
     for picture in ("diagnosis_spectrum.png", "diagnosis_nearest.png"):
         with Image.open(folder / "images" / picture) as image:
             assert np.asarray(image).std() > 5
+    main(["report", f"--workdir={folder}"])
+    assert "nats lie between the bound and log p(x)" in (folder / "report.html").read_text().split("<script>")[0]
     assert (folder / "images" / "diagnosis_kl.png").exists() == (name in ("bernoulli", "mse"))
     assert math.isclose(gaps["total"], log_likelihood - found["likelihood"]["elbo"]["mean"], abs_tol=1e-3)
 

@@ -19,7 +19,10 @@ from vae_jax.errors import UserError
 from vae_jax.processes import _several_are_announced, join
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
-SMALL = ["--config.model.hidden=(16,)", "--config.model.latents=3", "--config.train.checkpoint_every=20"]
+SMALL = [
+    *("--config.model.hidden=(16,)", "--config.model.latents=3", "--config.train.checkpoint_every=20"),
+    "--config.train.report=False",
+]
 
 
 def start(workdir: pathlib.Path, *arguments: str, devices: int = 2, processes: int = 2) -> list[subprocess.Popen]:
@@ -67,9 +70,12 @@ def assert_close(ours: list[dict], theirs: list[dict]) -> None:
 def test_two_processes_are_one_run_that_a_single_one_continues(tmp_path: pathlib.Path) -> None:
     steps = "--config.train.num_steps={}".format
     together, alone = tmp_path / "together", tmp_path / "alone"
-    ended = finish([*start(together, steps(40)), *start(alone, steps(60), devices=1, processes=1)])
+    report = "--config.train.report=True"
+    ended = finish([*start(together, steps(40), report), *start(alone, steps(60), devices=1, processes=1)])
     assert [status for status, _, _ in ended] == [0, 0, 0], [errors for _, _, errors in ended]
     assert "everything is in" in ended[0][1] and ended[1][1] == ""
+    # The first of two processes writes it, without the other's help.
+    assert "</html>" in (together / "report.html").read_text() and not (alone / "report.html").exists()
     assert_close(rows(together), [row for row in rows(alone) if row["step"] <= 40])
     # One device of this process goes on where four of two processes were.
     main([f"--workdir={together}", *SMALL, steps(60)])

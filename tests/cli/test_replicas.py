@@ -10,7 +10,10 @@ import pytest
 from vae_jax import checkpoints
 from vae_jax.cli import main, memory
 
-SMALL = ["--config.model.hidden=(8,)", "--config.model.latents=3", "--config.train.num_steps=40"]
+SMALL = [
+    *("--config.model.hidden=(8,)", "--config.model.latents=3", "--config.train.num_steps=40"),
+    "--config.train.report=False",
+]
 
 
 @pytest.fixture(scope="module")

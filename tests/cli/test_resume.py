@@ -16,7 +16,10 @@ from vae_jax import checkpoints
 from vae_jax.cli import main
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
-SMALL = ["--config.model.hidden=(16,)", "--config.model.latents=3", "--config.train.log_every=7"]
+SMALL = [
+    *("--config.model.hidden=(16,)", "--config.model.latents=3", "--config.train.log_every=7"),
+    "--config.train.report=False",
+]
 NUM_STEPS = 120
 
 

@@ -26,6 +26,7 @@ REPOSITORY = pathlib.Path(__file__).parents[2]
 TINY = [
     *("--config.model.hidden=(8,)", "--config.model.latents=2", "--config.train.num_steps=12"),
     *("--config.train.log_every=5", "--config.train.checkpoint_every=6", "--config.evaluate.num_samples=20"),
+    "--config.train.report=False",
 ]
 VERBS = ("train", "evaluate", "sample", "reconstruct")
 
@@ -260,6 +261,7 @@ def test_help_explains(arguments: list[str], capsys: pytest.CaptureFixture) -> N
 def test_config_file_and_overrides_are_joined(tmp_path: pathlib.Path) -> None:
     file, folder = REPOSITORY / "configs" / "digits.py", tmp_path / "run"
     few = ["--config.train.num_steps=1", "--config.model.hidden=(4,)", "--config.train.learning_rate=0.5"]
+    few.append("--config.train.report=False")
     main(["train", f"--config={file}", f"--workdir={folder}", *few])
     config = from_mapping(read_json(folder / "config.json"))
     assert (config.train.num_steps, config.model.hidden, config.train.learning_rate) == (1, (4,), 0.5)
@@ -272,7 +274,7 @@ def test_ones_own_images_train(tmp_path: pathlib.Path) -> None:
     arguments = [
         *("--config.data.source=npz", f"--config.data.path={tmp_path / 'mine.npz'}", "--config.data.binarization=none"),
         *("--config.model.likelihood=gaussian_learned", "--config.model.hidden=()", "--config.model.latents=2"),
-        *("--config.train.num_steps=2", "--config.train.batch_size=8"),
+        *("--config.train.num_steps=2", "--config.train.batch_size=8", "--config.train.report=False"),
     ]
     main([f"--workdir={tmp_path / 'run'}", *arguments])
     main(["evaluate", f"--workdir={tmp_path / 'run'}", "--num_samples=4"])

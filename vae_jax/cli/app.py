@@ -19,6 +19,7 @@ VERBS = {
     "encode": "write the latents of images to a file",
     "decode": "make images of latents in a file",
     "interpolate": "show what lies between images in the space of latents",
+    "report": "put a run, or several side by side, on one HTML page",
     "score": "sort images by log p(x), the strangest first",
     "export": "make a folder of a trained model that others can use without this package",
     "benchmark": "measure how fast the training step of a config is, and where its time goes",

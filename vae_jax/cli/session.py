@@ -24,7 +24,7 @@ from vae_jax.pictures import write_png
 from vae_jax.processes import is_writer, together
 from vae_jax.runs import RunFolder
 from vae_jax.sharding import batch_mesh, filled_up, put, replicated, whole_mesh
-from vae_jax.trained import replica_params
+from vae_jax.trained import TrainedRun, replica_params
 from vae_jax.training import CheckpointDue, Logged, RunSteps, Schedule, TrainState, training_events
 from vae_jax.vae import VAE
 
@@ -137,8 +137,14 @@ class Session:
             self.folder.checkpoints, event.step, event.state, self.score, self.config.train.keep_checkpoints
         )
 
-    def _draw(self, event: CheckpointDue) -> None:
+    def trained(self, event: CheckpointDue) -> TrainedRun:
+        """The run as other verbs see it after a checkpoint: the first replica."""
         params = replica_params(jax.device_get(event.state.evaluated_params), self.num_replicas, 0)
+        kind, load_data = self.data.kind, lambda: self.data
+        return TrainedRun(self.folder, self.config, kind, self.model, params, event.step, 0, load_data)
+
+    def _draw(self, event: CheckpointDue) -> None:
+        params = self.trained(event).params
         if self.model.posterior.has_density:
             samples = sample_grid(self.model, params, 10 * self.model.num_classes or 64, 0, _SHOWN)
             write_png(self.folder.images / f"samples_{_SHOWN}_{event.step:07d}.png", samples)

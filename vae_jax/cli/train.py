@@ -3,6 +3,7 @@
 import contextlib
 import math
 import pathlib
+import sys
 import time
 from collections.abc import Sequence
 
@@ -11,6 +12,7 @@ from absl import flags
 
 from vae_jax.cli.flags import Flags, config_file, define_config, read_config
 from vae_jax.cli.listeners import CollapseWatch, Console, Listener, MetricsFile, Row, TensorBoard, describe
+from vae_jax.cli.report import write_report
 from vae_jax.cli.session import Session
 from vae_jax.cli.terminal import say
 from vae_jax.cli.trackers import TRACKERS, open_tracker
@@ -84,6 +86,7 @@ def _continue(session: Session, track: Sequence[str], quiet: bool) -> None:
     if start >= num_steps:
         return
     began = time.perf_counter()
+    last = None
     try:
         with contextlib.ExitStack() as opened:
             listeners = _listeners(session, track, quiet, opened) if is_writer() else []
@@ -96,6 +99,7 @@ def _continue(session: Session, track: Sequence[str], quiet: bool) -> None:
                     for listener in listeners:
                         listener.sync()
                     session.keep(event)
+                    last = event
     except OSError as error:
         raise UserError(
             f"{workdir} can't be written ({error.strerror or error}); make room, then run the same command again to "
@@ -103,8 +107,21 @@ def _continue(session: Session, track: Sequence[str], quiet: bool) -> None:
         ) from error
     if is_writer():
         say(f"{num_steps - start} steps in {time.perf_counter() - began:.1f} s. {_last_result(folder)}")
+        if last is not None and session.config.train.report:
+            _report(session, last)
         following = "evaluate" if session.model.posterior.has_density else "reconstruct"
         say(f"everything is in {workdir}; next: {program()} {following} --workdir={workdir}")
+
+
+def _report(session: Session, event: CheckpointDue) -> None:
+    """Writes report.html; a run that is finished stays so if that fails."""
+    try:
+        write_report(session.trained(event))
+    except Exception as error:
+        # Whatever went wrong with a picture of the run, the run itself is sound.
+        reason = " ".join(str(error).split()) or type(error).__name__
+        again = f"{program()} report --workdir={session.folder.root}"
+        print(f"report.html isn't written ({reason}); to try again: {again}", file=sys.stderr)
 
 
 def _say_devices(session: Session) -> None:

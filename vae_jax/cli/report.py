@@ -1,0 +1,44 @@
+"""`report`: a run, or several side by side, as one HTML page."""
+
+import pathlib
+
+from absl import flags
+
+from vae_jax.cli.flags import Flags, define_replica
+from vae_jax.files import check_output, replacing
+from vae_jax.report import comparison_page, report_page
+from vae_jax.trained import TrainedRun, open_run
+
+
+def define(values: flags.FlagValues, arguments: list[str]) -> None:
+    """The flags of this verb."""
+    meaning = "folder of the run; give it several times to compare runs"
+    flags.DEFINE_multi_string("workdir", None, meaning, flag_values=values)
+    flags.DEFINE_string("checkpoint", "latest", "a step, 'best' or 'latest'", flag_values=values)
+    define_replica(values)
+    meaning = "HTML file; report.html in the run's folder, or comparison.html in the first one's, if not given"
+    flags.DEFINE_string("output", None, meaning, flag_values=values)
+
+
+def run(values: Flags) -> None:
+    """Runs the verb."""
+    folders = values["workdir"] or [None]
+    runs = [open_run(folder, values["checkpoint"], values["replica"]) for folder in folders]
+    name = "report.html" if len(runs) == 1 else "comparison.html"
+    output = pathlib.Path(values["output"] or runs[0].folder.root / name)
+    check_output(output)
+    write_page(output, report_page(runs[0]) if len(runs) == 1 else comparison_page(runs))
+    print(f"{output}, {output.stat().st_size / 1e6:.1f} MB; open it in a browser")
+
+
+def write_report(trained: TrainedRun) -> pathlib.Path:
+    """Writes `report.html` into the folder of a run."""
+    output = trained.folder.root / "report.html"
+    write_page(output, report_page(trained))
+    return output
+
+
+def write_page(output: pathlib.Path, page: str) -> None:
+    """Writes a page, whole or not at all."""
+    with replacing(output, "choose another --output") as unfinished:
+        unfinished.write_text(page, encoding="utf-8", newline="\n")

@@ -1,0 +1,6 @@
+"""What a run came to, on one page that needs nothing else."""
+
+from vae_jax.report.one import report_page
+from vae_jax.report.several import comparison_page
+
+__all__ = ["comparison_page", "report_page"]

@@ -1,0 +1,104 @@
+"""The decoder as numbers that a page can compute with."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from vae_jax.likelihoods import Bernoulli, ContinuousBernoulli, Gaussian, GaussianPerPixel
+from vae_jax.networks import MLPDecoder
+from vae_jax.report.payload import packed
+from vae_jax.vae import VAE, Label, Params, apply
+
+# What decoder.js can compute: by these names.
+ACTIVATIONS = {nn.relu: "relu", nn.tanh: "tanh", nn.gelu: "gelu", nn.silu: "silu"}
+MEANS = {
+    Bernoulli: "sigmoid",
+    Gaussian: "identity",
+    GaussianPerPixel: "identity",
+    ContinuousBernoulli: "continuous_bernoulli",
+}
+MOST_BYTES = 2_500_000
+# Half of what a pixel of 8 bits can show; the page's own arithmetic has the other half.
+_TOLERANCE = 0.5 / 255.0
+_DECODED_AT_ONCE = 256
+
+
+class Decoding:
+    """Means of p(x|z) of one model, compiled once for any number of latents.
+
+    Args:
+        model: The model.
+        params: Its parameters.
+    """
+
+    def __init__(self, model: VAE, params: Params) -> None:
+        self._params = params
+        self._decode = jax.jit(lambda params, z, label: apply(model, params, "decode_mean", z, label))
+
+    def __call__(self, z: Float[np.ndarray, "n d"], labels: np.ndarray | None) -> Float[np.ndarray, "n h w c"]:
+        """The mean of p(x|z) for each z."""
+        return self.with_decoder(self._params["decoder"], z, labels)
+
+    def with_decoder(self, decoder: Any, z: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
+        """The same with other parameters of the decoder."""
+        params = {**self._params, "decoder": decoder}
+        parts = []
+        for start in range(0, len(z), _DECODED_AT_ONCE):
+            # Filled up, so that one compiled function serves all.
+            rows = np.minimum(np.arange(start, start + _DECODED_AT_ONCE), len(z) - 1)
+            label: Label = None if labels is None else jnp.asarray(labels[rows], jnp.int32)
+            images = self._decode(params, jnp.asarray(z[rows], jnp.float32), label)
+            parts.append(np.asarray(images)[: len(z) - start])
+        return np.concatenate(parts)
+
+
+def live_decoder(
+    model: VAE, params: Params, decoding: Decoding, z: Float[np.ndarray, "n d"], labels: np.ndarray | None
+) -> dict[str, Any] | None:
+    """What `decoder.js` needs to compute the mean of p(x|z), for a fully connected decoder of moderate size.
+
+    Weights are rounded to float16 where that moves no pixel by more than half of 1/255 at the latents that are given,
+    else kept as float32.
+
+    Args:
+        model: The model.
+        params: Its parameters.
+        decoding: Of the same model.
+        z: Latents to try the rounding at.
+        labels: Their classes, for a conditional model.
+
+    Returns:
+        Layers, activation and image shape; None where the decoder is another network, the mean another function of its
+        outputs, or the weights take more than `MOST_BYTES`.
+    """
+    network, mean = model.decoder, MEANS.get(type(model.likelihood))
+    if type(network) is not MLPDecoder or mean is None or network.activation not in ACTIVATIONS:
+        return None
+    layers = [params["decoder"][f"Dense_{index}"] for index in range(len(network.hidden) + 1)]
+    exact = decoding(z, labels)
+    for dtype in (np.float16, np.float32):
+        # Weights beyond the range of float16 become infinite, and are noticed below.
+        with np.errstate(over="ignore"):
+            rounded = jax.tree.map(lambda leaf, to=dtype: np.asarray(leaf).astype(to), layers)
+        if sum(leaf.nbytes for leaf in jax.tree.leaves(rounded)) > MOST_BYTES:
+            return None
+        widened = {f"Dense_{i}": jax.tree.map(np.float32, layer) for i, layer in enumerate(rounded)}
+        error = np.abs(decoding.with_decoder(widened, z, labels) - exact).max()
+        if error <= _TOLERANCE:
+            break
+    height, width, outputs = network.image_shape
+    return {
+        "layers": [{name: packed(layer[name]) for name in ("kernel", "bias")} for layer in rounded],
+        "activation": ACTIVATIONS[network.activation],
+        "mean": mean,
+        "height": height,
+        "width": width,
+        "outputs": outputs,
+        "channels": exact.shape[-1],
+        "latents": model.prior.num_decoded,
+        "classes": model.num_classes,
+    }

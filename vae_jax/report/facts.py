@@ -1,0 +1,206 @@
+"""What a run's files say of it: its result, its curves, its config and where it came from."""
+
+import dataclasses
+import json
+import math
+import pathlib
+from typing import Any
+
+import jax
+
+from vae_jax.config import Config, flatten
+from vae_jax.diagnosis.words import table, words
+from vae_jax.runs import RunFolder, read_rows
+from vae_jax.trained import TrainedRun
+
+_TERMS = ("elbo", "reconstruction", "kl")
+_MOST_ROWS = 1000
+_SPLITS = ("test", "validation", "train")
+
+
+@dataclasses.dataclass(frozen=True)
+class Quantity:
+    """A number of the run, in nats per image.
+
+    Attributes:
+        name: What it is.
+        value: Its mean.
+        errors: Each error bar and what it is of.
+    """
+
+    name: str
+    value: float
+    errors: tuple[tuple[float, str], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """How good the model is.
+
+    Attributes:
+        quantities: The one to quote first.
+        source: What they were measured on, and by what.
+    """
+
+    quantities: tuple[Quantity, ...]
+    source: str
+
+
+def read_result(trained: TrainedRun) -> Result | None:
+    """The evaluation of this checkpoint where there is one, else what was measured in training; None without either."""
+    evaluation = _read(trained.folder.evaluation)
+    try:
+        if evaluation is not None and _is_of(evaluation, trained):
+            return _of_evaluation(evaluation)
+    except (KeyError, TypeError):
+        pass  # Written by another version: training has measured too.
+    rows = [row for row in read_rows(trained.folder.metrics) if row["step"] == trained.step]
+    measured = {row["split"]: row for row in rows}
+    found = [measured[split] for split in _SPLITS if split in measured]
+    return _of_row(found[0]) if found else None
+
+
+def _is_of(evaluation: dict[str, Any], trained: TrainedRun) -> bool:
+    """Whether what was evaluated is this checkpoint, and this replica or all of them."""
+    replica = trained.replica if "over_replicas" in evaluation else evaluation["replica"]
+    return (evaluation["step"], replica) == (trained.step, trained.replica)
+
+
+def _of_evaluation(evaluation: dict[str, Any]) -> Result:
+    images = f"{evaluation['num_images']:,} {evaluation['split']} images"
+    source = f"{images}, importance sampling with K = {evaluation['num_samples']:,}, density: {evaluation['measure']}"
+    if "over_replicas" in evaluation:
+        spread, count = evaluation["over_replicas"], evaluation["num_replicas"]
+        names = (("log p(x)", "log_likelihood"), *((_title(name), name) for name in _TERMS))
+        return Result(
+            tuple(
+                Quantity(title, spread[name]["mean"], ((spread[name]["stddev"], "standard deviation between seeds"),))
+                for title, name in names
+            ),
+            f"{source}, mean of {count} seeds",
+        )
+
+    def with_errors(title: str, entry: dict[str, Any]) -> Quantity:
+        errors = [(entry[f"standard_error_{of}"], of) for of in ("images", "estimator")]
+        return Quantity(title, entry["mean"], tuple((error, of) for error, of in errors if error is not None))
+
+    return Result(
+        (
+            with_errors("log p(x)", evaluation["log_likelihood"]),
+            with_errors("ELBO", evaluation["elbo"]),
+            Quantity("reconstruction", evaluation["reconstruction"]),
+            Quantity("KL", evaluation["kl"]),
+        ),
+        source,
+    )
+
+
+def _of_row(row: dict[str, Any]) -> Result:
+    images = f"{row['num_images']:,} {row['split']} images" if "num_images" in row else f"{row['split']} images"
+    if row["elbo"] is None:
+        return Result(
+            (Quantity("reconstruction", row["reconstruction"]),), f"{images}; no bound, since q(z|x) has no density"
+        )
+    errors = [
+        (row.get("elbo_standard_error"), "images"),
+        (row.get("elbo_spread"), "standard deviation between seeds"),
+    ]
+    first = Quantity("ELBO", row["elbo"], tuple((error, of) for error, of in errors if error is not None))
+    rest = tuple(Quantity(_title(name), row[name]) for name in _TERMS[1:])
+    return Result((first, *rest), f"{images}, measured in training")
+
+
+def _title(name: str) -> str:
+    return {"elbo": "ELBO", "kl": "KL"}.get(name, name)
+
+
+def read_curves(folder: RunFolder) -> dict[str, dict[str, list[Any]]]:
+    """ELBO, reconstruction and KL over the steps, by split; with replicas their mean, and the spread as `*_spread`.
+
+    Of very many rows every n-th is taken, and the last.
+    """
+    rows = read_rows(folder.metrics)
+    curves = {}
+    for split in reversed(_SPLITS):
+        of_split = [row for row in rows if row["split"] == split]
+        every = math.ceil(len(of_split) / _MOST_ROWS) or 1
+        kept = of_split[::-1][::every][::-1]
+        names = ["step", "epoch", *_TERMS, *(f"{term}_spread" for term in _TERMS)]
+        columns = {name: [row[name] for row in kept] for name in names if kept and name in kept[0]}
+        if kept:
+            curves[split] = columns
+    return curves
+
+
+def read_diagnosis(trained: TrainedRun) -> dict[str, Any] | None:
+    """The sentences and the table of `diagnosis.json`, where it is there and can be read."""
+    found = _read(trained.folder.root / "diagnosis.json")
+    if found is None:
+        return None
+    try:
+        sentences, step, images = words(found), int(found["step"]), int(found["likelihood"]["elbo"]["num_images"])
+        lines = table(found).removesuffix("\n".join(sentences)).rstrip()
+    except (KeyError, TypeError, ValueError):
+        return None  # Written by another version.
+    return {"sentences": sentences, "table": lines, "step": step, "num_images": images, "split": found["split"]}
+
+
+def settings(config: Config) -> list[tuple[str, str, bool]]:
+    """Every field of a config: its name, its value, and whether it differs from the default."""
+    defaults = {name: value for name, value, _ in flatten(Config())}
+    return [(name, _shown(value), value != defaults[name]) for name, value, _ in flatten(config)]
+
+
+def read_starts(folder: RunFolder) -> list[dict[str, Any]]:
+    """What the manifest says of each start of the run: time, command, versions, hardware."""
+    manifest = _read(folder.manifest) or {}
+    starts = manifest.get("starts", [])
+    return [
+        {
+            "time": start.get("time", ""),
+            "command": " ".join(start.get("command", [])),
+            "commit": start.get("commit") or "",
+            "platform": start.get("platform", ""),
+            "processor": start.get("processor", ""),
+            "devices": _counted(start.get("devices", [])),
+            "python": start.get("python", ""),
+            "versions": {name: version for name, version in start.get("versions", {}).items() if version},
+            "data": start.get("data", {}),
+        }
+        for start in starts
+    ]
+
+
+def model_line(trained: TrainedRun) -> str:
+    """The model in one line."""
+    config, model = trained.config, trained.model
+    side = math.prod(trained.kind.image_shape)
+    widths = "-".join(map(str, (side, *config.model.hidden, config.model.latents)))
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(trained.params))
+    told = ", told the class" if model.num_classes else ""
+    network = f"{config.model.network} {widths}" if config.model.network == "mlp" else config.model.network
+    return (
+        f"{network}{told}; p(x|z) {_plain(config.model.likelihood)}, q(z|x) {_plain(config.model.posterior)}, "
+        f"p(z) {_plain(config.model.prior)}; {parameters:,} parameters"
+    )
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else str(value)
+
+
+def _counted(devices: list[str]) -> str:
+    names = list(dict.fromkeys(devices))
+    return ", ".join(f"{devices.count(name)} × {name}" if devices.count(name) > 1 else name for name in names)
+
+
+def _read(path: pathlib.Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None

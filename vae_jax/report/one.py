@@ -1,0 +1,136 @@
+"""The report of one run."""
+
+from typing import Any
+
+from vae_jax.errors import UserError
+from vae_jax.report import facts
+from vae_jax.report.latents import Encoded, encode, projection
+from vae_jax.report.page import render
+from vae_jax.report.shown import Pictures
+from vae_jax.trained import TrainedRun
+
+_MOST_CURVE_ROWS = 40
+
+
+def report_page(trained: TrainedRun) -> str:
+    """HTML of one run.
+
+    What needs images is left out, and said to be, where the run's data can't be read.
+
+    Args:
+        trained: The run.
+    """
+    encoded, split, notes = encode_some(trained)
+    pictures = Pictures(trained, encoded)
+    shown, axes = pictures.all(), pictures.axes
+    curves = facts.read_curves(trained.folder)
+    scatter, caption = _scatter(trained, encoded, split)
+    notes += _notes(trained, shown, axes.num_active)
+    kl = None if encoded is None or encoded.kl is None else encoded.kl
+    starts = facts.read_starts(trained.folder)
+    name = trained.folder.root.resolve().name
+    return render(
+        "report.html",
+        {"pictures": shown, "curves": curves, "scatter": scatter},
+        title=f"{name} – vae_jax",
+        name=name,
+        data_name=starts[-1]["data"].get("name", "") if starts else trained.config.data.source,
+        step=trained.step,
+        num_replicas=trained.config.num_seeds,
+        result=facts.read_result(trained),
+        model=facts.model_line(trained),
+        notes=notes,
+        curve_rows=_curve_rows(curves),
+        has={
+            "samples": shown["samples"]["shown"] if "samples" in shown else 0,
+            "manifold": "manifold" in shown,
+            "kl": kl is not None,
+            "density": trained.model.posterior.has_density,
+        },
+        live=pictures.decoder is not None,
+        classes=shown["classes"],
+        encoded=encoded is not None,
+        split=split,
+        num_encoded=0 if encoded is None else len(encoded.means),
+        num_pairs=len(shown["originals"].images) if encoded is not None else 0,
+        num_picked=len(shown["interpolation"]["images"].images) if encoded is not None else 0,
+        num_active=axes.num_active,
+        num_latents=len(axes.order),
+        scatter=scatter is not None,
+        scatter_caption=caption,
+        kl_total=None if kl is None else float(kl.sum()),
+        kl_rows=[] if kl is None else [(int(dimension) + 1, float(kl[dimension])) for dimension in axes.order],
+        diagnosis=facts.read_diagnosis(trained),
+        starts=starts,
+        settings=facts.settings(trained.config),
+    )
+
+
+def encode_some(trained: TrainedRun) -> tuple[Encoded | None, str, list[str]]:
+    """Images of the first split that has any, encoded; its name; and why there are none, in a sentence."""
+    try:
+        data = trained.data
+        split = next(name for name in ("test", "validation", "train") if len(data.part(name).images))
+        return encode(trained, data.for_evaluation(split)), split, []
+    except (UserError, OSError) as error:
+        reason = " ".join(str(error).split())
+        return None, "", [f"The run's images can't be read, so what needs them is left out: {reason}."]
+
+
+def _scatter(trained: TrainedRun, encoded: Encoded | None, split: str) -> tuple[dict[str, Any] | None, str]:
+    """Posterior means as points, and what to write above them."""
+    if encoded is None:
+        return None, ""
+    size = trained.model.prior.num_decoded
+    labels = None if encoded.split.labels is None else encoded.split.labels.tolist()
+    found = projection(encoded.means[:, :size])
+    shares = found.pop("shares")
+    by_label = "" if labels is None else " by label"
+    what = f"Means of q(z|x) of {len(encoded.means):,} {split} images{by_label}"
+    if size == 1:
+        heights = [0] * len(found["x"]) if labels is None else labels
+        return {
+            "x": found["x"],
+            "y": heights,
+            "labels": labels,
+            "titles": ["z1", "label" if labels else ""],
+        }, f"{what}."
+    if shares is None:
+        return {**found, "labels": labels, "titles": ["z1", "z2"]}, f"{what}."
+    titles = [f"principal component {number + 1} ({share:.0%})" for number, share in enumerate(shares)]
+    caption = f"{what}, on the two principal components that hold {sum(shares):.0%} of their variance."
+    return {**found, "labels": labels, "titles": titles}, caption
+
+
+def _notes(trained: TrainedRun, shown: dict[str, Any], num_active: int) -> list[str]:
+    notes = []
+    classes = trained.model.num_classes
+    if trained.config.num_seeds > 1:
+        notes.append(
+            f"Pictures are of replica {trained.replica} (seed {trained.config.seed + trained.replica}); curves are "
+            f"means over {trained.config.num_seeds} replicas."
+        )
+    if not trained.model.posterior.has_density:
+        notes.append("A plain autoencoder has no distribution of z, so there are no samples from it.")
+    if shown["decoder"] is None:
+        notes.append(
+            "The decoder is no fully connected network of moderate size, so pictures were computed beforehand instead "
+            "of in this page."
+        )
+        if shown["classes"] < classes:
+            notes.append(f"Traversals are there for the first {shown['classes']} of {classes} classes.")
+    if not num_active:
+        notes.append("No latent dimension tells images apart: the posterior has collapsed onto the prior.")
+    return notes
+
+
+def _curve_rows(curves: dict[str, dict[str, list[Any]]]) -> list[dict[str, Any]]:
+    """The last rows of the measured splits, the newest first."""
+    names = ("step", "elbo", "reconstruction", "kl")
+    rows = [
+        {"split": split, **dict(zip(names, values, strict=True))}
+        for split, columns in curves.items()
+        for values in zip(*(columns[name] for name in names), strict=True)
+    ]
+    measured = [row for row in rows if row["split"] != "train"] or rows
+    return sorted(measured, key=lambda row: -row["step"])[:_MOST_CURVE_ROWS]

@@ -1,0 +1,193 @@
+"""The pictures of one run: computed in the page where its decoder is there, else beforehand."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from vae_jax.data import Split
+from vae_jax.keys import Stream, stream_key
+from vae_jax.report.decoder import Decoding, live_decoder
+from vae_jax.report.latents import Axes, Encoded, axes
+from vae_jax.report.payload import Sheet, packed
+from vae_jax.trained import TrainedRun
+from vae_jax.vae import apply
+
+SAMPLES = 48
+_POOL = 480
+_PAIRS = 24
+_PICKED_LIVE, _PICKED = 40, 6
+_PATH = 7
+_STOPS = 9
+_MANIFOLD_LIVE, _MANIFOLD = 20, 15
+# Frames for each class would be too many where there are many.
+_CLASSES = 10
+
+
+class Pictures:
+    """What a page shows of a model.
+
+    Args:
+        trained: The run.
+        encoded: Images of a split; None where there are none.
+
+    Attributes:
+        decoder: For the page, if it can have it.
+        axes: What there is to move along.
+    """
+
+    def __init__(self, trained: TrainedRun, encoded: Encoded | None) -> None:
+        self._trained = trained
+        self._encoded = encoded
+        self._decoding = Decoding(trained.model, trained.params)
+        self.axes: Axes = axes(trained, encoded)
+        z, labels = self._trial()
+        self.decoder = live_decoder(trained.model, trained.params, self._decoding, z, labels)
+
+    def all(self) -> dict[str, Any]:
+        """Everything for the page's scripts; parts that this model hasn't are left out."""
+        parts = {"decoder": self.decoder, "axes": self._axes(), "classes": self._classes}
+        if self.decoder is None:
+            parts["traversals"] = self._traversals()
+        if self._trained.model.posterior.has_density:
+            parts["samples"] = self._samples()
+        if self._encoded is not None:
+            parts["originals"] = Sheet(_as_floats(self._encoded.split, _PAIRS))
+            parts["reconstructions"] = self._frames(*self._latents_of(_PAIRS))
+            parts["interpolation"] = self._interpolation()
+        if self._trained.model.prior.num_decoded == 2 and self._trained.model.prior.is_standard_normal:
+            parts["manifold"] = self._manifold()
+        return parts
+
+    @property
+    def _num_classes(self) -> int:
+        return self._trained.model.num_classes
+
+    @property
+    def _classes(self) -> int:
+        """How many classes there are to choose from in the page."""
+        return self._num_classes if self.decoder is not None else min(self._num_classes, _CLASSES)
+
+    def _trial(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """Latents at which the page is to be right: from the prior, of images, and far out along each axis."""
+        latents = self._trained.model.prior.latents
+        far = np.zeros((2 * len(self.axes.order), latents), np.float32)
+        for index, dimension in enumerate(self.axes.order):
+            far[2 * index : 2 * index + 2, : len(self.axes.centre)] = self.axes.centre
+            far[2 * index, dimension] -= self.axes.reach[dimension]
+            far[2 * index + 1, dimension] += self.axes.reach[dimension]
+        parts = [far]
+        if self._trained.model.posterior.has_density:
+            parts.append(prior_latents(self._trained, _POOL))
+        if self._encoded is not None:
+            parts.append(self._encoded.means[:_POOL])
+        z = np.concatenate(parts)
+        return z, np.arange(len(z)) % self._num_classes if self._num_classes else None
+
+    def _frames(self, z: Float[np.ndarray, "n d"], labels: np.ndarray | None) -> dict[str, Any]:
+        """Images of latents: the latents alone where the page can decode them."""
+        if self.decoder is None:
+            return {"sheet": Sheet(self._decoding(z, labels))}
+        seen = z[:, : self._trained.model.prior.num_decoded].astype(np.float32)
+        return {"latents": packed(seen), "labels": None if labels is None else labels.tolist()}
+
+    def _for_each_class(self, z: np.ndarray) -> dict[str, Any]:
+        """Frames of the same latents, for one class after the other."""
+        if not self._num_classes:
+            return self._frames(z, None)
+        return self._frames(np.tile(z, (self._classes, 1)), np.repeat(np.arange(self._classes), len(z)))
+
+    def _axes(self) -> dict[str, Any]:
+        encoded, order = self._encoded, self.axes.order.tolist()
+        return {
+            "order": order,
+            "numActive": self.axes.num_active,
+            "centre": self.axes.centre.tolist(),
+            "reach": self.axes.reach.tolist(),
+            "kl": None if encoded is None or encoded.kl is None else [float(value) for value in encoded.kl],
+            "stops": _STOPS,
+        }
+
+    def _samples(self) -> dict[str, Any]:
+        z = prior_latents(self._trained, _POOL if self.decoder is not None else SAMPLES)
+        labels = np.arange(len(z)) % self._num_classes if self._num_classes else None
+        return {"shown": SAMPLES, **self._frames(z, labels)}
+
+    def _latents_of(self, count: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Posterior means of the first images, and their classes if the model is told them."""
+        assert self._encoded is not None
+        labels = self._encoded.split.labels
+        return self._encoded.means[:count], None if labels is None or not self._num_classes else labels[:count]
+
+    def _interpolation(self) -> dict[str, Any]:
+        """Images to pick from, and the way from each to each other; the class is that of the nearer end."""
+        assert self._encoded is not None
+        count = min(len(self._encoded.means), _PICKED if self.decoder is None else _PICKED_LIVE)
+        split, (means, labels) = self._encoded.split, self._latents_of(count)
+        shown = None if split.labels is None else split.labels[:count].tolist()
+        found = {"images": Sheet(_as_floats(split, count)), "labels": shown, "length": _PATH}
+        if self.decoder is not None:
+            return found | self._frames(means, labels)
+        share = np.linspace(0.0, 1.0, _PATH, dtype=np.float32)[:, None]
+        paths = [(1.0 - share) * first + share * last for first in means for last in means]
+        classes = None
+        if labels is not None:
+            near = np.arange(_PATH) < _PATH / 2
+            classes = np.concatenate([np.where(near, first, last) for first in labels for last in labels])
+        return found | self._frames(np.concatenate(paths), classes)
+
+    def _traversals(self) -> dict[str, Any]:
+        """For each class and each active dimension its stops, all other dimensions in the middle."""
+        size = len(self.axes.centre)
+        active = self.axes.order[: self.axes.num_active]
+        z = np.zeros((1 + len(active) * _STOPS, self._trained.model.prior.latents), np.float32)
+        z[:, :size] = self.axes.centre
+        for index, dimension in enumerate(active):
+            stops = np.linspace(-1.0, 1.0, _STOPS) * self.axes.reach[dimension]
+            z[1 + index * _STOPS : 1 + (index + 1) * _STOPS, dimension] += stops
+        return self._for_each_class(z)
+
+    def _manifold(self) -> dict[str, Any]:
+        side = _MANIFOLD if self.decoder is None else _MANIFOLD_LIVE
+        return {"side": side, **self._for_each_class(manifold_latents(side))}
+
+
+def prior_latents(trained: TrainedRun, count: int) -> Float[np.ndarray, "n d"]:
+    """Latents from p(z), always the same; of a standard normal prior they agree in as many dimensions as both have."""
+    if trained.model.prior.is_standard_normal:
+        columns = np.random.default_rng(0).standard_normal((trained.model.prior.latents, count))
+        return columns.T.astype(np.float32)
+    key = stream_key(jax.random.key(0), Stream.SAMPLES)
+    return np.asarray(apply(trained.model, trained.params, "sample_prior", key, count))
+
+
+def manifold_latents(side: int) -> Float[np.ndarray, "n 2"]:
+    """The quantiles of a standard normal in both dimensions, the second from its largest down.
+
+    Source:
+        Kingma & Welling 2014, figure 4.
+    """
+    quantiles = jax.scipy.special.ndtri((jnp.arange(side) + 0.5) / side)
+    across, up = jnp.meshgrid(quantiles, quantiles[::-1])
+    return np.stack([across.ravel(), up.ravel()], axis=-1).astype(np.float32)
+
+
+def _as_floats(split: Split, count: int) -> Float[np.ndarray, "n h w c"]:
+    return np.asarray(split.images[:count], np.float32) / split.max_value
+
+
+def comparison_samples(runs: Sequence[TrainedRun], count: int) -> list[Sheet | None]:
+    """Means of p(x|z) of each model at the same latents; None for a model without a prior to draw from."""
+    sheets = []
+    for trained in runs:
+        if not trained.model.posterior.has_density:
+            sheets.append(None)
+            continue
+        classes = trained.model.num_classes
+        labels = np.arange(count) % classes if classes else None
+        images = Decoding(trained.model, trained.params)(prior_latents(trained, count), labels)
+        sheets.append(Sheet(images))
+    return sheets
