@@ -82,7 +82,7 @@ def test_latents_span_what_principal_components_do(linear: tuple[VAETransformer,
 
 
 def test_samples_have_the_moments_of_the_data(linear: tuple[VAETransformer, np.ndarray, PCA]) -> None:
-    vae, X, pca = linear
+    vae, _, pca = linear
     drawn = vae.sample(20_000)
     spread = np.sqrt(np.trace(pca.get_covariance()) / 8)
     assert drawn.shape == (20_000, 8)
@@ -219,7 +219,7 @@ def test_pipeline_reads_digits() -> None:
     assert list(pipeline[:-1].get_feature_names_out()) == [f"vaetransformer{i}" for i in range(10)]
 
 
-@pytest.mark.parametrize("shape", [(8, 8), (8, 8, 1), (4, 8, 2)])
+@pytest.mark.parametrize("shape", [(8, 8), (4, 8, 2)])
 @pytest.mark.parametrize("network", ["mlp", "conv"])
 def test_images_keep_their_shape(network: str, shape: tuple[int, ...]) -> None:
     images = (digits()[0][:60] / 16.0).reshape(60, *shape)
@@ -228,7 +228,7 @@ def test_images_keep_their_shape(network: str, shape: tuple[int, ...]) -> None:
     assert vae.image_shape_ == (*shape, 1)[:3] and z.shape == (60, 2)
     for made in (vae.inverse_transform(z), vae.sample(60)):
         assert made.shape == images.shape
-        assert 0.0 <= made.min() and made.max() <= 1.0
+        assert made.min() >= 0.0 and made.max() <= 1.0
     # Rows that are told to be such images are the same.
     flat = images.reshape(60, -1)
     from_rows = tiny(network=network, likelihood="continuous_bernoulli", image_shape=shape).fit(flat)
@@ -326,7 +326,7 @@ def test_what_does_not_fit_the_model_is_refused() -> None:
         tiny().fit(X.reshape(40, 2, 2, 2, 1))
     with pytest.raises(UserError, match="too large to compute with"):
         tiny().fit(X * 1e300)
-    with pytest.raises(UserError, match="no last step for train.schedule 'cosine'"):
+    with pytest.raises(UserError, match=r"no last step for train.schedule 'cosine'"):
         tiny(options={"train.schedule": "cosine"}).partial_fit(X)
 
 

@@ -77,14 +77,14 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     with it, by `max E_q[log p(x|z)] - KL(q(z|x) || p(z))`.
 
     X is `[N, D]` (anything that scikit-learn takes, but no sparse matrices), or images `[N, H, W]` or `[N, H, W, C]`.
-    Everything is computed in float32. A likelihood of any real numbers sees `(X - mean_) / scale_`, with a mean for each
-    column but one scale for all, so that the model is the same as that of X with other weights, and training starts
-    near the data; densities, samples and reconstructions are those of X again. Columns of different units need a
+    Everything is computed in float32. A likelihood of any real numbers sees `(X - mean_) / scale_`, with a mean for
+    each column but one scale for all, so that the model is that of X with other weights, and training starts near the
+    data; densities, samples and reconstructions are those of X again. Columns of different units need a
     `StandardScaler` nevertheless.
 
     Args:
         n_components: Numbers in z.
-        hidden: Widths of the encoder's layers (mlp), or channels of its stages (conv, resnet); the decoder mirrors them.
+        hidden: Widths of the encoder's layers (mlp) or channels of its stages (conv, resnet); the decoder mirrors them.
         network: `mlp`, `conv` or `resnet`.
         likelihood: p(x|z): `gaussian_learned`, `gaussian` or `gaussian_per_pixel` for any numbers, `bernoulli` for 0
             and 1, `continuous_bernoulli` for [0, 1], `discretized_logistic` or `discretized_logistic_mixture` for grey
@@ -209,7 +209,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         table = self._table(X, reset=False)
         encode = _measures(fitted.design.model_key).encode
         means = _by_batches(lambda rows: encode(fitted.params, rows), fitted.standard.of(table.values))
-        return means.astype(table.precision)
+        return means.astype(_precision(table.values))
 
     def inverse_transform(self, X: Any) -> Float[np.ndarray, "n *row"]:
         """Means of p(x|z), in the shape of what was fitted.
@@ -221,12 +221,12 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             UserError: If they are more or fewer.
         """
         fitted = self._fitted()
-        z = check_array(X, dtype=[np.float64, np.float32], input_name="Z", estimator=self)
+        z = check_array(X, input_name="Z", estimator=self)
         if z.shape[1] != self._n_features_out:
             raise UserError(f"the latents have {z.shape[1]} components, but {self._n_features_out} were fitted")
         decode = _measures(fitted.design.model_key).decode
         rows = _by_batches(lambda z: decode(fitted.params, z), z.astype(np.float32))
-        return fitted.standard.undone(rows).reshape(len(z), *self._row_shape).astype(z.dtype)
+        return fitted.standard.undone(rows).reshape(len(z), *self._row_shape).astype(_precision(z))
 
     def score_samples(self, X: Any) -> Float[np.ndarray, "n"]:
         """Estimate of log p(x) of each row, in nats.
@@ -414,11 +414,6 @@ class _Table:
 
     values: Shaped[np.ndarray, "n p"]
     row_shape: tuple[int, ...]
-
-    @property
-    def precision(self) -> Any:
-        """What results are given in."""
-        return np.float32 if self.values.dtype == np.float32 else np.float64
 
 
 class _Standard(NamedTuple):
@@ -628,7 +623,7 @@ def _run(
     learning_rate: np.float32,
 ) -> tuple[TrainState, Float[np.ndarray, "s"]]:
     """Trains on one batch after the other; one that isn't finite ends it."""
-    found: list[Float[np.ndarray, "s"]] = []
+    found: list[np.ndarray] = []
 
     def read(losses: Any, count: int) -> None:
         # While the device is busy with the next chunk already, but not with more: each takes memory.
@@ -773,6 +768,11 @@ def _reads_num_rows(config: Config) -> bool:
 
 def _seed(random_state: Any) -> np.uint32:
     return np.uint32(check_random_state(random_state).randint(np.iinfo(np.int32).max))
+
+
+def _precision(values: np.ndarray) -> Any:
+    """What results of these are given in."""
+    return np.float32 if values.dtype == np.float32 else np.float64
 
 
 def _plain(value: Any) -> Any:
