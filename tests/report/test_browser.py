@@ -66,7 +66,10 @@ class Opened:
         """What a canvas shows, `[H, W, 3]` in [0, 1]."""
         script = """([selector, index]) => {
             const canvas = document.querySelectorAll(selector)[index], { width, height } = canvas;
-            return [height, width, [...canvas.getContext("2d").getImageData(0, 0, width, height).data]];
+            // Read from a copy: Chromium remarks on canvases of the page that are read often.
+            const copy = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+            copy.drawImage(canvas, 0, 0);
+            return [height, width, [...copy.getImageData(0, 0, width, height).data]];
         }"""
         height, width, values = self.page.evaluate(script, [selector, index])
         return np.reshape(values, (height, width, 4))[..., :3] / 255

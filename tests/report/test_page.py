@@ -142,7 +142,8 @@ def test_page_says_where_the_run_came_from(run: pathlib.Path) -> None:
 def test_diagnosis_that_cannot_be_read_is_left_out(run: pathlib.Path) -> None:
     for content in ('{"advice": {}}', "[]", "not JSON"):
         (run / "diagnosis.json").write_text(content)
-        assert "Diagnosis" not in report(run).text
+        text = report(run).text
+        assert "Diagnosis" not in text and "diagnosis.json can't be read" in text
 
 
 def test_text_of_others_stays_text(run: pathlib.Path) -> None:

@@ -132,9 +132,14 @@ def read_curves(folder: RunFolder) -> dict[str, dict[str, list[Any]]]:
     return curves
 
 
+def diagnosis_path(trained: TrainedRun) -> pathlib.Path:
+    """Where `diagnose` puts what it finds on test images."""
+    return trained.folder.root / "diagnosis.json"
+
+
 def read_diagnosis(trained: TrainedRun) -> dict[str, Any] | None:
     """The sentences and the table of `diagnosis.json`, where it is there and can be read."""
-    found = _read(trained.folder.root / "diagnosis.json")
+    found = _read(diagnosis_path(trained))
     if found is None:
         return None
     try:

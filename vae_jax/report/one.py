@@ -25,7 +25,10 @@ def report_page(trained: TrainedRun) -> str:
     shown, axes = pictures.all(), pictures.axes
     curves = facts.read_curves(trained.folder)
     scatter, caption = _scatter(trained, encoded, split)
+    diagnosis = facts.read_diagnosis(trained)
     notes += _notes(trained, shown, axes.num_active)
+    if diagnosis is None and facts.diagnosis_path(trained).exists():
+        notes.append(f"{facts.diagnosis_path(trained).name} can't be read; diagnose writes it anew.")
     kl = None if encoded is None or encoded.kl is None else encoded.kl
     starts = facts.read_starts(trained.folder)
     name = trained.folder.root.resolve().name
@@ -60,7 +63,7 @@ def report_page(trained: TrainedRun) -> str:
         scatter_caption=caption,
         kl_total=None if kl is None else float(kl.sum()),
         kl_rows=[] if kl is None else [(int(dimension) + 1, float(kl[dimension])) for dimension in axes.order],
-        diagnosis=facts.read_diagnosis(trained),
+        diagnosis=diagnosis,
         starts=starts,
         settings=facts.settings(trained.config),
     )
