@@ -8,7 +8,12 @@ import pytest
 from vae_jax.cli import main
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs" / "howto"
-TINY = ["--config.model.hidden=(8,)", "--config.model.latents=2", "--config.train.num_steps=2"]
+TINY = [
+    "--config.model.hidden=(8,)",
+    "--config.model.latents=2",
+    "--config.train.num_steps=2",
+    "--config.train.report=False",
+]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,12 @@ import vae_jax
 from vae_jax.cli import main
 from vae_jax.errors import UserError
 
-TINY = ["--config.model.hidden=(8,)", "--config.model.latents=2", "--config.train.batch_size=16"]
+TINY = [
+    "--config.model.hidden=(8,)",
+    "--config.model.latents=2",
+    "--config.train.batch_size=16",
+    "--config.train.report=False",
+]
 STEPS = ["--config.train.num_steps=4", "--config.train.checkpoint_every=2"]
 
 

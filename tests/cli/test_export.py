@@ -21,7 +21,12 @@ from vae_jax import exported
 from vae_jax.cli import main
 from vae_jax.trained import open_run
 
-TINY = ["--config.model.hidden=(8,)", "--config.model.latents=2", "--config.train.num_steps=12"]
+TINY = [
+    "--config.model.hidden=(8,)",
+    "--config.model.latents=2",
+    "--config.train.num_steps=12",
+    "--config.train.report=False",
+]
 FILES = {"README.md", "config.json", "model.safetensors", "encoder.jaxexport", "decoder.jaxexport", "SHA256SUMS"}
 
 

@@ -17,7 +17,12 @@ from vae_jax.cli.interpolate import between
 from vae_jax.trained import open_run
 from vae_jax.vae import apply
 
-TINY = ["--config.model.hidden=(8,)", "--config.train.num_steps=12", "--config.evaluate.num_samples=20"]
+TINY = [
+    "--config.model.hidden=(8,)",
+    "--config.train.num_steps=12",
+    "--config.evaluate.num_samples=20",
+    "--config.train.report=False",
+]
 
 
 @pytest.fixture(scope="module")

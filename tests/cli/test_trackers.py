@@ -13,7 +13,12 @@ import pytest
 from vae_jax.cli import main
 from vae_jax.cli.listeners import read_rows
 
-TINY = ["--config.model.hidden=(4,)", "--config.model.latents=2", "--config.train.log_every=5"]
+TINY = [
+    "--config.model.hidden=(4,)",
+    "--config.model.latents=2",
+    "--config.train.log_every=5",
+    "--config.train.report=False",
+]
 
 
 def run_twice(workdir: pathlib.Path, tracker: str) -> list[dict[str, Any]]:

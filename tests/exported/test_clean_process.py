@@ -23,6 +23,9 @@ from vae_jax.vae import apply
 
 # Sides that no stage halves, three colours.
 KIND = ImageKind((6, 5, 3), 255, 4)
+# Each export verifies itself in a clean process (test_export); here every member of every part has its turn.
+pytestmark = pytest.mark.slow
+
 SMALL = {
     "hidden": (4,),
     "latents": 2,
