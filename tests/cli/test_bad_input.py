@@ -13,7 +13,7 @@ import pytest
 from on_disk import contents
 
 from vae_jax import checkpoints
-from vae_jax.cli import main
+from vae_jax.cli import flags, main, train
 from vae_jax.runs import RunFolder
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
@@ -209,6 +209,14 @@ def test_broken_config_file(content: str, refused, tmp_path: pathlib.Path) -> No
     (tmp_path / "mine.py").write_text(content)
     message = refused("--config=mine.py")
     assert "mine.py" in message or "config file" in message or "train.batch" in message
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+def test_config_file_has_nothing_of_the_one_before(refused, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "whole.py").write_text((REPOSITORY / "configs" / "digits.py").read_text())
+    flags.parse(train, ["--config=whole.py"])
+    (tmp_path / "mine.py").write_text(CONFIG_FILES["no get_config"])
+    assert "mine.py" in refused("--config=mine.py")
 
 
 def test_config_file_that_is_a_folder(refused, tmp_path: pathlib.Path) -> None:

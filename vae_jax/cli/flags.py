@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import pathlib
+import sys
 import types
 from collections.abc import Mapping
 from typing import Any
@@ -102,6 +103,8 @@ def define_config(values: flags.FlagValues, arguments: list[str]) -> None:
             "config", to_config_dict(Config()), "settings", flag_values=values, lock_config=True, sys_argv=arguments
         )
     else:
+        # ml_collections loads each file into one module of this name: what an earlier one defined would still be there.
+        sys.modules.pop("config_config", None)
         config_flags.DEFINE_config_file(
             "config", None, "file with settings", flag_values=values, lock_config=True, sys_argv=arguments
         )
