@@ -56,7 +56,13 @@ def read_json(path: pathlib.Path) -> dict:
     return json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{path} has {name}"))
 
 
-@pytest.mark.parametrize("name", list(MODELS))
+# Run by hand: pytest -m slow.
+LONG = ("conditional", "iaf")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in LONG else []) for name in MODELS]
+)
 def test_diagnosis_is_written_and_adds_up(
     name: str, trained, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -105,6 +111,7 @@ def test_flags_splits_and_ones_own_features_choose_what_is_diagnosed(
     assert not (run / "images" / "diagnosis_spectrum.png").exists()
 
 
+@pytest.mark.slow
 def test_training_images_are_not_compared_with_themselves(run: pathlib.Path) -> None:
     main(["diagnose", f"--workdir={run}", *QUICK, "--split=train"])
     found = read_json(run / "diagnosis_train.json")

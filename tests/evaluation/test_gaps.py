@@ -83,7 +83,9 @@ def test_stated_errors_cover_the_truth() -> None:
     assert abs(scores.mean()) < 4 / np.sqrt(300)
 
 
-@pytest.mark.parametrize("posterior", ["full_gaussian", "planar", "iaf", "hierarchical"])
+@pytest.mark.parametrize(
+    "posterior", ["full_gaussian", "planar", pytest.param("iaf", marks=pytest.mark.slow), "hierarchical"]
+)
 def test_optimizing_helps_in_every_family(posterior: str) -> None:
     prior = "hierarchical" if posterior == "hierarchical" else "standard_normal"
     config = ModelConfig(
