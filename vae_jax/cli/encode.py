@@ -1,7 +1,6 @@
 """`encode`: the latents of images, into a file."""
 
 import functools
-import pathlib
 from typing import Any
 
 import jax
@@ -9,11 +8,11 @@ import numpy as np
 from absl import flags
 
 from vae_jax.cli.flags import Flags, define_replica, define_workdir
-from vae_jax.cli.images import chosen_images, define_images
+from vae_jax.cli.images import chosen_images, define_images, output_file
 from vae_jax.data.other import NamedImages
 from vae_jax.evaluation import map_images
 from vae_jax.exported import describe_posterior
-from vae_jax.files import check_output, replacing
+from vae_jax.files import replacing
 from vae_jax.sharding import filled_up, put, replicated, whole_mesh
 from vae_jax.trained import TrainedRun, open_run
 
@@ -31,9 +30,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 def run(values: Flags) -> None:
     """Runs the verb."""
     trained = open_run(values["workdir"], values["checkpoint"], values["replica"])
-    source = "input" if values["input"] else values["split"]
-    output = pathlib.Path(values["output"] or trained.folder.root / f"latents_{source}.npz")
-    check_output(output)
+    output = output_file(trained, values, "latents", ".npz")
     images = chosen_images(trained, values)
     latents = encode_images(trained, images)
     content: dict[str, Any] = {"names": np.array(images.names), **latents}

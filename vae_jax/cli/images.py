@@ -1,5 +1,6 @@
 """The images that a verb works on: a split of the run's data, or others that are brought to it."""
 
+import pathlib
 import sys
 
 import numpy as np
@@ -10,6 +11,7 @@ from vae_jax.data import take
 from vae_jax.data.other import NamedImages, read_images
 from vae_jax.data.splits import OTHER_IMAGES, Split, fixed
 from vae_jax.errors import UserError
+from vae_jax.files import check_output
 from vae_jax.trained import TrainedRun
 
 
@@ -44,6 +46,18 @@ def chosen_images(trained: TrainedRun, values: Flags) -> NamedImages:
         found = _first(found, values["num_images"])
     _check_labels(trained, found.split)
     return found
+
+
+def output_file(trained: TrainedRun, values: Flags, kind: str, suffix: str) -> pathlib.Path:
+    """Where the answer goes: `--output`, or a file in the run's folder that is named after the images.
+
+    Raises:
+        UserError: If nothing can be written there.
+    """
+    source = "input" if values["input"] else values["split"]
+    output = pathlib.Path(values["output"] or trained.folder.root / f"{kind}_{source}{suffix}")
+    check_output(output)
+    return output
 
 
 def pictures_of(images: NamedImages, numbers: np.ndarray) -> np.ndarray:

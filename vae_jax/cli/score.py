@@ -2,17 +2,16 @@
 
 import csv
 import math
-import pathlib
 
 import numpy as np
 from absl import flags
 
 from vae_jax.cli.evaluate import importance_estimates
 from vae_jax.cli.flags import Flags, define_replica, define_workdir, given_section
-from vae_jax.cli.images import chosen_images, define_images, pictures_of
+from vae_jax.cli.images import chosen_images, define_images, output_file, pictures_of
 from vae_jax.cli.terminal import say
 from vae_jax.evaluation import ImportanceEstimate
-from vae_jax.files import check_output, replacing
+from vae_jax.files import replacing
 from vae_jax.pictures import grid, write_png
 from vae_jax.trained import open_run
 
@@ -33,9 +32,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 def run(values: Flags) -> None:
     """Runs the verb."""
     trained = open_run(values["workdir"], values["checkpoint"], values["replica"])
-    source = "input" if values["input"] else values["split"]
-    output = pathlib.Path(values["output"] or trained.folder.root / f"scores_{source}.csv")
-    check_output(output)
+    output = output_file(trained, values, "scores", ".csv")
     images = chosen_images(trained, values)
     settings = given_section(values, trained.config.evaluate)
     estimates = importance_estimates(trained, images.split, settings)
