@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -167,14 +168,16 @@ def build_schedule(config: Config, num_images: int) -> Schedule:
     )
 
 
-def build_optimizer(config: Config, num_steps: int, steps_per_epoch: int = 1) -> optax.GradientTransformation:
-    """The optimizer for so many steps, which make up epochs."""
+def build_optimizer(
+    config: Config, num_steps: int, steps_per_epoch: int = 1, learning_rate: Any = None
+) -> optax.GradientTransformation:
+    """The optimizer for so many steps, which make up epochs; with another learning rate, if one is given."""
     train = config.train
     choose("train.optimizer", train.optimizer, OPTIMIZERS)
     choose("train.schedule", train.schedule, dict.fromkeys(SCHEDULES))
     return make_optimizer(
         train.optimizer,
-        train.learning_rate,
+        train.learning_rate if learning_rate is None else learning_rate,
         num_steps,
         train.schedule,
         train.warmup_steps,

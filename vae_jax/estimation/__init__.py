@@ -1,0 +1,1 @@
+"""What is behind `vae_jax.VAETransformer`."""
