@@ -72,6 +72,7 @@ def test_parts_and_classes_are_folders(root: Path, test: str) -> None:
     dataset = load(root)
     assert dataset.train_labels is not None and dataset.train_labels.dtype == np.int32
     assert dataset.train_labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert dataset.class_names == ("cat", "cow", "dog")
     for part, images, labels in (
         ("train", dataset.train_images, dataset.train_labels),
         (test, dataset.test_images, dataset.test_labels),
@@ -94,7 +95,7 @@ def test_one_folder_of_all_images_is_no_class(root: Path) -> None:
     for index in range(4):
         write(root / "train" / "img_align" / f"{index}.png", index)
     dataset = load(root)
-    assert dataset.train_labels is None
+    assert dataset.train_labels is None and dataset.class_names == ()
     assert (len(dataset.train_images), len(dataset.test_images)) == (3, 1)
 
 

@@ -1,5 +1,6 @@
 """Reports as Chromium shows them: nothing fetched, no error, and the pixels that JAX computes."""
 
+import csv
 import json
 import pathlib
 import shutil
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 from tiny_runs import train
 
 from vae_jax import build_model
@@ -344,3 +346,33 @@ def test_script_in_a_name_is_shown_and_not_run(live: pathlib.Path, tmp_path: pat
         assert hostile in opened.page.locator("h1").text_content()
         assert opened.number_of("img") == 0 and opened.number_of("script") == 3
         opened.page.close()
+
+
+def test_classes_have_the_names_of_their_folders(tmp_path: pathlib.Path, browser: Any) -> None:
+    hostile = "<img src=x onerror=alert(1)>"
+    for number, name in enumerate(["cats", hostile] * 8):
+        place = tmp_path / "pictures" / name / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((4, 4), 10 * number, np.uint8)).save(place)
+    run = train(
+        tmp_path / "run",
+        *(
+            "--config.data.source=folder",
+            f"--config.data.dir={tmp_path / 'pictures'}",
+            "--config.data.test_fraction=0.5",
+        ),
+        *("--config.model.conditional=True", "--config.model.latents=2", "--config.train.batch_size=4"),
+    )
+    opened = Opened(browser, report(run))
+    assert opened.wrong == [] and opened.number_of("img") == 0
+    # In the order of their code points, as labels are numbered.
+    assert opened.page.locator("#explorer-class option").all_text_contents() == [hostile, "cats"]
+    assert opened.page.locator("#scatter-chart .legendtext").all_text_contents() == [hostile, "cats"]
+    assert "class cats" in "".join(opened.page.locator(".from label").evaluate_all("all => all.map((e) => e.title)"))
+    main(["score", f"--workdir={run}", f"--output={tmp_path / 'scores.csv'}", "--num_samples=2"])
+    with (tmp_path / "scores.csv").open(newline="") as file:
+        assert {(row["label"], row["class"]) for row in csv.DictReader(file)} == {("0", hostile), ("1", "cats")}
+    main(["encode", f"--workdir={run}", f"--output={tmp_path / 'latents.npz'}"])
+    with np.load(tmp_path / "latents.npz", allow_pickle=False) as found:
+        assert found["class_names"].tolist() == [hostile, "cats"]
+    opened.page.close()

@@ -36,6 +36,8 @@ def run(values: Flags) -> None:
     content: dict[str, Any] = {"names": np.array(images.names), **latents}
     if images.split.labels is not None:
         content["labels"] = images.split.labels
+        if images.class_names:
+            content["class_names"] = np.array(images.class_names)
     with replacing(output, "choose another --output") as unfinished, unfinished.open("wb") as file:
         np.savez_compressed(file, **content)
     count, size = latents["mean"].shape

@@ -1,5 +1,6 @@
 """The images that a verb works on: a split of the run's data, or others that are brought to it."""
 
+import dataclasses
 import pathlib
 import sys
 
@@ -41,7 +42,8 @@ def chosen_images(trained: TrainedRun, values: Flags) -> NamedImages:
         found = NamedImages(found.names, fixed(found.split, data.binarization, data.seed, OTHER_IMAGES))
     else:
         split = trained.data.for_evaluation(values["split"])
-        found = NamedImages([str(number) for number in range(len(split.images))], split)
+        numbers = [str(number) for number in range(len(split.images))]
+        found = NamedImages(numbers, split, trained.kind.class_names)
     if values["num_images"]:
         found = _first(found, values["num_images"])
     _check_labels(trained, found.split)
@@ -68,7 +70,8 @@ def pictures_of(images: NamedImages, numbers: np.ndarray) -> np.ndarray:
 def _first(images: NamedImages, count: int) -> NamedImages:
     split = images.split
     labels = None if split.labels is None else split.labels[:count]
-    return NamedImages(images.names[:count], Split(take(split.images, slice(count)), labels, split.max_value))
+    first = Split(take(split.images, slice(count)), labels, split.max_value)
+    return dataclasses.replace(images, names=images.names[:count], split=first)
 
 
 def _check_labels(trained: TrainedRun, split: Split) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import math
+from typing import Any
 
 import numpy as np
 from absl import flags
@@ -10,6 +11,7 @@ from vae_jax.cli.evaluate import importance_estimates
 from vae_jax.cli.flags import Flags, define_replica, define_workdir, given_section
 from vae_jax.cli.images import chosen_images, define_images, output_file, pictures_of
 from vae_jax.cli.terminal import say
+from vae_jax.data.other import NamedImages
 from vae_jax.evaluation import ImportanceEstimate
 from vae_jax.files import replacing
 from vae_jax.pictures import grid, write_png
@@ -38,7 +40,7 @@ def run(values: Flags) -> None:
     estimates = importance_estimates(trained, images.split, settings)
     # What is no number at all is stranger than any.
     order = np.argsort(np.nan_to_num(estimates.log_likelihood, nan=-np.inf), kind="stable")
-    rows = _rows(images.names, images.split.labels, estimates, math.prod(trained.kind.image_shape), order)
+    rows = _rows(images, estimates, math.prod(trained.kind.image_shape), order)
     with replacing(output, "choose another --output") as unfinished, unfinished.open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
@@ -52,14 +54,14 @@ def run(values: Flags) -> None:
     print(f"all of them in {output}; the first {min(_SHOWN, len(rows))} pictured in {picture}")
 
 
-def _rows(
-    names, labels: np.ndarray | None, estimates: ImportanceEstimate, num_dims: int, order: np.ndarray
-) -> list[dict[str, str | int | float]]:
+def _rows(images: NamedImages, estimates: ImportanceEstimate, num_dims: int, order: np.ndarray) -> list[dict[str, Any]]:
     """A row for each image, in the order that is given."""
+    labels, names = images.split.labels, images.class_names
     return [
         {
-            "name": names[number],
+            "name": images.names[number],
             **({} if labels is None else {"label": int(labels[number])}),
+            **({"class": names[labels[number]]} if labels is not None and names else {}),
             "log_likelihood": float(estimates.log_likelihood[number]),
             "standard_error": float(np.sqrt(estimates.log_likelihood_variance[number])),
             "bits_per_dim": -float(estimates.log_likelihood[number]) / num_dims / math.log(2.0),

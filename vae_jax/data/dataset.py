@@ -24,6 +24,7 @@ class Dataset:
         test_labels: `int32[M]`, or None.
         max_value: The largest value a pixel can take (255 for 8-bit images, 16 for the digits).
         fingerprint: Hexadecimal digest that changes when the data changes.
+        class_names: What each label stands for, where the source says so.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Dataset:
     test_labels: Int[np.ndarray, "m"] | None
     max_value: int
     fingerprint: str
+    class_names: tuple[str, ...] = ()
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

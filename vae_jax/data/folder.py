@@ -65,7 +65,7 @@ def load_folder(
     reader = _opened(root, names, sizing)
     files = _fingerprint(root, names, sizing)
     images = _resident(root, f"folder-{files}", StreamedImages(reader, np.arange(len(names))), resident_mb)
-    labels = _labels(root, parts, names)
+    labels, class_names = _labels(root, parts, names)
     train, test = (
         split_indices(len(names), test_fraction, seed)
         if len(parts) == 1
@@ -79,6 +79,7 @@ def load_folder(
         test_labels=None if labels is None else labels[test],
         max_value=255,
         fingerprint=hashlib.sha256(files.encode() + train.tobytes() + test.tobytes()).hexdigest()[:16],
+        class_names=class_names,
     )
 
 
@@ -177,8 +178,8 @@ def _is_image(entry: os.DirEntry) -> bool:
     return entry.name.lower().endswith(EXTENSIONS) and entry.is_file()
 
 
-def _labels(root: Path, parts: Iterable[str], names: Sequence[str]) -> Labels | None:
-    """The class of each image by its folder; None where there's none, or only one, which says nothing."""
+def _labels(root: Path, parts: Iterable[str], names: Sequence[str]) -> tuple[Labels | None, tuple[str, ...]]:
+    """The class of each image by its folder, and their names; none where there's one alone, which says nothing."""
     below = [name.removeprefix(next(part for part in parts if name.startswith(part))) for name in names]
     classed = ["/" in name for name in below]
     if any(classed) and not all(classed):
@@ -187,7 +188,9 @@ def _labels(root: Path, parts: Iterable[str], names: Sequence[str]) -> Labels | 
         )
     classes = [name.partition("/")[0] for name in below] if all(classed) else []
     numbers = {name: number for number, name in enumerate(sorted(set(classes)))}
-    return np.array([numbers[name] for name in classes], np.int32) if len(numbers) > 1 else None
+    if len(numbers) < 2:
+        return None, ()
+    return np.array([numbers[name] for name in classes], np.int32), tuple(numbers)
 
 
 def _opened(root: Path, names: Sequence[str], sizing: Sizing) -> FolderReader:

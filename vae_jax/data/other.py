@@ -22,10 +22,12 @@ class NamedImages:
     Attributes:
         names: File names, or numbers.
         split: The images, as the model sees them.
+        class_names: What the labels stand for; empty where nobody says.
     """
 
     names: Sequence[str]
     split: Split
+    class_names: tuple[str, ...] = ()
 
 
 def read_images(path: str, kind: ImageKind, fit: str = "crop") -> tuple[NamedImages, list[str]]:

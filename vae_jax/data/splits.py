@@ -39,11 +39,13 @@ class ImageKind:
         image_shape: Height, width, channels.
         max_value: The largest value a pixel can take, as the source has them.
         num_classes: Labels run from 0 to this; 0 where there are none.
+        class_names: What each label stands for; empty where the source doesn't say.
     """
 
     image_shape: tuple[int, int, int]
     max_value: int
     num_classes: int
+    class_names: tuple[str, ...] = ()
 
     @classmethod
     def from_mapping(cls, mapping: Any) -> "ImageKind":
@@ -54,12 +56,18 @@ class ImageKind:
         """
         try:
             height, width, channels = map(int, mapping["image_shape"])
-            kind = cls((height, width, channels), int(mapping["max_value"]), int(mapping["num_classes"]))
-        except (KeyError, TypeError) as error:
+            names = tuple(map(str, mapping.get("class_names", ())))
+            kind = cls((height, width, channels), int(mapping["max_value"]), int(mapping["num_classes"]), names)
+        except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"no image_shape, max_value and num_classes in {mapping!r}") from error
-        if min(*kind.image_shape, kind.max_value, kind.num_classes + 1) < 1 or kind.max_value > 255:
+        unnamed = bool(kind.class_names) and len(kind.class_names) != kind.num_classes
+        if min(*kind.image_shape, kind.max_value, kind.num_classes + 1) < 1 or kind.max_value > 255 or unnamed:
             raise ValueError(f"there are no images of {mapping!r}")
         return kind
+
+    def class_name(self, label: int) -> str:
+        """What to call a class: its name, or its number."""
+        return self.class_names[label] if label < len(self.class_names) else str(label)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +105,8 @@ class Data:
     @property
     def kind(self) -> ImageKind:
         """What a model has to know of these images."""
-        return ImageKind(self.dataset.image_shape, self.dataset.max_value, self.num_classes)
+        source = self.dataset
+        return ImageKind(source.image_shape, source.max_value, self.num_classes, source.class_names)
 
     @functools.cached_property
     def training(self) -> Split:

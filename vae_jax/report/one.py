@@ -34,7 +34,7 @@ def report_page(trained: TrainedRun) -> str:
     name = trained.folder.root.resolve().name
     return render(
         "report.html",
-        {"pictures": shown, "curves": curves, "scatter": scatter},
+        {"pictures": shown, "curves": curves, "scatter": scatter, "class_names": _class_names(trained)},
         title=f"{name} – vae_jax",
         name=name,
         data_name=starts[-1]["data"].get("name", "") if starts else trained.config.data.source,
@@ -51,7 +51,7 @@ def report_page(trained: TrainedRun) -> str:
             "density": trained.model.posterior.has_density,
         },
         live=pictures.decoder is not None,
-        classes=shown["classes"],
+        classes=_class_names(trained)[: shown["classes"]],
         encoded=encoded is not None,
         split=split,
         num_encoded=0 if encoded is None else len(encoded.means),
@@ -78,6 +78,11 @@ def encode_some(trained: TrainedRun) -> tuple[Encoded | None, str, list[str]]:
     except (UserError, OSError) as error:
         reason = " ".join(str(error).split())
         return None, "", [f"The run's images can't be read, so what needs them is left out: {reason}."]
+
+
+def _class_names(trained: TrainedRun) -> list[str]:
+    """By label; empty where there are no labels."""
+    return [trained.kind.class_name(label) for label in range(trained.kind.num_classes)]
 
 
 def _scatter(trained: TrainedRun, encoded: Encoded | None, split: str) -> tuple[dict[str, Any] | None, str]:

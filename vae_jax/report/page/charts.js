@@ -103,18 +103,19 @@ function showKl(div, { kl, order, numActive }) {
   }));
 }
 
-function showScatter(div, { x, y, labels, titles }) {
+function showScatter(div, { x, y, labels, titles }, classNames) {
   const groups = labels ? [...new Set(labels)].sort((a, b) => a - b) : [null];
   return chart(div, () => ({
     traces: groups.map((label, number) => {
       const rows = x.map((_, i) => i).filter((i) => label === null || labels[i] === label);
       return {
-        x: rows.map((i) => x[i]), y: rows.map((i) => y[i]), name: plain(label), mode: "markers", type: "scatter",
+        x: rows.map((i) => x[i]), y: rows.map((i) => y[i]), mode: "markers", type: "scatter",
+        name: label === null ? "" : plain(classNames[label]),
         marker: {
           size: 4.5, opacity: 0.85, symbol: SYMBOLS[Math.floor(number / PALETTE.length) % SYMBOLS.length],
           color: label === null ? colour("accent") : PALETTE[number % PALETTE.length],
         },
-        hovertemplate: `${label === null ? "" : `label ${plain(label)}: `}(%{x:.2f}, %{y:.2f})<extra></extra>`,
+        hovertemplate: `${label === null ? "" : `${plain(classNames[label])}: `}(%{x:.2f}, %{y:.2f})<extra></extra>`,
       };
     }),
     layout: layoutOf(titles[0], titles[1], {

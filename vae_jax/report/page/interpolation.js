@@ -1,8 +1,8 @@
 // Two images that one picks, and what lies between their latents on a straight line.
 
 class Interpolation {
-  constructor(root, source, decoder) {
-    Object.assign(this, { root, source, decoder });
+  constructor(root, source, decoder, classNames) {
+    Object.assign(this, { root, source, decoder, classNames });
     this.picked = { from: 0, to: 1 };
   }
 
@@ -25,7 +25,8 @@ class Interpolation {
         this.picked[end] = number;
         this.redraw();
       });
-      const what = this.source.labels ? `image ${number}, label ${this.source.labels[number]}` : `image ${number}`;
+      const { labels } = this.source;
+      const what = labels ? `image ${number}, class ${this.classNames[labels[number]]}` : `image ${number}`;
       input.setAttribute("aria-label", what);
       return element("label", { title: what }, input, tile((canvas) => this.images.draw(canvas, number)));
     });

@@ -20,12 +20,12 @@ async function start() {
     await page.explorer.start();
   }
   if (part("interpolation")) {
-    page.interpolation = new Interpolation(part("interpolation"), pictures.interpolation, decoder);
+    page.interpolation = new Interpolation(part("interpolation"), pictures.interpolation, decoder, DATA.class_names);
     await page.interpolation.start();
   }
   if (part("manifold")) await showManifold(part("manifold"), pictures.manifold, decoder);
   if (part("scatter-chart")) {
-    await showScatter(part("scatter-chart"), DATA.scatter);
+    await showScatter(part("scatter-chart"), DATA.scatter, DATA.class_names);
     // A point of the plane of two latents is a z.
     if (page.explorer && decoder && decoder.latents === 2) {
       part("scatter-chart").on("plotly_click", ({ points: [point] }) => page.explorer.move([point.x, point.y]));
