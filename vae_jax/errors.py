@@ -1,4 +1,4 @@
-"""The one exception that stands for a mistake a person can mend."""
+"""The exceptions that end a command with a line for a person."""
 
 
 class UserError(Exception):
@@ -7,3 +7,7 @@ class UserError(Exception):
     The command line prints it on stderr and exits with status 2; a caller from Python sees an
     ordinary exception.
     """
+
+
+class Stopped(Exception):
+    """A run was asked to stop, and has saved what it did; its text says how to go on."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import NoReturn
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 from vae_jax.errors import UserError
@@ -65,6 +66,13 @@ def together(name: str) -> None:
     """
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
+
+
+def any_process(flag: bool) -> bool:
+    """Whether the flag is set in any process; all of them have to call this."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))
 
 
 def leave(status: int) -> NoReturn:

@@ -8,7 +8,7 @@ import types
 from absl import flags
 
 from vae_jax.cli.flags import parse, usage
-from vae_jax.errors import UserError
+from vae_jax.errors import Stopped, UserError
 
 VERBS = {
     "train": "train a model, or continue a run (the default verb)",
@@ -26,6 +26,8 @@ VERBS = {
     "plan": "compile the training step for a TPU slice that needn't be there: does it fit, how fast could it be",
 }
 USER_ERROR_STATUS = 2
+# Of sysexits.h: trying again later helps.
+STOPPED_STATUS = 75
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -37,6 +39,9 @@ def main(argv: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if argv is None else argv
     try:
         _run(arguments)
+    except Stopped as stopped:
+        print(f"vae-jax: {stopped}", file=sys.stderr)
+        sys.exit(STOPPED_STATUS)
     except (UserError, flags.Error) as error:
         message = " ".join(str(error).split())
         print(f"vae-jax: error: {message}", file=sys.stderr)

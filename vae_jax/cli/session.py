@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ from vae_jax import build, checkpoints
 from vae_jax.cli.listeners import Row
 from vae_jax.cli.memory import check_memory
 from vae_jax.cli.show import noise_stddev, reconstruction_grid, sample_grid
+from vae_jax.cli.stopping import StopRequest
 from vae_jax.config import Config
 from vae_jax.data import Data
 from vae_jax.errors import UserError
@@ -25,7 +27,17 @@ from vae_jax.processes import is_writer, together
 from vae_jax.runs import RunFolder
 from vae_jax.sharding import batch_mesh, filled_up, put, replicated, whole_mesh
 from vae_jax.trained import TrainedRun, replica_params
-from vae_jax.training import CheckpointDue, Logged, RunSteps, Schedule, TrainState, training_events
+from vae_jax.training import (
+    CheckpointDue,
+    Interrupted,
+    Logged,
+    ResidentSteps,
+    Schedule,
+    Stopping,
+    StreamedSteps,
+    TrainState,
+    training_events,
+)
 from vae_jax.vae import VAE
 
 _BOUND_SAMPLES = 1
@@ -57,7 +69,7 @@ class Session:
     schedule: Schedule
     mesh: Mesh
     state: TrainState
-    run_steps: RunSteps
+    run_steps: ResidentSteps | StreamedSteps
     score: float | None = None
 
     @classmethod
@@ -103,13 +115,19 @@ class Session:
         """None for a run of one model."""
         return self.config.num_seeds if self.config.num_seeds > 1 else None
 
-    def events(self):
-        """The events of training, from where the state is."""
+    def events(self, request: StopRequest) -> Iterator[Logged | CheckpointDue | Interrupted]:
+        """The events of training, from where the state is to its end or until somebody asks for another."""
         images_per_step = self.config.train.batch_size * self.config.num_seeds
-        return training_events(self.state, self.run_steps, images_per_step, self.schedule)
+        stopping = Stopping(request.together, request.alone, self.run_steps.steps_per_call)
+        return training_events(self.state, self.run_steps, images_per_step, self.schedule, stopping)
 
-    def rows(self, event: Logged | CheckpointDue) -> list[Row]:
-        """An event as rows of metrics; a checkpoint is measured on the validation and test images."""
+    def rows(self, event: Logged | CheckpointDue | Interrupted) -> list[Row]:
+        """An event as rows of metrics; a checkpoint is measured on the validation and test images.
+
+        Not so one on which a run was interrupted: who asks for that may not wait long.
+        """
+        if isinstance(event, Interrupted):
+            return []
         if isinstance(event, Logged):
             values = over_replicas(event.metrics, self.num_replicas)
             row = {"step": event.step, "epoch": event.epoch, "split": "train", **values}
@@ -129,13 +147,14 @@ class Session:
         self.score = validation[0] if validation else None
         return rows
 
-    def keep(self, event: CheckpointDue) -> None:
-        """Pictures, of the first replica, then the checkpoint itself."""
-        if is_writer():
-            self._draw(event)
-        checkpoints.save(
-            self.folder.checkpoints, event.step, event.state, self.score, self.config.train.keep_checkpoints
-        )
+    def keep(self, event: CheckpointDue | Interrupted) -> None:
+        """Pictures, of the first replica, where it was measured, then the checkpoint itself."""
+        score = None
+        if isinstance(event, CheckpointDue):
+            score = self.score
+            if is_writer():
+                self._draw(event)
+        checkpoints.save(self.folder.checkpoints, event.step, event.state, score, self.config.train.keep_checkpoints)
 
     def trained(self, event: CheckpointDue) -> TrainedRun:
         """The run as other verbs see it after a checkpoint: the first replica."""

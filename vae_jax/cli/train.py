@@ -14,14 +14,15 @@ from vae_jax.cli.flags import Flags, config_file, define_config, read_config
 from vae_jax.cli.listeners import CollapseWatch, Console, Listener, MetricsFile, Row, TensorBoard, describe
 from vae_jax.cli.report import write_report
 from vae_jax.cli.session import Session
+from vae_jax.cli.stopping import StopRequest
 from vae_jax.cli.terminal import say
 from vae_jax.cli.trackers import TRACKERS, open_tracker
 from vae_jax.config import Config
-from vae_jax.errors import UserError
+from vae_jax.errors import Stopped, UserError
 from vae_jax.processes import is_writer, join
 from vae_jax.provenance import command_line, program
 from vae_jax.runs import RunFolder, read_rows
-from vae_jax.training import CheckpointDue
+from vae_jax.training import CheckpointDue, Interrupted
 
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
@@ -86,16 +87,16 @@ def _continue(session: Session, track: Sequence[str], quiet: bool) -> None:
     if start >= num_steps:
         return
     began = time.perf_counter()
-    last = None
+    last, request = None, StopRequest()
     try:
-        with contextlib.ExitStack() as opened:
+        with request.heard(), contextlib.ExitStack() as opened:
             listeners = _listeners(session, track, quiet, opened) if is_writer() else []
-            for event in session.events():
+            for event in session.events(request):
                 for row in session.rows(event):
                     _check_finite(row)
                     for listener in listeners:
                         listener.write(row)
-                if isinstance(event, CheckpointDue):
+                if isinstance(event, CheckpointDue | Interrupted):
                     for listener in listeners:
                         listener.sync()
                     session.keep(event)
@@ -105,9 +106,13 @@ def _continue(session: Session, track: Sequence[str], quiet: bool) -> None:
             f"{workdir} can't be written ({error.strerror or error}); make room, then run the same command again to "
             "continue from the last checkpoint"
         ) from error
+    if last is not None and last.step < num_steps:
+        raise Stopped(
+            f"stopped at step {last.step} of {num_steps}, which is saved; the same command continues from there"
+        )
     if is_writer():
         say(f"{num_steps - start} steps in {time.perf_counter() - began:.1f} s. {_last_result(folder)}")
-        if last is not None and session.config.train.report:
+        if isinstance(last, CheckpointDue) and session.config.train.report:
             _report(session, last)
         following = "evaluate" if session.model.posterior.has_density else "reconstruct"
         say(f"everything is in {workdir}; next: {program()} {following} --workdir={workdir}")

@@ -1,7 +1,7 @@
 """Training: the state, one step, what feeds many of them, and the loop that hands out events."""
 
 from vae_jax.training.feeding import BatchOrder, ResidentSteps, StreamedSteps
-from vae_jax.training.loop import CheckpointDue, Logged, RunSteps, Schedule, training_events
+from vae_jax.training.loop import CheckpointDue, Interrupted, Logged, RunSteps, Schedule, Stopping, training_events
 from vae_jax.training.optimizers import OPTIMIZERS, SCHEDULES, make_optimizer
 from vae_jax.training.step import (
     REPLICA_AXES,
@@ -21,12 +21,14 @@ __all__ = [
     "SCHEDULES",
     "BatchOrder",
     "CheckpointDue",
+    "Interrupted",
     "Logged",
     "LossFunction",
     "Preparation",
     "ResidentSteps",
     "RunSteps",
     "Schedule",
+    "Stopping",
     "StreamedSteps",
     "TrainState",
     "TrainStep",

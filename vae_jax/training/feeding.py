@@ -94,6 +94,7 @@ class ResidentSteps:
     ) -> None:
         self._data = images.reshape(len(images), -1), None if labels is None else labels.astype(np.int32)
         self._mesh, self._order, self._longest, self._in_one_call = mesh, order, longest, in_one_call
+        self._running = _Running()
         same, split = replicated(mesh), order.batch_sharding(mesh)
         # A TPU would choose a layout by column, and then copy all rows into another one at every step.
         self._row_by_row = Format(Layout((0, 1)), same)
@@ -106,6 +107,11 @@ class ResidentSteps:
         else:
             places = (same, self._row_by_row, same, split, same)
             self._call = jax.jit(step, donate_argnums=0, in_shardings=places, out_shardings=same)
+
+    @property
+    def steps_per_call(self) -> int:
+        """The most steps that a call of the compiled program makes."""
+        return self._longest if self._in_one_call else 1
 
     def compile(self, state: TrainState) -> jax.stages.Compiled:
         """Compiles for a state of these shapes, with nothing put on the devices yet.
@@ -138,6 +144,7 @@ class ResidentSteps:
         for row in put(list(indices), self._order.batch_sharding(self._mesh)):
             state, metrics = self._call(state, *self._on_devices, row, self._key)
             found.append(metrics)
+            self._running.add(metrics)
         return state, found
 
     @functools.cached_property
@@ -231,7 +238,13 @@ class StreamedSteps:
         )
         self._batches: Iterator[Any] | None = None
         self._next_step = -1
+        self._running = _Running()
         self.seconds_waited = 0.0
+
+    @property
+    def steps_per_call(self) -> int:
+        """As `ResidentSteps.steps_per_call`."""
+        return 1
 
     def compile(self, state: TrainState) -> jax.stages.Compiled:
         """As `ResidentSteps.compile`."""
@@ -252,15 +265,11 @@ class StreamedSteps:
             self._batches = self._put_ahead(self._read(first_step))
         self._next_step = first_step + num_steps
         found = []
-        running: collections.deque[Metrics] = collections.deque()
         for _ in range(num_steps):
             batch, labels = next(self._batches)
             state, metrics = self._call(state, batch, self._key, labels)
             found.append(metrics)
-            running.append(metrics)
-            if len(running) > _STEPS_AHEAD:
-                # The host must not run ahead of the devices: each batch it puts there takes memory.
-                jax.block_until_ready(running.popleft())
+            self._running.add(metrics)
         return state, found
 
     def _put_ahead(self, batches: Iterator[Any]) -> Iterator[Any]:
@@ -286,6 +295,22 @@ class StreamedSteps:
     @functools.cached_property
     def _key(self) -> Key[Array, "*replicas"]:
         return jax.jit(self._order.key, out_shardings=replicated(self._mesh))()
+
+
+class _Running:
+    """Keeps the host from running far ahead of the devices.
+
+    Each batch that it puts there takes memory, and a run that is to stop would first have to finish all steps given.
+    """
+
+    def __init__(self) -> None:
+        self._metrics: collections.deque[Metrics] = collections.deque()
+
+    def add(self, metrics: Metrics) -> None:
+        """Takes note of a step, and waits until all but the last few are done."""
+        self._metrics.append(metrics)
+        if len(self._metrics) > _STEPS_AHEAD:
+            jax.block_until_ready(self._metrics.popleft())
 
 
 # Steps that the host may have given to the devices before the oldest of them is done.

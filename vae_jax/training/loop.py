@@ -68,9 +68,35 @@ class CheckpointDue(NamedTuple):
     state: TrainState
 
 
+class Interrupted(NamedTuple):
+    """The last event of a run that was asked to stop where no checkpoint is due: a state to go on from."""
+
+    step: int
+    state: TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class Stopping:
+    """How a run learns that it has to stop before its end.
+
+    Attributes:
+        asked: Whether it has to; looked at once a chunk, and of several processes all give the same answer.
+        asked_within: The same, between the calls that make up a chunk.
+        steps_per_call: How many steps that are; None: a chunk is one call.
+    """
+
+    asked: Callable[[], bool] = lambda: False
+    asked_within: Callable[[], bool] = lambda: False
+    steps_per_call: int | None = None
+
+
 def training_events(
-    state: TrainState, run_steps: RunSteps, images_per_step: int, schedule: Schedule
-) -> Iterator[Logged | CheckpointDue]:
+    state: TrainState,
+    run_steps: RunSteps,
+    images_per_step: int,
+    schedule: Schedule,
+    stopping: Stopping = Stopping(),
+) -> Iterator[Logged | CheckpointDue | Interrupted]:
     """Trains from `state.step` to the end of the schedule.
 
     Metrics are read one call late, while the device already works on the next chunk; before a
@@ -81,9 +107,11 @@ def training_events(
         run_steps: `(state, first_step, num_steps) -> (state, list of metrics)`, from `vae_jax.training.feeding`.
         images_per_step: Over all replicas, for the rate that is reported.
         schedule: When things happen.
+        stopping: What may end it before.
 
     Yields:
-        Events in the order of their steps.
+        Events in the order of their steps. A run that has to stop ends with a `CheckpointDue` where one is due anyway,
+        else with `Interrupted`.
     """
     step = int(state.step)
     unread: tuple[int, int, list[Metrics]] | None = None
@@ -96,17 +124,23 @@ def training_events(
         return Logged(last, last / schedule.steps_per_epoch, values, (last - first) * images_per_step / seconds)
 
     while step < schedule.num_steps:
-        stop = schedule.next_stop(step)
-        state, metrics = run_steps(state, step, stop - step)
+        first, stop, metrics = step, schedule.next_stop(step), []
+        while step < stop and not (step > first and stopping.asked_within()):
+            last = min(stop, step + (stopping.steps_per_call or stop))
+            state, of_call = run_steps(state, step, last - step)
+            metrics += of_call
+            step = last
         if unread is not None:
             yield read(*unread)
-        unread = (step, stop, metrics)
-        if schedule.checkpoint_due(stop):
+        unread = (first, step, metrics)
+        due, ends = schedule.checkpoint_due(step), stopping.asked()
+        if due or ends:
             yield read(*unread)
             unread = None
-            yield CheckpointDue(stop, state)
+            yield (CheckpointDue if due else Interrupted)(step, state)
             last_read = time.perf_counter()
-        step = stop
+        if ends:
+            return
 
 
 def _means(metrics: list[Metrics]) -> dict[str, Float[np.ndarray, "*replicas"] | None]:
