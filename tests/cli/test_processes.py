@@ -145,3 +145,21 @@ def test_number_of_processes_in_the_environment_is_a_number(monkeypatch: pytest.
 )
 def test_launchers_announce_several_processes(environment: dict[str, str], several: bool) -> None:
     assert _several_are_announced(environment) == several
+
+
+def test_one_that_is_told_to_stop_stops_all_at_one_step(tmp_path: pathlib.Path) -> None:
+    workdir = tmp_path / "run"
+    processes = start(workdir, "--config.train.num_steps=100000000", "--config.train.checkpoint_every=100000000")
+    metrics, deadline = workdir / "metrics.jsonl", time.monotonic() + 120
+    while not (metrics.is_file() and metrics.read_text()):
+        assert all(process.poll() is None for process in processes), finish(processes)
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    processes[1].send_signal(signal.SIGTERM)
+    ended = finish(processes)
+    assert [status for status, _, _ in ended] == [75, 75], [errors for _, _, errors in ended]
+    (saved,) = checkpoints.listing(workdir / "checkpoints")
+    assert checkpoints.damage(saved) is None and rows(workdir)[-1]["step"] == saved.step
+    assert all(f"stopped at step {saved.step} of" in errors for _, _, errors in ended)
+    main([f"--workdir={workdir}", *SMALL, f"--config.train.num_steps={saved.step + 20}"])
+    assert rows(workdir)[-1]["step"] == saved.step + 20
