@@ -97,6 +97,7 @@ def test_convolutions_and_accumulation() -> None:
     assert any(kind["product"].startswith("float32[1, 8, 8, 1]") for kind in result["products"]["own"]["kinds"])
 
 
+@pytest.mark.slow
 def test_images_in_files(tmp_path: pathlib.Path) -> None:
     (tmp_path / "images").mkdir()
     for index in range(30):

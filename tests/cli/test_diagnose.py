@@ -57,7 +57,7 @@ def read_json(path: pathlib.Path) -> dict:
 
 
 # Run by hand: pytest -m slow.
-LONG = ("conditional", "iaf")
+LONG = ("conditional", "iaf", "mse")
 
 
 @pytest.mark.parametrize(
