@@ -10,6 +10,8 @@ from typing import Any
 
 from vae_jax.errors import UserError
 
+_UNFINISHED = ".unfinished"
+
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path, mend: str = "choose another place") -> Iterator[pathlib.Path]:
@@ -23,16 +25,32 @@ def replacing(path: pathlib.Path, mend: str = "choose another place") -> Iterato
         UserError: If the file system doesn't take it.
     """
     # With the suffix of the file, for writers that go by it.
-    unfinished = path.with_name(f".{path.stem}.unfinished{path.suffix}")
+    unfinished = path.with_name(f".{path.stem}{_UNFINISHED}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield unfinished
+        # First the content, then the name: without that a machine that loses power may keep the name alone.
+        sync(unfinished)
         os.replace(unfinished, path)
     except OSError as error:
         raise UserError(f"{path} can't be written ({error.strerror or error}); {mend}") from error
     finally:
         with contextlib.suppress(OSError):
             unfinished.unlink(missing_ok=True)
+
+
+def is_leftover(path: pathlib.Path) -> bool:
+    """Whether this is what `replacing` leaves where a process was killed; the next one overwrites it."""
+    return path.name.startswith(".") and _UNFINISHED in path.name
+
+
+def sync(path: pathlib.Path) -> None:
+    """Waits until the content of a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path: pathlib.Path, content: Any, mend: str = "choose another place") -> None:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -47,6 +48,7 @@ class Session:
         mesh: Its devices share each batch.
         state: Where training starts.
         run_steps: Compiled.
+        check_there: Raises `UserError` once the folder is no longer where it was.
         score: Of the last measured state; higher is better.
     """
 
@@ -58,6 +60,7 @@ class Session:
     mesh: Mesh
     state: TrainState
     run_steps: RunSteps
+    check_there: Callable[[], None]
     score: float | None = None
 
     @classmethod
@@ -89,14 +92,19 @@ class Session:
             check_memory(steps.compile(jax.eval_shape(fresh)), mesh, config)
         state = jax.jit(fresh, out_shardings=replicated(mesh))()
         initial = None if init_from is None else _with_params_of(init_from, state)
+        # The folder of a new run is to be empty until every process has seen that it is.
+        together("checked")
+        check_there = _nothing_to_check
         if is_writer():
+            folder.make()
+            check_there = held.enter_context(folder.locked())
+            folder.check(config)
             folder.start(config, data.kind)
-            held.enter_context(folder.locked())
         together("folder")
         latest = _latest_state(folder, state)
         if latest is None:
             latest = state if initial is None else initial
-        return cls(config, folder, data, model, schedule, mesh, latest, steps)
+        return cls(config, folder, data, model, schedule, mesh, latest, steps, check_there)
 
     @property
     def num_replicas(self) -> int | None:
@@ -132,6 +140,7 @@ class Session:
     def keep(self, event: CheckpointDue) -> None:
         """Pictures, of the first replica, then the checkpoint itself."""
         if is_writer():
+            self.check_there()
             self._draw(event)
         checkpoints.save(
             self.folder.checkpoints, event.step, event.state, self.score, self.config.train.keep_checkpoints
@@ -217,15 +226,25 @@ def over_replicas(means: dict[str, Any], num_replicas: int | None) -> Row:
     }
 
 
+def _nothing_to_check() -> None:
+    """Of all processes only the one that writes holds the folder."""
+
+
 def _latest_state(folder: RunFolder, like: TrainState) -> TrainState | None:
     """The state of the newest sound checkpoint; damaged ones are named and passed over."""
+    found = None
+    wrong = checkpoints.unreadable(folder.checkpoints)
     for checkpoint in reversed(checkpoints.listing(folder.checkpoints)):
-        wrong = checkpoints.damage(checkpoint)
-        if wrong is None:
-            return checkpoints.load(checkpoint, like)
-        if is_writer():
-            print(f"checkpoint {checkpoint.folder} is damaged ({wrong}); going back to an earlier one")
-    return None
+        reason = checkpoints.damage(checkpoint)
+        if reason is None:
+            found = checkpoint
+            break
+        wrong[checkpoint.folder] = reason
+    if is_writer():
+        instead = "training starts anew" if found is None else f"training goes on from step {found.step}"
+        for place, reason in sorted(wrong.items()):
+            print(f"checkpoint {place} is damaged ({reason}); {instead}")
+    return None if found is None else checkpoints.load(found, like)
 
 
 def _with_params_of(init_from: str, fresh: TrainState) -> TrainState:
