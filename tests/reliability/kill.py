@@ -50,10 +50,11 @@ def main() -> None:
         print(f"run {runs}: {'; '.join(found) or 'no difference'}", flush=True)
         runs, different = runs + 1, different + bool(found)
     places = collections.Counter(kill.place for kill in kills)
+    early, inside = sum(kill.step == 0 for kill in kills), sum(kill.inside for kill in kills)
     print(
-        f"{len(kills)} kills of {runs} runs in {time.monotonic() - began:.0f} s, {sum(k.step == 0 for k in kills)} before "
-        f"the first checkpoint, {sum(k.inside for k in kills)} left one half written or half removed; {different} runs differ"
+        f"{len(kills)} kills of {runs} runs in {time.monotonic() - began:.0f} s: {early} before the first checkpoint,"
     )
+    print(f"{inside} left a checkpoint half written or half removed. {different} of {runs} runs differ.")
     print(", ".join(f"{count} {place}" for place, count in places.most_common()))
     sys.exit(1 if different else 0)
 

@@ -122,7 +122,10 @@ def kill_once(command: Command, rng: random.Random) -> Kill | None:
     """Starts the command and kills it at a random moment; None where it came to its end before that."""
     place = rng.choice([*PLACES, "a random moment", "a new checkpoint"])
     delay = rng.uniform(0.0, 0.03)
+    # Of the first such moments, or later ones: else most blows would fall before the first checkpoint.
+    times = rng.randint(1, 5)
     before = _newest(command)
+    left = _matches(command, "a checkpoint is begun")
     seen = _matches(command, place)
     processes = command.start()
     deadline = time.monotonic() + SECONDS_TO_LIVE
@@ -130,11 +133,14 @@ def kill_once(command: Command, rng: random.Random) -> Kill | None:
         deadline = time.monotonic() + rng.uniform(0.0, 8.0)
     while all(process.poll() is None for process in processes) and time.monotonic() < deadline:
         if place == "a new checkpoint":
-            if _newest(command) > before:
+            if _newest(command) > before + (times - 1) * command.every:
                 delay = rng.uniform(0.0, 0.3)
                 break
-        elif _matches(command, place) - seen:
-            break
+        elif fresh := _matches(command, place) - seen:
+            seen |= fresh
+            times -= 1
+            if not times:
+                break
         time.sleep(_GLANCE)
     time.sleep(delay)
     statuses = [process.poll() for process in processes]
@@ -147,8 +153,9 @@ def kill_once(command: Command, rng: random.Random) -> Kill | None:
     for index in struck:
         processes[index].send_signal(signal.SIGKILL)
     _end(processes)
+    inside = bool(_matches(command, "a checkpoint is begun") - left)
     finished = all(process.returncode == 0 for process in processes)
-    return None if finished else Kill(place, _newest(command), _is_half_written(command), struck)
+    return None if finished else Kill(place, _newest(command), inside, struck)
 
 
 def kill_to_the_end(command: Command, most: int, rng: random.Random) -> Iterator[Kill]:
@@ -229,7 +236,3 @@ def _matches(command: Command, place: str) -> set[tuple[pathlib.Path, int]]:
 def _newest(command: Command) -> int:
     folder = command.workdir / "checkpoints"
     return max((int(path.name) for path in folder.glob("[0-9]*")), default=0)
-
-
-def _is_half_written(command: Command) -> bool:
-    return any((command.workdir / "checkpoints").glob(".unfinished-*"))
