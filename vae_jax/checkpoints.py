@@ -184,6 +184,25 @@ def damage(checkpoint: Checkpoint) -> str | None:
     return f"{added[0]} doesn't belong to it" if added else None
 
 
+def newest_sound(directory: pathlib.Path) -> tuple[Checkpoint | None, dict[pathlib.Path, str]]:
+    """Where training can go on from.
+
+    Args:
+        directory: The folder of all checkpoints of a run.
+
+    Returns:
+        The newest checkpoint without damage, or None; and what is wrong with those that were found damaged on the way,
+        by their folders.
+    """
+    wrong = unreadable(directory)
+    for checkpoint in reversed(listing(directory)):
+        reason = damage(checkpoint)
+        if reason is None:
+            return checkpoint, wrong
+        wrong[checkpoint.folder] = reason
+    return None, wrong
+
+
 def load(checkpoint: Checkpoint, like: Any = None) -> Any:
     """Verifies a checkpoint and loads it.
 

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import datetime
 import fcntl
+import hashlib
 import json
 import logging
 import os
@@ -73,7 +74,7 @@ class RunFolder:
         Raises:
             UserError: If the file system doesn't take it.
         """
-        write_json(path, content, "choose another --workdir")
+        write_json(path, content, "make room, or choose another --workdir")
 
     def check_writable(self) -> None:
         """Finds out before long work whether its result can be kept.
@@ -225,8 +226,28 @@ class RunFolder:
             "command": command,
             **surroundings(),
             "data": {"name": data.dataset.name, "fingerprint": data.dataset.fingerprint},
+            "files": {path.name: _digest(path) for path in self._described_by},
         }
         self.write_json(self.manifest, {"starts": [*starts, start]})
+
+    @property
+    def _described_by(self) -> tuple[pathlib.Path, ...]:
+        """What verbs make the model of."""
+        return self.config, self.root / _IMAGES
+
+    def warn_of_changes(self) -> None:
+        """Tells in a warning which files that the model is made of are no longer as training wrote them.
+
+        They are text, which people may change on purpose, where data has moved for example: that is no error.
+        """
+        with contextlib.suppress(UserError, OSError, AttributeError, TypeError):
+            written = self.last_start().get("files", {})
+            for path in self._described_by:
+                if path.name in written and written[path.name] != _digest(path):
+                    _logger.warning(
+                        "%s has changed since training wrote it; if you didn't change it, it is damaged: restore it",
+                        path,
+                    )
 
     def last_start(self) -> dict[str, Any]:
         """What the manifest says of the last start of the run; nothing, where there is no manifest.
@@ -244,6 +265,10 @@ class RunFolder:
             raise UserError(
                 f"{self.manifest} can't be read ({error}); restore it or delete it, then continue"
             ) from error
+
+
+def _digest(path: pathlib.Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from vae_jax import checkpoints
+from vae_jax.files import is_leftover
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 SECONDS_TO_LIVE = 300.0
@@ -176,7 +177,7 @@ def differences(killed: pathlib.Path, whole: pathlib.Path) -> list[str]:
         found.append(f"checkpoints {[(c.step, c.score) for c in ours]} and {[(c.step, c.score) for c in theirs]}")
     for one, other in zip(ours, theirs, strict=False):
         found += [f"checkpoint {one.step}, {name}" for name in _different_arrays(one, other)]
-    if _rows(killed) != _rows(whole):
+    if json.dumps(rows(killed)) != json.dumps(rows(whole)):
         found.append("metrics.jsonl")
     for name in ("config.json", "images.json"):
         if (killed / name).read_bytes() != (whole / name).read_bytes():
@@ -190,7 +191,8 @@ def differences(killed: pathlib.Path, whole: pathlib.Path) -> list[str]:
             for name in pictures
             if (killed / "images" / name).read_bytes() != (whole / "images" / name).read_bytes()
         ]
-    names = [sorted(path.name for path in run.iterdir()) for run in (killed, whole)]
+    # A folder that was killed in may hold what the next start overwrites.
+    names = [sorted(path.name for path in run.iterdir() if not is_leftover(path)) for run in (killed, whole)]
     if names[0] != names[1]:
         found.append(f"files {names[0]} and {names[1]}")
     return found
@@ -207,10 +209,10 @@ def _different_arrays(ours: checkpoints.Checkpoint, theirs: checkpoints.Checkpoi
     ]
 
 
-def _rows(run: pathlib.Path) -> list[str]:
-    """Each row as JSON, without what is a matter of time."""
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [json.dumps({name: row[name] for name in row if name != "images_per_second"}) for row in rows]
+def rows(run: pathlib.Path) -> list[dict]:
+    """The rows of a run's metrics, without what is a matter of time."""
+    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{name: row[name] for name in row if name != "images_per_second"} for row in found]
 
 
 def _end(processes: list[subprocess.Popen]) -> None:

@@ -33,6 +33,7 @@ _BOUND_SAMPLES = 1
 _IMAGES_AT_ONCE = 1000
 # Of p(x|z), in the pictures that are made on the way.
 _SHOWN = "mean"
+_MEND = "make room, then run the same command again to continue from the last checkpoint"
 
 
 @dataclasses.dataclass
@@ -156,10 +157,10 @@ class Session:
         params = self.trained(event).params
         if self.model.posterior.has_density:
             samples = sample_grid(self.model, params, 10 * self.model.num_classes or 64, 0, _SHOWN)
-            write_png(self.folder.images / f"samples_{_SHOWN}_{event.step:07d}.png", samples)
+            write_png(self.folder.images / f"samples_{_SHOWN}_{event.step:07d}.png", samples, _MEND)
         split = "test" if len(self.data.part("test").images) else "train"
         picture = reconstruction_grid(self.model, params, self.data.for_evaluation(split), 32, _SHOWN, 0)
-        write_png(self.folder.images / f"reconstructions_{_SHOWN}_{event.step:07d}.png", picture)
+        write_png(self.folder.images / f"reconstructions_{_SHOWN}_{event.step:07d}.png", picture, _MEND)
 
     @functools.cached_property
     def _bound(self):
@@ -232,14 +233,7 @@ def _nothing_to_check() -> None:
 
 def _latest_state(folder: RunFolder, like: TrainState) -> TrainState | None:
     """The state of the newest sound checkpoint; damaged ones are named and passed over."""
-    found = None
-    wrong = checkpoints.unreadable(folder.checkpoints)
-    for checkpoint in reversed(checkpoints.listing(folder.checkpoints)):
-        reason = checkpoints.damage(checkpoint)
-        if reason is None:
-            found = checkpoint
-            break
-        wrong[checkpoint.folder] = reason
+    found, wrong = checkpoints.newest_sound(folder.checkpoints)
     if is_writer():
         instead = "training starts anew" if found is None else f"training goes on from step {found.step}"
         for place, reason in sorted(wrong.items()):
