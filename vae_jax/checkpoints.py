@@ -24,7 +24,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from vae_jax.errors import UserError
-from vae_jax.files import sync
+from vae_jax.files import json_digest, sync
 from vae_jax.processes import is_writer, together
 
 _RECORD = "checkpoint.json"
@@ -92,7 +92,7 @@ def save(directory: pathlib.Path, step: int, state: Any, score: float | None, ke
             _sync_all(unfinished)
             files = _checksums(unfinished / _STATE)
             record = {"step": step, "score": score, "files": files, "arrays": _arrays(state)}
-            (unfinished / _RECORD).write_text(json.dumps({**record, "digest": _digest(record)}, indent=1))
+            (unfinished / _RECORD).write_text(json.dumps({**record, "digest": json_digest(record)}, indent=1))
             sync(unfinished / _RECORD)
             sync(unfinished)
             if final.exists():
@@ -256,7 +256,7 @@ def _read_record(folder: pathlib.Path) -> Checkpoint | str:
         return f"{_RECORD} is no JSON"
     digest = record.pop("digest", None) if isinstance(record, dict) else None
     # The first release wrote records without a digest.
-    if not isinstance(record, dict) or set(record) != _FIELDS or digest not in (None, _digest(record)):
+    if not isinstance(record, dict) or set(record) != _FIELDS or digest not in (None, json_digest(record)):
         return f"{_RECORD} has changed since it was written"
     step, score, files, arrays = (record[name] for name in ("step", "score", "files", "arrays"))
     if str(step) != folder.name:
@@ -264,11 +264,6 @@ def _read_record(folder: pathlib.Path) -> Checkpoint | str:
     if not isinstance(score, float | int | None) or not isinstance(files, dict) or not isinstance(arrays, dict):
         return f"{_RECORD} has changed since it was written"
     return Checkpoint(folder, step, score, files, arrays)
-
-
-def _digest(record: dict[str, Any]) -> str:
-    """SHA-256 of what a record says, however it is laid out."""
-    return hashlib.sha256(json.dumps(record, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _remove_others(directory: pathlib.Path, step: int, keep: int) -> None:

@@ -1,6 +1,7 @@
 """Files that are there whole or not at all."""
 
 import contextlib
+import hashlib
 import json
 import os
 import pathlib
@@ -61,6 +62,11 @@ def write_json(path: pathlib.Path, content: Any, mend: str = "choose another pla
     """
     with replacing(path, mend) as unfinished:
         unfinished.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def json_digest(content: Any) -> str:
+    """SHA-256 of what JSON says, however it is laid out."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def check_output(path: pathlib.Path, flag: str = "--output") -> None:
