@@ -65,14 +65,27 @@ class SmallDisk:
         """Changes its options: `size=64m`, `ro`, `rw`."""
         self._mount("-o", f"remount,{options}")
 
+    def shield(self, folder: pathlib.Path) -> None:
+        """Makes a folder on it read-only, even for those who have files in it open."""
+        self._run("mount", "--bind", str(folder), str(folder))
+        self._run("mount", "-o", "remount,bind,ro", str(folder))
+
+    def unshield(self, folder: pathlib.Path) -> None:
+        """Takes that back."""
+        self._run("umount", "--lazy", str(folder))
+
     def close(self) -> None:
         """Takes it away, with all that is on it, even if something there is still open."""
-        subprocess.run(["umount", "--lazy", str(self.place)], check=True, capture_output=True)
+        self._run("umount", "--lazy", str(self.place))
 
     def _mount(self, *arguments: str) -> None:
+        self._run("mount", *arguments, str(self.place))
+
+    @staticmethod
+    def _run(*command: str) -> None:
         try:
-            answer = subprocess.run(["mount", *arguments, str(self.place)], capture_output=True, text=True)
+            answer = subprocess.run(command, capture_output=True, text=True)
         except FileNotFoundError as error:
-            raise PermissionError("there is no mount command") from error
+            raise PermissionError("there is no command to mount with") from error
         if answer.returncode:
             raise PermissionError(answer.stderr.strip())

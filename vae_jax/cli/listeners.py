@@ -4,13 +4,14 @@ import abc
 import json
 import os
 import pathlib
+import socket
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 import tqdm
-from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX import RecordWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -80,11 +81,10 @@ class TensorBoard(Listener):
 
     def __init__(self, folder: pathlib.Path, step: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._events = EventsWriter(str(folder / "events"))
+        self._events = RecordWriter(str(folder / f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}"))
+        self._add(file_version="brain.Event:2")
         if step:
-            self._events.write_event(
-                Event(wall_time=time.time(), step=step + 1, session_log=SessionLog(status=SessionLog.START))
-            )
+            self._add(step=step + 1, session_log=SessionLog(status=SessionLog.START))
         self._flushed = time.monotonic()
 
     def write(self, row: Row) -> None:
@@ -94,7 +94,7 @@ class TensorBoard(Listener):
             for name, value in row.items()
             if isinstance(value, float) and name != "epoch"
         ]
-        self._events.write_event(Event(wall_time=time.time(), step=row["step"], summary=Summary(value=values)))
+        self._add(step=row["step"], summary=Summary(value=values))
         if time.monotonic() - self._flushed > _SECONDS_BETWEEN_FLUSHES:
             self.sync()
 
@@ -106,6 +106,9 @@ class TensorBoard(Listener):
     def close(self) -> None:
         """Writes what is still buffered."""
         self._events.close()
+
+    def _add(self, **content: Any) -> None:
+        self._events.write(Event(wall_time=time.time(), **content).SerializeToString())
 
 
 class Console(Listener):
