@@ -3,7 +3,8 @@
 The only file that knows Orbax. A checkpoint is a folder named by its step:
 
     checkpoints/8900/state/            what Orbax wrote
-    checkpoints/8900/checkpoint.json   step, score, shape and type of each array, SHA-256 of every file under state/
+    checkpoints/8900/checkpoint.json   step, score, shape and type of each array, SHA-256 of every file under state/,
+                                       and of all that itself
 
 It is written under another name and renamed last. Orbax by itself loads a file with a flipped bit
 without noticing, hence the checksums.
@@ -14,7 +15,6 @@ import errno
 import hashlib
 import json
 import logging
-import os
 import pathlib
 import shutil
 from collections.abc import Mapping
@@ -24,6 +24,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from vae_jax.errors import UserError
+from vae_jax.files import json_digest, sync
 from vae_jax.processes import is_writer, together
 
 _RECORD = "checkpoint.json"
@@ -31,6 +32,7 @@ _STATE = "state"
 _UNFINISHED = ".unfinished-"
 # What Orbax's index and our record take besides the numbers.
 _OVERHEAD_BYTES = 1 << 20
+_FIELDS = {"step", "score", "files", "arrays"}
 
 # Orbax reports every save and the threads it used, which buries what a user wants to read.
 logging.getLogger("absl").setLevel(logging.ERROR)
@@ -56,13 +58,15 @@ class Checkpoint:
 
 
 def save(directory: pathlib.Path, step: int, state: Any, score: float | None, keep: int) -> None:
-    """Writes a checkpoint and removes those that are no longer kept.
+    """Writes a checkpoint and removes those that are no longer kept, and those of later steps.
+
+    There are later ones only where they were damaged, and training went back to an earlier one.
 
     Of several processes all have to call this, on a file system that they share: Orbax lets each write what it has, the
     first one does the rest.
 
     Args:
-        directory: The folder of all checkpoints of a run.
+        directory: The folder of all checkpoints of a run; made in the run's folder if it isn't there.
         step: Steps taken.
         state: Tree of arrays.
         score: Higher is better; None where nothing was measured.
@@ -75,7 +79,7 @@ def save(directory: pathlib.Path, step: int, state: Any, score: float | None, ke
     final = directory / str(step)
     try:
         if is_writer():
-            directory.mkdir(parents=True, exist_ok=True)
+            directory.mkdir(exist_ok=True)
             for leftover in directory.glob(f"{_UNFINISHED}*"):
                 shutil.rmtree(leftover)
             unfinished.mkdir()
@@ -85,14 +89,17 @@ def save(directory: pathlib.Path, step: int, state: Any, score: float | None, ke
             checkpointer.save((unfinished / _STATE).absolute(), state)
         together("checkpoint written")
         if is_writer():
+            _sync_all(unfinished)
             files = _checksums(unfinished / _STATE)
             record = {"step": step, "score": score, "files": files, "arrays": _arrays(state)}
-            _write_durably(unfinished / _RECORD, json.dumps(record, indent=1))
+            (unfinished / _RECORD).write_text(json.dumps({**record, "digest": json_digest(record)}, indent=1))
+            sync(unfinished / _RECORD)
+            sync(unfinished)
             if final.exists():
                 _remove(final)
             unfinished.rename(final)
-            _sync_folder(directory)
-            _remove_old(directory, keep)
+            sync(directory)
+            _remove_others(directory, step, keep)
     except (OSError, ValueError) as error:
         # Orbax tells of a full disk with a ValueError of many lines.
         cause = getattr(error, "strerror", None) or str(error).strip().splitlines()[0]
@@ -104,15 +111,15 @@ def save(directory: pathlib.Path, step: int, state: Any, score: float | None, ke
 
 
 def listing(directory: pathlib.Path) -> list[Checkpoint]:
-    """The finished checkpoints of a run, oldest first; those whose record can't be read are left out."""
-    found = []
-    for folder in directory.glob("[0-9]*"):
-        try:
-            record = json.loads((folder / _RECORD).read_text())
-            found.append(Checkpoint(folder, int(record["step"]), record["score"], record["files"], record["arrays"]))
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # `choose` says so to whoever asks for it by its step
+    """The finished checkpoints of a run, oldest first; `unreadable` has those whose record is damaged."""
+    found = [record for record in map(_read_record, _folders(directory)) if isinstance(record, Checkpoint)]
     return sorted(found, key=lambda checkpoint: checkpoint.step)
+
+
+def unreadable(directory: pathlib.Path) -> dict[pathlib.Path, str]:
+    """The folders of checkpoints whose record is damaged, and what is wrong with each."""
+    records = {folder: _read_record(folder) for folder in _folders(directory)}
+    return {folder: record for folder, record in records.items() if isinstance(record, str)}
 
 
 def best(checkpoints: list[Checkpoint]) -> Checkpoint | None:
@@ -132,6 +139,14 @@ def choose(directory: pathlib.Path, which: str) -> Checkpoint:
         UserError: If there is no such checkpoint.
     """
     checkpoints = listing(directory)
+    lost = {folder.name: f"checkpoint {folder} is damaged: {why}" for folder, why in unreadable(directory).items()}
+    if which in lost:
+        raise UserError(f"{lost[which]}; choose latest or another step")
+    # A damaged record may be that of the newest one, or of the best.
+    newest = checkpoints[-1].step if checkpoints else -1
+    for name, message in lost.items():
+        if which == "best" or (which == "latest" and int(name) > newest):
+            raise UserError(f"{message}; name another step, or delete that folder")
     if not checkpoints:
         raise UserError(f"{directory} holds no checkpoint; train first with the same --workdir")
     if which == "latest":
@@ -147,23 +162,45 @@ def choose(directory: pathlib.Path, which: str) -> Checkpoint:
     for checkpoint in checkpoints:
         if str(checkpoint.step) == which:
             return checkpoint
-    if which.isdigit() and (directory / which).is_dir():
-        raise UserError(
-            f"checkpoint {directory / which} is damaged: its {_RECORD} can't be read; choose latest or another step"
-        )
     steps = ", ".join(str(checkpoint.step) for checkpoint in checkpoints)
     raise UserError(f"there is no checkpoint '{which}' in {directory}; choose latest, best or one of {steps}")
 
 
 def damage(checkpoint: Checkpoint) -> str | None:
-    """What is wrong with a checkpoint's files, or None if each is as it was written."""
-    present = _checksums(checkpoint.folder / _STATE)
+    """What is wrong with a checkpoint's files, or None if each is as it was written and there is no other.
+
+    Hidden files don't count: file managers and network file systems leave them, and Orbax reads none.
+    """
+    try:
+        present = _checksums(checkpoint.folder / _STATE)
+    except OSError as error:
+        return f"{error.filename} can't be read ({error.strerror or error})"
     for name, digest in checkpoint.files.items():
         if name not in present:
             return f"{name} is missing"
         if present[name] != digest:
             return f"{name} has changed since it was written"
-    return None
+    added = [name for name in present if name not in checkpoint.files and not pathlib.Path(name).name.startswith(".")]
+    return f"{added[0]} doesn't belong to it" if added else None
+
+
+def newest_sound(directory: pathlib.Path) -> tuple[Checkpoint | None, dict[pathlib.Path, str]]:
+    """Where training can go on from.
+
+    Args:
+        directory: The folder of all checkpoints of a run.
+
+    Returns:
+        The newest checkpoint without damage, or None; and what is wrong with those that were found damaged on the way,
+        by their folders.
+    """
+    wrong = unreadable(directory)
+    for checkpoint in reversed(listing(directory)):
+        reason = damage(checkpoint)
+        if reason is None:
+            return checkpoint, wrong
+        wrong[checkpoint.folder] = reason
+    return None, wrong
 
 
 def load(checkpoint: Checkpoint, like: Any = None) -> Any:
@@ -203,7 +240,37 @@ def _placed(leaf: Any) -> Any:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
 
 
-def _remove_old(directory: pathlib.Path, keep: int) -> None:
+def _folders(directory: pathlib.Path) -> list[pathlib.Path]:
+    return sorted(folder for folder in directory.glob("[0-9]*") if folder.name.isdecimal() and folder.is_dir())
+
+
+def _read_record(folder: pathlib.Path) -> Checkpoint | str:
+    """A checkpoint as its record has it, or what is wrong with the record."""
+    try:
+        record = json.loads((folder / _RECORD).read_bytes())
+    except FileNotFoundError:
+        return f"{_RECORD} is missing"
+    except OSError as error:
+        return f"{_RECORD} can't be read ({error.strerror or error})"
+    except ValueError:
+        return f"{_RECORD} is no JSON"
+    digest = record.pop("digest", None) if isinstance(record, dict) else None
+    # The first release wrote records without a digest.
+    if not isinstance(record, dict) or set(record) != _FIELDS or digest not in (None, json_digest(record)):
+        return f"{_RECORD} has changed since it was written"
+    step, score, files, arrays = (record[name] for name in ("step", "score", "files", "arrays"))
+    if str(step) != folder.name:
+        return f"{_RECORD} is that of step {step}"
+    if not isinstance(score, float | int | None) or not isinstance(files, dict) or not isinstance(arrays, dict):
+        return f"{_RECORD} has changed since it was written"
+    return Checkpoint(folder, step, score, files, arrays)
+
+
+def _remove_others(directory: pathlib.Path, step: int, keep: int) -> None:
+    """Removes what is no longer kept once the checkpoint of `step` is on the disk."""
+    for folder in _folders(directory):
+        if int(folder.name) > step:
+            _remove(folder)
     checkpoints = listing(directory)
     kept = {c.step for c in checkpoints[-keep:]}
     top = best(checkpoints)
@@ -238,20 +305,15 @@ def _arrays(tree: Any) -> dict[str, str]:
 
 
 def _checksums(folder: pathlib.Path) -> dict[str, str]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {str(path.relative_to(folder)): _checksum(path) for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def _write_durably(path: pathlib.Path, text: str) -> None:
-    with path.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+def _checksum(path: pathlib.Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _sync_folder(folder: pathlib.Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _sync_all(folder: pathlib.Path) -> None:
+    """Waits until all is on the disk: the earlier checkpoints are removed on the strength of it."""
+    for path in (*folder.rglob("*"), folder):
+        sync(path)

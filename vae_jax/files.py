@@ -1,6 +1,7 @@
 """Files that are there whole or not at all."""
 
 import contextlib
+import hashlib
 import json
 import os
 import pathlib
@@ -9,6 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from vae_jax.errors import UserError
+
+_UNFINISHED = ".unfinished"
 
 
 @contextlib.contextmanager
@@ -23,16 +26,32 @@ def replacing(path: pathlib.Path, mend: str = "choose another place") -> Iterato
         UserError: If the file system doesn't take it.
     """
     # With the suffix of the file, for writers that go by it.
-    unfinished = path.with_name(f".{path.stem}.unfinished{path.suffix}")
+    unfinished = path.with_name(f".{path.stem}{_UNFINISHED}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield unfinished
+        # First the content, then the name: without that a machine that loses power may keep the name alone.
+        sync(unfinished)
         os.replace(unfinished, path)
     except OSError as error:
         raise UserError(f"{path} can't be written ({error.strerror or error}); {mend}") from error
     finally:
         with contextlib.suppress(OSError):
             unfinished.unlink(missing_ok=True)
+
+
+def is_leftover(path: pathlib.Path) -> bool:
+    """Whether this is what `replacing` leaves where a process was killed; the next one overwrites it."""
+    return path.name.startswith(".") and _UNFINISHED in path.name
+
+
+def sync(path: pathlib.Path) -> None:
+    """Waits until the content of a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path: pathlib.Path, content: Any, mend: str = "choose another place") -> None:
@@ -43,6 +62,11 @@ def write_json(path: pathlib.Path, content: Any, mend: str = "choose another pla
     """
     with replacing(path, mend) as unfinished:
         unfinished.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def json_digest(content: Any) -> str:
+    """SHA-256 of what JSON says, however it is laid out."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def check_output(path: pathlib.Path, flag: str = "--output") -> None:

@@ -43,16 +43,19 @@ def side_by_side(
     return grid(pairs.reshape(-1, *originals.shape[1:]), 2 * pairs_per_row)
 
 
-def write_png(path: pathlib.Path, picture: UInt8[np.ndarray, "height width c"]) -> None:
+def write_png(
+    path: pathlib.Path, picture: UInt8[np.ndarray, "height width c"], mend: str = "choose another place"
+) -> None:
     """Writes a picture, whole or not at all.
 
     Args:
         path: Where to.
         picture: Three channels are red, green and blue; of any other number the first is shown in grey.
+        mend: What the user can do where it can't be written.
 
     Raises:
         UserError: If the file system doesn't take it.
     """
     image = Image.fromarray(picture if picture.shape[-1] == 3 else picture[..., 0])
-    with replacing(path) as unfinished:
+    with replacing(path, mend) as unfinished:
         image.save(unfinished, format="PNG")

@@ -4,20 +4,23 @@ import contextlib
 import dataclasses
 import datetime
 import fcntl
+import hashlib
 import json
+import logging
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from vae_jax import checkpoints
 from vae_jax.config import Config, differences, from_mapping
 from vae_jax.data import Data, ImageKind
 from vae_jax.errors import UserError
-from vae_jax.files import write_json
+from vae_jax.files import is_leftover, write_json
 from vae_jax.provenance import surroundings
 
 _IMAGES = "images.json"
+_logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +74,7 @@ class RunFolder:
         Raises:
             UserError: If the file system doesn't take it.
         """
-        write_json(path, content, "choose another --workdir")
+        write_json(path, content, "make room, or choose another --workdir")
 
     def check_writable(self) -> None:
         """Finds out before long work whether its result can be kept.
@@ -130,15 +133,28 @@ class RunFolder:
             )
         elif self.root.exists() and not self.root.is_dir():
             raise UserError(f"'{self.root}' is a file; choose another --workdir")
-        elif self.root.is_dir() and any(self.root.iterdir()):
+        elif self.root.is_dir() and any(not is_leftover(path) for path in self.root.iterdir()):
             raise UserError(f"'{self.root}' has files in it but no run; choose another --workdir")
 
     def last_step(self) -> int:
         """Steps that the newest checkpoint has seen, sound or not; 0 where there is none."""
         return max((checkpoint.step for checkpoint in checkpoints.listing(self.checkpoints)), default=0)
 
+    def make(self) -> None:
+        """Makes the folder itself.
+
+        Raises:
+            UserError: If it can't be made.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"{self.root} can't be made ({error.strerror or error}); choose another --workdir"
+            ) from error
+
     def start(self, config: Config, kind: ImageKind) -> None:
-        """Makes the folder, and writes the config that it passed `check` with.
+        """Writes the config that passed `check`.
 
         Raises:
             UserError: If it can't be written.
@@ -163,15 +179,28 @@ class RunFolder:
             ) from error
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> Iterator[Callable[[], None]]:
         """Keeps other processes from training in this folder meanwhile.
 
         The operating system opens the lock when the process ends, however it ends.
+
+        Yields:
+            A function that raises `UserError` once the folder is no longer where it was.
 
         Raises:
             UserError: If another process is at it.
         """
         descriptor = os.open(self.root, os.O_RDONLY)
+
+        def check_there() -> None:
+            with contextlib.suppress(OSError):
+                if os.path.samestat(os.fstat(descriptor), os.stat(self.root)):
+                    return
+            raise UserError(
+                f"'{self.root}' was moved or deleted while it was trained in; put it back and run the same command "
+                "again to continue from its last checkpoint, or to start anew where there is none"
+            )
+
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -181,7 +210,7 @@ class RunFolder:
                 ) from error
             except OSError:
                 pass  # A network file system without locks: a run there has to do without.
-            yield
+            yield check_there
         finally:
             os.close(descriptor)
 
@@ -197,8 +226,28 @@ class RunFolder:
             "command": command,
             **surroundings(),
             "data": {"name": data.dataset.name, "fingerprint": data.dataset.fingerprint},
+            "files": {path.name: _digest(path) for path in self._described_by},
         }
         self.write_json(self.manifest, {"starts": [*starts, start]})
+
+    @property
+    def _described_by(self) -> tuple[pathlib.Path, ...]:
+        """What verbs make the model of."""
+        return self.config, self.root / _IMAGES
+
+    def warn_of_changes(self) -> None:
+        """Tells in a warning which files that the model is made of are no longer as training wrote them.
+
+        They are text, which people may change on purpose, where data has moved for example: that is no error.
+        """
+        with contextlib.suppress(UserError, OSError, AttributeError, TypeError):
+            written = self.last_start().get("files", {})
+            for path in self._described_by:
+                if path.name in written and written[path.name] != _digest(path):
+                    _logger.warning(
+                        "%s has changed since training wrote it; if you didn't change it, it is damaged: restore it",
+                        path,
+                    )
 
     def last_start(self) -> dict[str, Any]:
         """What the manifest says of the last start of the run; nothing, where there is no manifest.
@@ -218,14 +267,40 @@ class RunFolder:
             ) from error
 
 
+def _digest(path: pathlib.Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
-    """The rows of a metrics file; a last line that was cut off in writing is left out."""
-    if not path.is_file():
-        return []
-    rows = []
-    for line in path.read_text().splitlines():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            continue
+    """The rows of a metrics file.
+
+    A last line that was cut off in writing is left out; other lines that are no row, which nothing but damage explains,
+    are left out and told in a warning.
+
+    Raises:
+        UserError: If the file can't be read at all.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n") if path.is_file() else [b""]
+    except OSError as error:
+        raise UserError(f"{path} can't be read ({error.strerror or error}); make it readable") from error
+    rows, damaged = [], []
+    for number, line in enumerate(lines, start=1):
+        row = _row(line)
+        if row is not None:
+            rows.append(row)
+        elif number < len(lines):
+            damaged.append(str(number))
+    if damaged:
+        _logger.warning("%s is damaged and read without its lines %s", path, ", ".join(damaged))
     return rows
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    """A line of a metrics file, or None where it is none."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    is_row = isinstance(row, dict) and isinstance(row.get("step"), int) and isinstance(row.get("split"), str)
+    return row if is_row else None

@@ -84,6 +84,7 @@ def open_replicas(workdir: str | None, which: str = "latest") -> list[TrainedRun
         raise UserError("no run is named; add --workdir=FOLDER, e.g. --workdir=runs/digits")
     folder = RunFolder(pathlib.Path(workdir))
     config = folder.read_config()
+    folder.warn_of_changes()
     checkpoint = checkpoints.choose(folder.checkpoints, which)
     load_data = functools.cache(lambda: build_data(config))
     kind = folder.image_kind() or load_data().kind

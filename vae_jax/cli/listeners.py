@@ -4,16 +4,23 @@ import abc
 import json
 import os
 import pathlib
+import socket
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
 import tqdm
-from tensorboardX import SummaryWriter
+from tensorboardX import RecordWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
+from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 
+from vae_jax.files import replacing
 from vae_jax.runs import read_rows
 
 Row = dict[str, Any]
+# How long TensorBoard may wait for what is already there.
+_SECONDS_BETWEEN_FLUSHES = 30.0
 # Fewer of the active units left than this are worth a warning.
 _SHARE_LEFT = 0.75
 
@@ -39,10 +46,13 @@ class MetricsFile(Listener):
 
     def __init__(self, path: pathlib.Path, step: int) -> None:
         kept = [row for row in read_rows(path) if row["step"] <= step]
-        unfinished = path.with_name(f".{path.name}.unfinished")
-        unfinished.write_text("".join(f"{json.dumps(row)}\n" for row in kept))
-        os.replace(unfinished, path)
-        self._file = path.open("a")
+        with replacing(path, "make room, or choose another --workdir") as unfinished:
+            unfinished.write_text("".join(f"{json.dumps(row)}\n" for row in kept), encoding="utf-8")
+        self._file = path.open("a", encoding="utf-8")
+        # A checkpoint is always the end of a row.
+        if step and (not kept or kept[-1]["step"] != step):
+            last = f"end at step {kept[-1]['step']}" if kept else "are gone"
+            print(f"{path}: its rows {last}, the checkpoint is of step {step}; those between are lost", file=sys.stderr)
 
     def write(self, row: Row) -> None:
         """Adds a row."""
@@ -61,23 +71,44 @@ class MetricsFile(Listener):
 class TensorBoard(Listener):
     """The same rows as event files.
 
+    They are written here and now: tensorboardX's own `SummaryWriter` leaves that to a thread, which dies where the disk
+    is full, and then waits for it for ever.
+
     Args:
         folder: Where they go.
         step: Steps that are already taken; TensorBoard hides what an earlier start wrote after it.
     """
 
     def __init__(self, folder: pathlib.Path, step: int) -> None:
-        self._writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._events = RecordWriter(str(folder / f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}"))
+        self._add(file_version="brain.Event:2")
+        if step:
+            self._add(step=step + 1, session_log=SessionLog(status=SessionLog.START))
+        self._flushed = time.monotonic()
 
     def write(self, row: Row) -> None:
         """Adds a row."""
-        for name, value in row.items():
-            if isinstance(value, float) and name != "epoch":
-                self._writer.add_scalar(f"{row['split']}/{name}", value, row["step"])
+        values = [
+            Summary.Value(tag=f"{row['split']}/{name}", simple_value=value)
+            for name, value in row.items()
+            if isinstance(value, float) and name != "epoch"
+        ]
+        self._add(step=row["step"], summary=Summary(value=values))
+        if time.monotonic() - self._flushed > _SECONDS_BETWEEN_FLUSHES:
+            self.sync()
+
+    def sync(self) -> None:
+        """As `Listener.sync`."""
+        self._events.flush()
+        self._flushed = time.monotonic()
 
     def close(self) -> None:
         """Writes what is still buffered."""
-        self._writer.close()
+        self._events.close()
+
+    def _add(self, **content: Any) -> None:
+        self._events.write(Event(wall_time=time.time(), **content).SerializeToString())
 
 
 class Console(Listener):

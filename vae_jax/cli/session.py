@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -44,6 +44,7 @@ _BOUND_SAMPLES = 1
 _IMAGES_AT_ONCE = 1000
 # Of p(x|z), in the pictures that are made on the way.
 _SHOWN = "mean"
+_MEND = "make room, then run the same command again to continue from the last checkpoint"
 
 
 @dataclasses.dataclass
@@ -59,6 +60,7 @@ class Session:
         mesh: Its devices share each batch.
         state: Where training starts.
         run_steps: Compiled.
+        check_there: Raises `UserError` once the folder is no longer where it was.
         score: Of the last measured state; higher is better.
     """
 
@@ -70,6 +72,7 @@ class Session:
     mesh: Mesh
     state: TrainState
     run_steps: ResidentSteps | StreamedSteps
+    check_there: Callable[[], None]
     score: float | None = None
 
     @classmethod
@@ -101,14 +104,19 @@ class Session:
             check_memory(steps.compile(jax.eval_shape(fresh)), mesh, config)
         state = jax.jit(fresh, out_shardings=replicated(mesh))()
         initial = None if init_from is None else _with_params_of(init_from, state)
+        # The folder of a new run is to be empty until every process has seen that it is.
+        together("checked")
+        check_there = _nothing_to_check
         if is_writer():
+            folder.make()
+            check_there = held.enter_context(folder.locked())
+            folder.check(config)
             folder.start(config, data.kind)
-            held.enter_context(folder.locked())
         together("folder")
         latest = _latest_state(folder, state)
         if latest is None:
             latest = state if initial is None else initial
-        return cls(config, folder, data, model, schedule, mesh, latest, steps)
+        return cls(config, folder, data, model, schedule, mesh, latest, steps, check_there)
 
     @property
     def num_replicas(self) -> int | None:
@@ -150,6 +158,7 @@ class Session:
     def keep(self, event: CheckpointDue | Interrupted) -> None:
         """Pictures, of the first replica, where it was measured, then the checkpoint itself."""
         score = None
+        self.check_there()
         if isinstance(event, CheckpointDue):
             score = self.score
             if is_writer():
@@ -166,10 +175,10 @@ class Session:
         params = self.trained(event).params
         if self.model.posterior.has_density:
             samples = sample_grid(self.model, params, 10 * self.model.num_classes or 64, 0, _SHOWN)
-            write_png(self.folder.images / f"samples_{_SHOWN}_{event.step:07d}.png", samples)
+            write_png(self.folder.images / f"samples_{_SHOWN}_{event.step:07d}.png", samples, _MEND)
         split = "test" if len(self.data.part("test").images) else "train"
         picture = reconstruction_grid(self.model, params, self.data.for_evaluation(split), 32, _SHOWN, 0)
-        write_png(self.folder.images / f"reconstructions_{_SHOWN}_{event.step:07d}.png", picture)
+        write_png(self.folder.images / f"reconstructions_{_SHOWN}_{event.step:07d}.png", picture, _MEND)
 
     @functools.cached_property
     def _bound(self):
@@ -236,15 +245,18 @@ def over_replicas(means: dict[str, Any], num_replicas: int | None) -> Row:
     }
 
 
+def _nothing_to_check() -> None:
+    """Of all processes only the one that writes holds the folder."""
+
+
 def _latest_state(folder: RunFolder, like: TrainState) -> TrainState | None:
     """The state of the newest sound checkpoint; damaged ones are named and passed over."""
-    for checkpoint in reversed(checkpoints.listing(folder.checkpoints)):
-        wrong = checkpoints.damage(checkpoint)
-        if wrong is None:
-            return checkpoints.load(checkpoint, like)
-        if is_writer():
-            print(f"checkpoint {checkpoint.folder} is damaged ({wrong}); going back to an earlier one")
-    return None
+    found, wrong = checkpoints.newest_sound(folder.checkpoints)
+    if is_writer():
+        instead = "training starts anew" if found is None else f"training goes on from step {found.step}"
+        for place, reason in sorted(wrong.items()):
+            print(f"checkpoint {place} is damaged ({reason}); {instead}")
+    return None if found is None else checkpoints.load(found, like)
 
 
 def _with_params_of(init_from: str, fresh: TrainState) -> TrainState:

@@ -1,7 +1,7 @@
 """Decoded data sets kept on disk, so that a data set is decoded once and memory-mapped ever after.
 
 A data set lies in `<place>/<key>/` as one `.npy` file an array and a `dataset.json` that holds the
-digest of the arrays. The folder appears by one rename, when all its files are on the disk; what is
+digest of the arrays, and one of itself. The folder appears by one rename, when all its files are on the disk; what is
 read back is believed only where the digest agrees. So a damaged or half-written cache costs time and
 never a wrong pixel.
 """
@@ -21,8 +21,10 @@ from typing import Any
 import numpy as np
 
 from vae_jax.data.dataset import Dataset, fingerprint
+from vae_jax.files import json_digest
 
 _FORMAT = 1
+_FACTS = {"format", "name", "max_value", "fingerprint", "arrays"}
 _ARRAYS = ("train_images", "test_images", "train_labels", "test_labels")
 _HASHED_WHOLE = 64 * 2**20
 _HASHED_ENDS = 2**20
@@ -132,6 +134,10 @@ def save(data_dir: Path, key: str, dataset: Dataset) -> None:
 
 def _read(folder: Path) -> Dataset:
     facts = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+    digest = facts.pop("digest", None) if isinstance(facts, dict) else None
+    # The first release wrote no digest.
+    if not isinstance(facts, dict) or set(facts) != _FACTS or digest not in (None, json_digest(facts)):
+        raise ValueError("dataset.json changed after it was written")
     if facts["format"] != _FORMAT:
         raise ValueError(f"format {facts['format']!r} where {_FORMAT} is expected")
     kept = facts["arrays"]
@@ -147,6 +153,9 @@ def _read_array(folder: Path, name: str) -> np.ndarray:
     except FileNotFoundError as error:
         # Only an absent cache may pass in silence: one that lacks a file is damaged.
         raise ValueError(f"{name}.npy is missing") from error
+    except Exception as error:
+        # NumPy reads the header as Python, and raises whatever comes to hand where that is damaged.
+        raise ValueError(f"{name}.npy can't be read: {error}") from error
 
 
 def _write(place: Path, key: str, dataset: Dataset) -> None:
@@ -167,7 +176,7 @@ def _write(place: Path, key: str, dataset: Dataset) -> None:
             "arrays": list(arrays),
         }
         with (temporary / "dataset.json").open("x", encoding="utf-8") as file:
-            json.dump(facts, file)
+            json.dump({**facts, "digest": json_digest(facts)}, file)
             file.flush()
             os.fsync(file.fileno())
         _sync_folder(temporary)
