@@ -14,6 +14,7 @@ import errno
 import hashlib
 import json
 import logging
+import math
 import os
 import pathlib
 import shutil
@@ -24,6 +25,9 @@ import jax
 import orbax.checkpoint as ocp
 
 from vae_jax.errors import UserError
+from vae_jax.files import read_json
+from vae_jax.memory import available_memory, in_words
+from vae_jax.printable import one_line
 from vae_jax.processes import is_writer, together
 
 _RECORD = "checkpoint.json"
@@ -108,11 +112,22 @@ def listing(directory: pathlib.Path) -> list[Checkpoint]:
     found = []
     for folder in directory.glob("[0-9]*"):
         try:
-            record = json.loads((folder / _RECORD).read_text())
-            found.append(Checkpoint(folder, int(record["step"]), record["score"], record["files"], record["arrays"]))
+            found.append(_of_record(folder, read_json(folder / _RECORD)))
         except (OSError, ValueError, KeyError, TypeError):
             continue  # `choose` says so to whoever asks for it by its step
     return sorted(found, key=lambda checkpoint: checkpoint.step)
+
+
+def _of_record(folder: pathlib.Path, record: Any) -> Checkpoint:
+    step, score, files, arrays = (record[name] for name in ("step", "score", "files", "arrays"))
+    if type(step) is not int or str(step) != folder.name:
+        raise ValueError(f"its step is {step!r}")
+    if score is not None and (type(score) not in (int, float) or not math.isfinite(score)):
+        raise ValueError(f"its score is {score!r}")
+    for mapping in (files, arrays):
+        if not isinstance(mapping, dict) or not all(type(value) is str for value in mapping.values()):
+            raise ValueError("it doesn't name files and arrays")
+    return Checkpoint(folder, step, score, files, arrays)
 
 
 def best(checkpoints: list[Checkpoint]) -> Checkpoint | None:
@@ -157,7 +172,10 @@ def choose(directory: pathlib.Path, which: str) -> Checkpoint:
 
 def damage(checkpoint: Checkpoint) -> str | None:
     """What is wrong with a checkpoint's files, or None if each is as it was written."""
-    present = _checksums(checkpoint.folder / _STATE)
+    try:
+        present = _checksums(checkpoint.folder / _STATE)
+    except OSError as error:
+        return f"its files can't be read ({error.strerror})"
     for name, digest in checkpoint.files.items():
         if name not in present:
             return f"{name} is missing"
@@ -190,9 +208,36 @@ def load(checkpoint: Checkpoint, like: Any = None) -> Any:
             "restore the run's own config.json"
         )
     folder = (checkpoint.folder / _STATE).absolute()
-    with ocp.StandardCheckpointer() as checkpointer:
-        target: Any = checkpointer.metadata(folder).item_metadata.tree if like is None else like
-        return checkpointer.restore(folder, jax.tree.map(_placed, target))
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            saved: Any = checkpointer.metadata(folder).item_metadata.tree
+            _check_saved(checkpoint, saved)
+            return checkpointer.restore(folder, jax.tree.map(_placed, saved if like is None else like))
+    except UserError:
+        raise
+    except Exception as error:
+        # Its checksums agree, so somebody made it so; Orbax raises whatever comes to hand.
+        raise UserError(
+            f"checkpoint {checkpoint.folder} can't be read ({one_line(error)}); delete that folder and use another one"
+        ) from error
+
+
+def _check_saved(checkpoint: Checkpoint, saved: Any) -> None:
+    """Refuses what Orbax would read other arrays from than the record names, or more than fits the memory."""
+    if _arrays(saved) != checkpoint.arrays:
+        raise UserError(
+            f"checkpoint {checkpoint.folder} is damaged: {_RECORD} names other arrays than are there; delete that "
+            "folder and use another one"
+        )
+    needed, free = (
+        sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(saved)),
+        available_memory(),
+    )
+    if free is not None and needed > free:
+        raise UserError(
+            f"checkpoint {checkpoint.folder} takes {in_words(needed)} of memory, and {in_words(free)} are free; open "
+            "it on a larger machine"
+        )
 
 
 def _placed(leaf: Any) -> Any:
@@ -239,7 +284,12 @@ def _arrays(tree: Any) -> dict[str, str]:
 
 def _checksums(folder: pathlib.Path) -> dict[str, str]:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {str(path.relative_to(folder)): _checksum(path) for path in files}
+
+
+def _checksum(path: pathlib.Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write_durably(path: pathlib.Path, text: str) -> None:

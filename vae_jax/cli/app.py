@@ -9,6 +9,7 @@ from absl import flags
 
 from vae_jax.cli.flags import parse, usage
 from vae_jax.errors import UserError
+from vae_jax.printable import printable
 
 VERBS = {
     "train": "train a model, or continue a run (the default verb)",
@@ -38,7 +39,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         _run(arguments)
     except (UserError, flags.Error) as error:
-        message = " ".join(str(error).split())
+        message = printable(" ".join(str(error).split()))
         print(f"vae-jax: error: {message}", file=sys.stderr)
         _leave(USER_ERROR_STATUS)
     except BrokenPipeError:

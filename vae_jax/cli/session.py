@@ -14,6 +14,7 @@ from vae_jax import build, checkpoints
 from vae_jax.cli.listeners import Row
 from vae_jax.cli.memory import check_memory
 from vae_jax.cli.show import noise_stddev, reconstruction_grid, sample_grid
+from vae_jax.cli.terminal import say
 from vae_jax.config import Config
 from vae_jax.data import Data
 from vae_jax.errors import UserError
@@ -224,7 +225,7 @@ def _latest_state(folder: RunFolder, like: TrainState) -> TrainState | None:
         if wrong is None:
             return checkpoints.load(checkpoint, like)
         if is_writer():
-            print(f"checkpoint {checkpoint.folder} is damaged ({wrong}); going back to an earlier one")
+            say(f"checkpoint {checkpoint.folder} is damaged ({wrong}); going back to an earlier one")
     return None
 
 
