@@ -33,8 +33,8 @@ def check_memory(compiled: jax.stages.Compiled, mesh: Mesh, config: Config) -> N
         replicas = f" or --config.num_seeds (now {config.num_seeds})" if config.num_seeds > 1 else ""
         raise UserError(
             f"a step needs {in_words(needed)} of memory, but {in_words(free)} are free; lower "
-            f"--config.train.batch_size (now {config.train.batch_size}){replicas}, or raise --config.train.accumulation (now "
-            f"{config.train.accumulation})"
+            f"--config.train.batch_size (now {config.train.batch_size}){replicas}, or raise "
+            f"--config.train.accumulation (now {config.train.accumulation})"
         )
 
 

@@ -71,7 +71,7 @@ def _rows(images: NamedImages, estimates: ImportanceEstimate, num_dims: int, ord
     labels, names = images.split.labels, images.class_names
     return [
         {
-            "name": _cell(images.names[number]),
+            "name": _cell(str(images.names[number])),
             **({} if labels is None else {"label": int(labels[number])}),
             **({"class": _cell(names[labels[number]])} if labels is not None and names else {}),
             "log_likelihood": float(estimates.log_likelihood[number]),

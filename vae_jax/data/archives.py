@@ -117,7 +117,7 @@ def _open(path: str | os.PathLike[str]) -> _Frugal:
     return _Frugal(path)
 
 
-def _of_npz(file: IO[bytes], wanted: Collection[str] | None) -> Arrays:
+def _of_npz(file: _Frugal, wanted: Collection[str] | None) -> Arrays:
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
         names = tuple(member.filename.removesuffix(".npy") for member in members)
@@ -144,7 +144,7 @@ def _of_npz(file: IO[bytes], wanted: Collection[str] | None) -> Arrays:
     return Arrays(arrays, names)
 
 
-def _of_npy(file: IO[bytes]) -> np.ndarray:
+def _of_npy(file: _Frugal) -> np.ndarray:
     check_memory(_checked_header("the array", file, os.fstat(file.fileno()).st_size), "the array takes")
     file.seek(0)
     return _plain(np.lib.format.read_array(file, allow_pickle=False))
@@ -164,7 +164,7 @@ def _check_member(name: str, member: zipfile.ZipInfo, size: int) -> None:
         )
 
 
-def _checked_header(name: str, content: IO[bytes], present: int) -> int:
+def _checked_header(name: str, content: IO[bytes] | io.BufferedIOBase | io.RawIOBase, present: int) -> int:
     """Bytes that an array takes by its header, which have to be those that follow it.
 
     Raises:

@@ -117,7 +117,8 @@ def read_export(folder: pathlib.Path, allow_custom: bool = False) -> ExportedMod
             raise ValueError(f"step {step!r}")
     except (ValueError, KeyError, TypeError, UserError) as error:
         raise UserError(
-            f"{path} can't be used ({type(error).__name__}: {one_line(error)}); export again, with this version of vae_jax"
+            f"{path} can't be used ({type(error).__name__}: {one_line(error)}); export again, with this version of "
+            "vae_jax"
         ) from error
     check_custom(config, folder, allow_custom)
     model = build_model_for(config, kind)
