@@ -40,7 +40,7 @@ def run(values: Flags) -> None:
     if output.suffix not in (".png", ".npz"):
         raise UserError(f"--output is '{output}' but must end in .png or .npz")
     check_output(output)
-    z, labels = _read_latents(values["latents"], trained, values["label"])
+    z, labels = read_latents(values["latents"], trained, values["label"])
     images = decode_all(trained.model, trained.params, z, jax.random.key(values["seed"]), values["show"], labels)
     if output.suffix == ".png":
         write_png(output, grid(images[:_SHOWN], _COLUMNS))
@@ -52,7 +52,7 @@ def run(values: Flags) -> None:
     say(f"{len(images)} images (the {values['show']} of p(x|z)), uint8{list(pixels.shape)}, in {output}")
 
 
-def _read_latents(path: str, trained: TrainedRun, label: int | None) -> tuple[jax.Array, jax.Array | None]:
+def read_latents(path: str, trained: TrainedRun, label: int | None) -> tuple[jax.Array, jax.Array | None]:
     """Latents as an array that fits the model, and the classes that go with them."""
     wanted = ("z", "mean", "labels")
     found = read_arrays(path, wanted, "latents", "set --latents to what encode wrote", single="z")

@@ -17,7 +17,7 @@ import numpy as np
 
 from vae_jax.errors import UserError
 from vae_jax.memory import available_memory, in_words
-from vae_jax.printable import one_line, printable
+from vae_jax.printable import one_line
 
 # What the directory of an archive may take: some 10,000 arrays.
 _MOST_PIECE = 2**20
@@ -83,7 +83,7 @@ def read_arrays(
     except Exception as error:
         # zipfile, zlib and NumPy raise whatever comes to hand where a file is damaged.
         reason = getattr(error, "strerror", None) or one_line(error)
-        raise UserError(f"'{printable(str(path))}' can't be read as {what} ({reason}); {mend}") from error
+        raise UserError(f"'{path}' can't be read as {what} ({reason}); {mend}") from error
 
 
 def check_memory(needed: int, what: str) -> None:

@@ -5,7 +5,7 @@ import io
 import os
 import threading
 import warnings
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -26,7 +26,7 @@ def is_grey(image: Image.Image) -> bool:
     return image.mode in _GREY or image.mode.startswith("I;16")
 
 
-def decoded(file: str | os.PathLike[str] | io.BufferedIOBase, grey: bool | None) -> UInt8[np.ndarray, "h w c"]:
+def decoded(file: str | os.PathLike[str] | IO[bytes] | io.BytesIO, grey: bool | None) -> UInt8[np.ndarray, "h w c"]:
     """Decodes a picture (of an animated one, the first frame) and brings it to 8 bits.
 
     Pixels of 16 bits are rounded to 8; transparency is dropped. A picture is refused for its size by what it says of
@@ -56,7 +56,7 @@ def decoded(file: str | os.PathLike[str] | io.BufferedIOBase, grey: bool | None)
         return pixels[..., np.newaxis] if grey else pixels
 
 
-def opened(file: str | os.PathLike[str] | io.BufferedIOBase) -> Image.Image:
+def opened(file: str | os.PathLike[str] | IO[bytes] | io.BytesIO) -> Image.Image:
     """Opens a picture of one of `FORMATS`, of which nothing is decoded yet.
 
     Raises:

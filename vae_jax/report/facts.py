@@ -178,7 +178,7 @@ def read_starts(folder: RunFolder) -> list[dict[str, Any]]:
             "command": " ".join(map(str, _list(start.get("command")))),
             "devices": _counted(list(map(str, _list(start.get("devices"))))),
             "versions": {name: str(version) for name, version in _mapping(start.get("versions")).items() if version},
-            "data": {name: str(value) for name, value in _mapping(start.get("data")).items()},
+            "data": {name: str(_mapping(start.get("data")).get(name) or "") for name in ("name", "fingerprint")},
         }
         for start in map(_mapping, starts)
     ]
