@@ -4,8 +4,8 @@
     python tests/reliability/fuzz.py --only=npz,folder --cases=1000
     python tests/reliability/fuzz.py --only=npz --seed=0 --case=17     # one again, with its traceback
 
-What a case is follows from (seed, kind, number). It fails if anything but `UserError` is raised, the error has more than
-one line, it takes over ten seconds or a gigabyte, prints what a terminal obeys, or writes outside its own folder.
+What a case is follows from (seed, kind, number). It fails if anything but `UserError` is raised, the error has more
+than one line, it takes over ten seconds or a gigabyte, prints what a terminal obeys, or writes outside its own folder.
 """
 
 import argparse
@@ -77,13 +77,13 @@ class Fuzzer:
     """Runs cases.
 
     Args:
-        place: An empty folder. `work/` in it belongs to the case that runs; whatever else is there has to stay as it is.
+        place: An empty folder. `work/` in it belongs to the case that runs; all else there has to stay as it is.
         seed: What cases follow from.
     """
 
     def __init__(self, place: pathlib.Path, seed: int) -> None:
         # Here, since a child process that only asks for help need not wait for JAX.
-        import cases
+        import fuzz_cases
 
         self._seed, self._work, self._sentinel = seed, place / "work", place / "others"
         self._sentinel.mkdir()
@@ -93,10 +93,11 @@ class Fuzzer:
             path.write_text("as it was")
         # What is kept of decoded pictures belongs to a case, and compiled programs to nobody.
         os.environ |= {"XDG_CACHE_HOME": str(self._work / "cache"), "JAX_COMPILATION_CACHE_DIR": ""}
-        self._kinds: dict[str, Case] = cases.kinds(place / "base")
+        self._kinds: dict[str, Case] = fuzz_cases.kinds(place / "base")
         self._before = _listing(place, self._work)
         self._place = place
         self._peak = _status("VmHWM")
+        self.refused = 0
 
     def case(self, kind: str, number: int) -> Failure | None:
         """Runs one; None where it ends as it should."""
@@ -105,13 +106,29 @@ class Fuzzer:
         out, what, trace = io.StringIO(), "", ""
         try:
             with _limited(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-                what = _outcome(lambda: self._kinds[kind](rng, self._work))
+                what = self._outcome(lambda: self._kinds[kind](rng, self._work))
         except (Exception, TooLong) as error:
             what, trace = f"{type(error).__name__}: {error}", traceback.format_exc()
         finally:
             _remove(self._work)
         what = what or _printed(out.getvalue()) or self._elsewhere() or self._memory()
         return Failure(kind, number, what, trace) if what else None
+
+    def _outcome(self, run: Callable[[], None]) -> str:
+        """What is wrong with how a case ends; nothing, where it is right."""
+        from vae_jax.errors import UserError
+
+        try:
+            run()
+        except UserError as error:
+            self.refused += 1
+            text = str(error)
+            if "\n" in text or len(text) < 20:
+                return f"no line to act on: {text!r}"
+            if "unable to allocate" in text.lower() or "MemoryError" in text:
+                return f"memory was asked for first: {text}"
+            return _printed(text)
+        return ""
 
     def _elsewhere(self) -> str:
         now = _listing(self._place, self._work)
@@ -128,22 +145,6 @@ class Fuzzer:
         pathlib.Path("/proc/self/clear_refs").write_text("5")
         self._peak = _status("VmHWM")
         return f"{peak / 2**20:.0f} MB of memory taken"
-
-
-def _outcome(run: Callable[[], None]) -> str:
-    """What is wrong with how a case ends; nothing, where it is right."""
-    from vae_jax.errors import UserError
-
-    try:
-        run()
-    except UserError as error:
-        text = str(error)
-        if "\n" in text or len(text) < 20:
-            return f"no line to act on: {text!r}"
-        if "unable to allocate" in text.lower() or "MemoryError" in text:
-            return f"memory was asked for first: {text}"
-        return _printed(text)
-    return ""
 
 
 def _printed(text: str) -> str:
@@ -210,7 +211,7 @@ def main() -> None:
             sys.exit(failure is not None)
         failed = 0
         for kind, count in counts(given.cases, only).items():
-            began, of_kind = time.perf_counter(), 0
+            began, of_kind, before = time.perf_counter(), 0, fuzzer.refused
             for number in range(count):
                 failure = fuzzer.case(kind, number)
                 if failure is not None:
@@ -219,7 +220,8 @@ def main() -> None:
                         file.write(json.dumps({"seed": given.seed, **dataclasses.asdict(failure)}) + "\n")
                     print(f"{kind} {number}: {failure.what[:300]}", flush=True)
             failed += of_kind
-            print(f"{kind:<10} {count:>6} cases, {of_kind} failed, {time.perf_counter() - began:.0f} s", flush=True)
+            refused, seconds = fuzzer.refused - before, time.perf_counter() - began
+            print(f"{kind:<10} {count:>6} cases, {refused} refused, {of_kind} failed, {seconds:.0f} s", flush=True)
     sys.exit(failed > 0)
 
 

@@ -210,8 +210,7 @@ def _decoded(root: str, name: str, grey: bool | None, sizing: Sizing) -> np.ndar
         # Pillow raises whatever comes to hand where a file is damaged.
         reason = one_line(error).removesuffix(f" '{printable(path)}'")
         raise UserError(
-            f"'{path}' can't be read as an image: {reason}; repair or remove it, or set "
-            "--config.data.unreadable=skip"
+            f"'{path}' can't be read as an image: {reason}; repair or remove it, or set --config.data.unreadable=skip"
         ) from error
     return sizing(pixels)
 

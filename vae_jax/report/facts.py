@@ -52,7 +52,7 @@ def read_result(trained: TrainedRun) -> Result | None:
     try:
         if evaluation is not None and _is_of(evaluation, trained):
             return _of_evaluation(evaluation)
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError):
         pass  # Written by another version: training has measured too.
     rows = [row for row in read_rows(trained.folder.metrics) if row["step"] == trained.step]
     measured = {row["split"]: row for row in rows}

@@ -8,7 +8,7 @@ import numpy as np
 
 Rng = np.random.Generator
 # What size fields are wrong with.
-_EDGES = (0, 1, 127, 128, 255, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1)
+EDGES = (0, 1, 127, 128, 255, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1)
 _TEXTS = (
     "",
     "../../x",
@@ -92,7 +92,7 @@ def damaged(rng: Rng, content: bytes) -> bytes:
                 changed[start:start] = changed[start : start + length * 4]
             case 5:
                 size = int(rng.choice([1, 2, 4, 8]))
-                value = _EDGES[rng.integers(len(_EDGES))] % 256**size
+                value = EDGES[rng.integers(len(EDGES))] % 256**size
                 changed[start : start + size] = value.to_bytes(size, rng.choice(["little", "big"]))
             case _:
                 other = int(rng.integers(len(changed)))

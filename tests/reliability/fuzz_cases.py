@@ -12,9 +12,8 @@ import zipfile
 from collections.abc import Callable
 from typing import Any
 
-import mutations
 import numpy as np
-from mutations import Rng, any_text, any_value, as_text, damaged, damaged_json
+from fuzz_mutations import EDGES, Rng, any_text, any_value, as_text, damaged, damaged_json
 from PIL import Image
 
 import vae_jax
@@ -127,7 +126,9 @@ def config(rng: Rng, work: pathlib.Path) -> None:
     _use(read)
 
 
-_CONFIG_FILE = b"import ml_collections\n\ndef get_config():\n    return ml_collections.ConfigDict({'train': {'batch_size': %s}})\n"
+_CONFIG_FILE = (
+    b"import ml_collections\n\ndef get_config():\n    return ml_collections.ConfigDict({'train': {'batch_size': %s}})\n"
+)
 
 
 def _override(rng: Rng) -> str:
@@ -184,7 +185,9 @@ def checkpoint(rng: Rng, work: pathlib.Path, run: pathlib.Path) -> None:
     given = pathlib.Path(shutil.copytree(run, work / "run", ignore=shutil.ignore_patterns("images", "tensorboard")))
     folder = given / "checkpoints" / "4"
     files = [path for path in folder.rglob("*") if path.is_file()]
-    path = [given / "config.json", given / "images.json", folder / "checkpoint.json", *files][rng.integers(len(files) + 3)]
+    path = [given / "config.json", given / "images.json", folder / "checkpoint.json", *files][
+        rng.integers(len(files) + 3)
+    ]
     if path.suffix == ".json" and rng.random() < 0.8:
         path.write_bytes(as_text(rng, damaged_json(rng, json.loads(path.read_text()))))
     else:
@@ -235,7 +238,13 @@ def report(rng: Rng, work: pathlib.Path, trained: TrainedRun) -> None:
 
 def _name(rng: Rng) -> str:
     ends = (".png", ".jpg", ".tif", ".webp", ".gif", ".bmp")
-    text = any_text(rng).encode("utf-8", "surrogatepass").replace(b"/", b"").replace(b"\0", b"")[:40].decode("utf-8", "replace")
+    text = (
+        any_text(rng)
+        .encode("utf-8", "surrogatepass")
+        .replace(b"/", b"")
+        .replace(b"\0", b"")[:40]
+        .decode("utf-8", "replace")
+    )
     return ("\udcff" if rng.random() < 0.1 else "") + text + ends[rng.integers(len(ends))]
 
 
@@ -295,7 +304,7 @@ def _field_changed(rng: Rng, content: bytes) -> bytes:
         return content
     changed, size = bytearray(content), int(rng.choice([2, 4]))
     place = starts[rng.integers(len(starts))] + 4 + int(rng.integers(marks[mark] - 4))
-    value = mutations._EDGES[rng.integers(len(mutations._EDGES))] % 256**size
+    value = EDGES[rng.integers(len(EDGES))] % 256**size
     changed[place : place + size] = value.to_bytes(size, "little")
     return bytes(changed)
 
@@ -310,7 +319,11 @@ def _member(rng: Rng, shape: tuple[int, ...], dtype: str, other: bool = False) -
     said = tuple(int(rng.choice([0, 1, 2, 4, 12, -1, 2**31, 2**62, 10**30])) for _ in range(rng.integers(0, 6)))
     dtype = _DTYPES[rng.integers(len(_DTYPES))] if rng.random() < 0.6 else dtype
     described: Any = np.lib.format.dtype_to_descr(np.dtype(dtype))
-    header = {"descr": described, "fortran_order": bool(rng.integers(2)), "shape": said if rng.random() < 0.6 else shape}
+    header = {
+        "descr": described,
+        "fortran_order": bool(rng.integers(2)),
+        "shape": said if rng.random() < 0.6 else shape,
+    }
     text = repr(header if rng.random() < 0.9 else any_value(rng)).encode("latin-1", "replace")
     if rng.random() < 0.05:
         text = b"(" * 9000
