@@ -244,6 +244,7 @@ def unknown_field(name: str) -> UserError:
     Args:
         name: Dotted name as the user gave it, without the leading `config.`.
     """
+    name = one_line(name, 100)
     names = [known for known, _, _ in flatten(Config())]
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
     if not close:
@@ -272,7 +273,7 @@ def _section(cls: type, mapping: Any, prefix: str) -> Any:
     values = {}
     for name, value in mapping.items():
         if name not in fields:
-            raise unknown_field(one_line(f"{prefix}{name}", 100))
+            raise unknown_field(f"{prefix}{name}")
         field = fields[name]
         if dataclasses.is_dataclass(field.type):
             values[name] = _section(typing.cast(type, field.type), value, f"{prefix}{name}.")

@@ -1,5 +1,6 @@
 """Changes to bytes and JSON that make a sound file a damaged or hostile one."""
 
+import copy
 import json
 import string
 from typing import Any
@@ -63,7 +64,7 @@ def any_value(rng: Rng) -> Any:
     """Any JSON value."""
     if rng.random() < 0.3:
         return any_text(rng)
-    return _VALUES[rng.integers(len(_VALUES))]
+    return copy.deepcopy(_VALUES[rng.integers(len(_VALUES))])
 
 
 def damaged(rng: Rng, content: bytes) -> bytes:
