@@ -11,7 +11,6 @@ from typing import Any
 import tqdm
 from tensorboardX import SummaryWriter
 
-from vae_jax.files import replacing
 from vae_jax.runs import read_rows
 
 Row = dict[str, Any]
@@ -40,8 +39,11 @@ class MetricsFile(Listener):
 
     def __init__(self, path: pathlib.Path, step: int) -> None:
         kept = [row for row in read_rows(path) if row["step"] <= step]
-        with replacing(path, "choose another --workdir") as unfinished:
-            unfinished.write_text("".join(f"{json.dumps(row)}\n" for row in kept))
+        unfinished = path.with_name(f".{path.name}.unfinished")
+        # What lies there could be a link, through which a file somewhere else would be written.
+        unfinished.unlink(missing_ok=True)
+        unfinished.write_text("".join(f"{json.dumps(row)}\n" for row in kept))
+        os.replace(unfinished, path)
         self._file = path.open("a")
 
     def write(self, row: Row) -> None:
