@@ -21,6 +21,7 @@ from vae_jax.cli.partial import PartialResult
 from vae_jax.data import Dataset, cache
 from vae_jax.data.dataset import fingerprint
 from vae_jax.errors import UserError
+from vae_jax.evaluation import importance, samples_at_once
 from vae_jax.runs import RunFolder
 
 TINY = ["--config.model.hidden=(8,)", "--config.model.latents=2", "--config.train.report=False"]
@@ -253,6 +254,14 @@ def test_what_is_asked_for_is_refused(
         assert len(message) < 1000
     with pytest.raises(UserError), _watch.over(given):
         vae_jax.load(given, checkpoint=4)
+
+
+def test_chunks_are_bounded_by_the_memory_that_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = vae_jax.build_model(vae_jax.ModelConfig(hidden=(8,), latents=2), (8, 8, 1))
+    asked = {memory_mb: samples_at_once(model, (8, 8, 1), 10, memory_mb) for memory_mb in (1, 2**30)}
+    assert asked[2**30] < 2**30 * asked[1]
+    monkeypatch.setattr(importance, "available_memory", lambda: 2 * 2**20)
+    assert samples_at_once(model, (8, 8, 1), 10, 2**30) == asked[1]
 
 
 @pytest.mark.parametrize("content", [b"[" * 10**6, b'{"a":' * 10**5, b"9" * 10**6, b"\xff\xfe", b"\0" * 1000])
