@@ -18,7 +18,7 @@ import math
 import os
 import pathlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -229,15 +229,23 @@ def _check_saved(checkpoint: Checkpoint, saved: Any) -> None:
             f"checkpoint {checkpoint.folder} is damaged: {_RECORD} names other arrays than are there; delete that "
             "folder and use another one"
         )
-    needed, free = (
-        sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(saved)),
-        available_memory(),
-    )
+    leaves = jax.tree.leaves(saved)
+    # What is compressed is so in pieces, which can be said to be larger than the array, and are inflated whole.
+    if any(leaf.storage and _exceeds(leaf.storage.chunk_shape, leaf.shape) for leaf in leaves):
+        raise UserError(
+            f"checkpoint {checkpoint.folder} is damaged: an array is kept in pieces that are larger than itself; "
+            "delete that folder and use another one"
+        )
+    needed, free = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves), available_memory()
     if free is not None and needed > free:
         raise UserError(
             f"checkpoint {checkpoint.folder} takes {in_words(needed)} of memory, and {in_words(free)} are free; open "
             "it on a larger machine"
         )
+
+
+def _exceeds(piece: Sequence[int] | None, shape: Sequence[int]) -> bool:
+    return piece is not None and any(part > max(1, side) for part, side in zip(piece, shape, strict=True))
 
 
 def _placed(leaf: Any) -> Any:

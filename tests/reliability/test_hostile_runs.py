@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
+import tensorstore
 from on_disk import contents
 
 import vae_jax
@@ -305,6 +306,21 @@ def test_checkpoints_are_not_unpickled(given: pathlib.Path, capsys: pytest.Captu
     assert refusals >= 3
 
 
+def test_array_in_pieces_that_inflate_to_more_than_itself(given: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
+    """Two numbers in a piece of a gigabyte, which compresses to next to nothing."""
+    folder = given / "checkpoints" / "4"
+    state = folder / "state"
+    place = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{state}/"}, "path": "params.posterior.mean.bias/"}
+    of_array = {"chunks": [2**28], "shape": [2], "dtype": "<f4", "compressor": {"id": "zstd", "level": 1}}
+    of_array |= {"fill_value": None, "filters": None, "order": "C", "zarr_format": 2}
+    spec = {"driver": "zarr", "kvstore": place, "metadata": of_array, "create": True, "delete_existing": True}
+    tensorstore.open(spec).result()
+    files = {str(path.relative_to(state)): digest(path) for path in state.rglob("*") if path.is_file()}
+    edit(folder / "checkpoint.json", "files", value=files)
+    message = run(given, capsys, "sample", "--checkpoint=4")
+    assert message is not None and "in pieces that are larger than itself" in message
+
+
 def digest(path: pathlib.Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -428,6 +444,44 @@ def test_export_that_is_a_device(finished: pathlib.Path, tmp_path: pathlib.Path)
     (folder / "model.safetensors").symlink_to("/dev/zero")
     with pytest.raises(UserError, match=r"model\.safetensors can't be read"):
         vae_jax.load(folder)
+
+
+LATENTS = {
+    "complex numbers": np.zeros((3, 2), complex),
+    "texts": np.array([["a", "b"]]),
+    "objects": np.array([[None, {}]]),
+    "fields": np.zeros((3, 2), "f4,f4"),
+    "beyond float32": np.full((3, 2), 1e300),
+    "infinite": np.full((3, 2), np.inf),
+    "one axis": np.zeros(2),
+    "none": np.zeros((0, 2)),
+}
+
+
+@pytest.mark.parametrize("z", LATENTS.values(), ids=LATENTS)
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+def test_latents_that_are_none(z: np.ndarray, suffix: str, given: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
+    path = given / f"latents{suffix}"
+    np.save(path, z) if suffix == ".npy" else np.savez(path, mean=z)
+    message = run(given, capsys, "decode", f"--latents={path}")
+    assert message is not None and path.name in message
+    assert not (given / "images" / "decoded_mean.png").exists()
+
+
+def test_latents_of_other_types_are_numbers_too(given: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
+    pictures = set()
+    for dtype in ("<f4", ">f4", "<f8", "<i2", ">i8"):
+        np.save(given / "latents.npy", np.array([[1, -2], [0, 3]], dtype))
+        assert run(given, capsys, "decode", f"--latents={given / 'latents.npy'}") is None
+        pictures.add((given / "images" / "decoded_mean.png").read_bytes())
+    assert len(pictures) == 1
+
+
+def test_report_of_the_most_classes_there_can_be(given: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
+    edit(given / "images.json", "num_classes", value=100_000)
+    edit(given / "images.json", "class_names", value=[])
+    assert run(given, capsys, "report") is None
+    assert (given / "report.html").stat().st_size < 20e6
 
 
 def test_names_in_a_table_are_no_formulas(given: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
