@@ -18,6 +18,7 @@ from on_disk import contents
 
 import vae_jax
 from vae_jax.cli import main
+from vae_jax.cli.listeners import CollapseWatch
 from vae_jax.cli.partial import PartialResult
 from vae_jax.data import Dataset, cache
 from vae_jax.data.dataset import fingerprint
@@ -521,3 +522,5 @@ def test_rows_of_metrics_that_are_none_are_left_out(tmp_path: pathlib.Path) -> N
     path = RunFolder(tmp_path).metrics
     path.write_bytes(b"\n".join(lines))
     assert read_rows(path) == [sound, without_bound]
+    # What isn't known of a row is no number of units.
+    CollapseWatch([{**sound, "active_units": None}, {**sound, "active_units": 3}], print)
