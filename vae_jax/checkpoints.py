@@ -15,16 +15,19 @@ import errno
 import hashlib
 import json
 import logging
+import math
 import pathlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 
 from vae_jax.errors import UserError
-from vae_jax.files import json_digest, sync
+from vae_jax.files import json_digest, read_json, sync
+from vae_jax.memory import available_memory, in_words
+from vae_jax.printable import one_line
 from vae_jax.processes import is_writer, together
 
 _RECORD = "checkpoint.json"
@@ -227,9 +230,44 @@ def load(checkpoint: Checkpoint, like: Any = None) -> Any:
             "restore the run's own config.json"
         )
     folder = (checkpoint.folder / _STATE).absolute()
-    with ocp.StandardCheckpointer() as checkpointer:
-        target: Any = checkpointer.metadata(folder).item_metadata.tree if like is None else like
-        return checkpointer.restore(folder, jax.tree.map(_placed, target))
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            saved: Any = checkpointer.metadata(folder).item_metadata.tree
+            _check_saved(checkpoint, saved)
+            return checkpointer.restore(folder, jax.tree.map(_placed, saved if like is None else like))
+    except UserError:
+        raise
+    except Exception as error:
+        # Its checksums agree, so somebody made it so; Orbax raises whatever comes to hand.
+        raise UserError(
+            f"checkpoint {checkpoint.folder} can't be read ({one_line(error)}); delete that folder and use another one"
+        ) from error
+
+
+def _check_saved(checkpoint: Checkpoint, saved: Any) -> None:
+    """Refuses what Orbax would read other arrays from than the record names, or more than fits the memory."""
+    if _arrays(saved) != checkpoint.arrays:
+        raise UserError(
+            f"checkpoint {checkpoint.folder} is damaged: {_RECORD} names other arrays than are there; delete that "
+            "folder and use another one"
+        )
+    leaves = jax.tree.leaves(saved)
+    # What is compressed is so in pieces, which can be said to be larger than the array, and are inflated whole.
+    if any(leaf.storage and _exceeds(leaf.storage.chunk_shape, leaf.shape) for leaf in leaves):
+        raise UserError(
+            f"checkpoint {checkpoint.folder} is damaged: an array is kept in pieces that are larger than itself; "
+            "delete that folder and use another one"
+        )
+    needed, free = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves), available_memory()
+    if free is not None and needed > free:
+        raise UserError(
+            f"checkpoint {checkpoint.folder} takes {in_words(needed)} of memory, and {in_words(free)} are free; open "
+            "it on a larger machine"
+        )
+
+
+def _exceeds(piece: Sequence[int] | None, shape: Sequence[int]) -> bool:
+    return piece is not None and any(part > max(1, side) for part, side in zip(piece, shape, strict=True))
 
 
 def _placed(leaf: Any) -> Any:
@@ -246,8 +284,9 @@ def _folders(directory: pathlib.Path) -> list[pathlib.Path]:
 
 def _read_record(folder: pathlib.Path) -> Checkpoint | str:
     """A checkpoint as its record has it, or what is wrong with the record."""
+    changed = f"{_RECORD} has changed since it was written"
     try:
-        record = json.loads((folder / _RECORD).read_bytes())
+        record = read_json(folder / _RECORD)
     except FileNotFoundError:
         return f"{_RECORD} is missing"
     except OSError as error:
@@ -257,12 +296,15 @@ def _read_record(folder: pathlib.Path) -> Checkpoint | str:
     digest = record.pop("digest", None) if isinstance(record, dict) else None
     # The first release wrote records without a digest.
     if not isinstance(record, dict) or set(record) != _FIELDS or digest not in (None, json_digest(record)):
-        return f"{_RECORD} has changed since it was written"
+        return changed
     step, score, files, arrays = (record[name] for name in ("step", "score", "files", "arrays"))
-    if str(step) != folder.name:
-        return f"{_RECORD} is that of step {step}"
-    if not isinstance(score, float | int | None) or not isinstance(files, dict) or not isinstance(arrays, dict):
-        return f"{_RECORD} has changed since it was written"
+    if type(step) is not int or str(step) != folder.name:
+        return f"{_RECORD} is that of step {one_line(repr(step), 30)}"
+    if score is not None and (type(score) not in (int, float) or not math.isfinite(score)):
+        return changed
+    for mapping in (files, arrays):
+        if not isinstance(mapping, dict) or not all(type(value) is str for value in mapping.values()):
+            return changed
     return Checkpoint(folder, step, score, files, arrays)
 
 

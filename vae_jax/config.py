@@ -14,9 +14,20 @@ from typing import Any
 import ml_collections
 
 from vae_jax.errors import UserError
+from vae_jax.printable import one_line
+
+# JAX counts with 32 bits.
+_COUNTS = 2**31
+# A config can come from somebody else: what is made one by one, before anything is compared with memory, is bounded.
+_PARTS = 129
+_MACHINES = 1025
+_LONGEST = 4096
 
 
 def _field(default: Any, meaning: str, *, minimum: float | None = None, below: float | None = None) -> Any:
+    numbers = default if isinstance(default, tuple) else (default,)
+    if below is None and all(type(number) is int for number in numbers):
+        below = _COUNTS
     metadata = {"meaning": meaning, "minimum": minimum, "below": below}
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -44,13 +55,13 @@ class DataConfig:
         0.2, "share of all images held out where a source has no test part", minimum=0.0, below=1.0
     )
     image_size: int = _field(
-        0, "side of the square that each image is brought to (folder, tfds); 0: as they are", minimum=0
+        0, "side of the square that each image is brought to (folder, tfds); 0: as they are", minimum=0, below=8193
     )
     image_fit: str = _field("crop", "how: crop (the middle square, resized) or resize (the whole image)")
     unreadable: str = _field("refuse", "files of a folder that can't be read: refuse, or skip (named and left out)")
     resident_mb: int = _field(2048, "larger data sets are streamed from their files; 0: always", minimum=0)
-    workers: int = _field(2, "processes that decode streamed images; 0: threads", minimum=0)
-    prefetch: int = _field(4, "batches of streamed images that are decoded ahead", minimum=1)
+    workers: int = _field(2, "processes that decode streamed images; 0: threads", minimum=0, below=_MACHINES)
+    prefetch: int = _field(4, "batches of streamed images that are decoded ahead", minimum=1, below=_MACHINES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,11 +92,11 @@ class ModelConfig:
     posterior: str = _field(
         "diagonal_gaussian", "q(z|x): diagonal_gaussian, full_gaussian, planar, iaf, hierarchical or point_mass"
     )
-    posterior_flows: int = _field(4, "flows of planar and iaf", minimum=1)
+    posterior_flows: int = _field(4, "flows of planar and iaf", minimum=1, below=_PARTS)
     posterior_hidden: tuple[int, ...] = _field((320, 320), "widths inside each iaf flow", minimum=1)
     prior: str = _field("standard_normal", "p(z): standard_normal, mixture, vampprior, realnvp or hierarchical")
     prior_components: int = _field(100, "components of mixture and vampprior", minimum=1)
-    prior_flows: int = _field(6, "flows of realnvp", minimum=2)
+    prior_flows: int = _field(6, "flows of realnvp", minimum=2, below=_PARTS)
     prior_hidden: tuple[int, ...] = _field((128, 128), "widths inside each realnvp flow", minimum=1)
     upper_latents: int = _field(50, "numbers in the upper layer of hierarchical", minimum=1)
     upper_hidden: tuple[int, ...] = _field((100, 100), "widths between the layers of hierarchical", minimum=1)
@@ -172,7 +183,7 @@ class Config:
     """A whole run."""
 
     seed: int = _field(0, "every random number of the run follows from it", minimum=0, below=SEEDS)
-    num_seeds: int = _field(1, "replicas that train at once, replica i with seed + i", minimum=1)
+    num_seeds: int = _field(1, "replicas that train at once, replica i with seed + i", minimum=1, below=_MACHINES)
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
@@ -233,6 +244,7 @@ def unknown_field(name: str) -> UserError:
     Args:
         name: Dotted name as the user gave it, without the leading `config.`.
     """
+    name = one_line(name, 100)
     names = [known for known, _, _ in flatten(Config())]
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
     if not close:
@@ -256,7 +268,7 @@ def _section(cls: type, mapping: Any, prefix: str) -> Any:
     if not isinstance(mapping, Mapping):
         what = f"config field '{prefix[:-1]}'" if prefix else "a config"
         raise UserError(
-            f"{what} holds fields of its own, not {mapping!r}; set one, e.g. '{prefix}{next(iter(fields))}'"
+            f"{what} holds fields of its own, not {_shown(mapping)}; set one, e.g. '{prefix}{next(iter(fields))}'"
         )
     values = {}
     for name, value in mapping.items():
@@ -270,26 +282,43 @@ def _section(cls: type, mapping: Any, prefix: str) -> Any:
     return cls(**values)
 
 
+def _shown(value: Any) -> str:
+    """A value as one would write it, but for numbers and texts of which nobody could read the end."""
+    try:
+        return one_line(repr(value), 100)
+    except ValueError:
+        return "a number of very many digits"
+
+
 def _checked(name: str, value: Any, field: dataclasses.Field) -> Any:
     """The value as the type of its field, or an error that says what would be right."""
     if field.type == tuple[int, ...]:
         items = value if isinstance(value, list | tuple) else None
         if items is None or not all(isinstance(item, int) and not isinstance(item, bool) for item in items):
-            raise UserError(f"config field '{name}' is {value!r} but must be whole numbers, e.g. (400,) or ()")
+            raise UserError(f"config field '{name}' is {_shown(value)} but must be whole numbers, e.g. (400,) or ()")
+        if len(items) >= _PARTS:
+            raise UserError(f"config field '{name}' has {len(items)} numbers; use at most {_PARTS - 1}")
         value = tuple(items)
     elif field.type is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        try:
+            value = float(value)
+        except OverflowError:
+            value = math.inf
     elif type(value) is not field.type:
         expected = {int: "a whole number", float: "a number", str: "a text", bool: "True or False"}[
             typing.cast(type, field.type)
         ]
-        raise UserError(f"config field '{name}' is {value!r} but must be {expected}, e.g. {field.default!r}")
+        raise UserError(f"config field '{name}' is {_shown(value)} but must be {expected}, e.g. {field.default!r}")
     if field.type is float and not math.isfinite(value):
         raise UserError(f"config field '{name}' is {value!r} but must be a finite number, e.g. {field.default!r}")
+    if isinstance(value, str) and (len(value) > _LONGEST or "\0" in value):
+        raise UserError(
+            f"config field '{name}' is {_shown(value)} but must be a text for people, up to {_LONGEST} letters"
+        )
     minimum, below = field.metadata["minimum"], field.metadata["below"]
     for number in value if isinstance(value, tuple) else [value]:
         if minimum is not None and not number >= minimum:
-            raise UserError(f"config field '{name}' is {value!r} but must be at least {minimum}")
+            raise UserError(f"config field '{name}' is {_shown(value)} but must be at least {minimum}")
         if below is not None and not number < below:
-            raise UserError(f"config field '{name}' is {value!r} but must be below {below}")
+            raise UserError(f"config field '{name}' is {_shown(value)} but must be below {below}")
     return value

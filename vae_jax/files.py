@@ -1,15 +1,20 @@
 """Files that are there whole or not at all."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import pathlib
 import shutil
+import stat
 from collections.abc import Iterator
 from typing import Any
 
 from vae_jax.errors import UserError
+from vae_jax.memory import in_words
+
+_MOST_JSON = 64 * 2**20
 
 _UNFINISHED = ".unfinished"
 
@@ -29,6 +34,8 @@ def replacing(path: pathlib.Path, mend: str = "choose another place") -> Iterato
     unfinished = path.with_name(f".{path.stem}{_UNFINISHED}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        # What lies there could be a link, through which a file somewhere else would be written.
+        unfinished.unlink(missing_ok=True)
         yield unfinished
         # First the content, then the name: without that a machine that loses power may keep the name alone.
         sync(unfinished)
@@ -52,6 +59,42 @@ def sync(path: pathlib.Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def read_bytes(path: pathlib.Path) -> bytes:
+    """What a file holds.
+
+    Raises:
+        OSError: If it can't be read, or is no file: a pipe would be waited for, and a device never ends.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "it is no file", str(path))
+    return path.read_bytes()
+
+
+def read_json(path: pathlib.Path) -> Any:
+    """What a JSON file says.
+
+    Raises:
+        OSError: As `read_bytes`.
+        ValueError: If it is no JSON, or larger or deeper than any that this package writes.
+    """
+    content = read_bytes(path)
+    if len(content) > _MOST_JSON:
+        raise ValueError(f"it is larger than {in_words(_MOST_JSON)}")
+    return parse_json(content)
+
+
+def parse_json(content: bytes | str) -> Any:
+    """What JSON says.
+
+    Raises:
+        ValueError: If it is none, or deeper than any that this package writes.
+    """
+    try:
+        return json.loads(content)
+    except RecursionError as error:
+        raise ValueError("it is too deep") from error
 
 
 def write_json(path: pathlib.Path, content: Any, mend: str = "choose another place") -> None:

@@ -18,9 +18,8 @@ from vae_jax.data import ImageKind
 from vae_jax.data.splits import OTHER_IMAGES, Split, fixed
 from vae_jax.errors import UserError
 from vae_jax.evaluation import ImportanceEstimate, make_importance_estimate, map_images, samples_at_once
-from vae_jax.exported import check_custom, describe_posterior, is_export, read_export
+from vae_jax.exported import describe_posterior, is_export, read_export
 from vae_jax.keys import Stream, stream_key
-from vae_jax.runs import RunFolder
 from vae_jax.sharding import filled_up, put, replicated, whole_mesh
 from vae_jax.trained import open_run
 from vae_jax.vae import VAE, Params, apply
@@ -283,6 +282,5 @@ def load(
             raise UserError(f"'{path}' was exported and holds one model: leave checkpoint and replica out")
         found = read_export(folder, allow_custom)
         return LoadedModel(found.config, found.kind, found.model, found.params, found.step)
-    check_custom(RunFolder(folder).read_config(), folder, allow_custom)
-    trained = open_run(str(folder), str(checkpoint), replica)
+    trained = open_run(str(folder), str(checkpoint), replica, allow_custom)
     return LoadedModel(trained.config, trained.kind, trained.model, trained.params, trained.step)

@@ -5,8 +5,8 @@ import dataclasses
 import datetime
 import fcntl
 import hashlib
-import json
 import logging
+import math
 import os
 import pathlib
 from collections.abc import Callable, Iterator
@@ -14,9 +14,10 @@ from typing import Any
 
 from vae_jax import checkpoints
 from vae_jax.config import Config, differences, from_mapping
-from vae_jax.data import Data, ImageKind
+from vae_jax.data import SPLITS, Data, ImageKind
 from vae_jax.errors import UserError
-from vae_jax.files import is_leftover, write_json
+from vae_jax.files import is_leftover, parse_json, read_bytes, read_json, write_json
+from vae_jax.printable import one_line
 from vae_jax.provenance import surroundings
 
 _IMAGES = "images.json"
@@ -76,6 +77,23 @@ class RunFolder:
         """
         write_json(path, content, "make room, or choose another --workdir")
 
+    def check_links(self, written: tuple[str, ...] = ("images",)) -> None:
+        """Refuses a folder through whose links a verb would write somewhere else; reading through links is harmless.
+
+        Args:
+            written: The folders in it that are written to.
+
+        Raises:
+            UserError: With the first such link.
+        """
+        inside = self.root.resolve()
+        for path in (self.root / name for name in written):
+            if path.is_symlink() and not path.resolve().is_relative_to(inside):
+                raise UserError(
+                    f"'{path}' is a link that leads out of the run's folder; put a folder of that name there, or the "
+                    "whole run where the link leads"
+                )
+
     def check_writable(self) -> None:
         """Finds out before long work whether its result can be kept.
 
@@ -84,6 +102,7 @@ class RunFolder:
         """
         probe = self.root / ".probe.unfinished"
         try:
+            probe.unlink(missing_ok=True)  # a link, through which a file somewhere else would be emptied
             probe.write_text("")
             probe.unlink()
         except OSError as error:
@@ -103,7 +122,7 @@ class RunFolder:
                 f"'{self.root}' holds no run (no {self.config.name}); train first, or set --workdir to a run's folder"
             )
         try:
-            content = json.loads(self.config.read_text())
+            content = read_json(self.config)
             if isinstance(content, dict) and "model_type" in content:
                 raise UserError(
                     f"'{self.root}' was made by export and is no run; set --workdir to a run's folder, or open it "
@@ -111,7 +130,9 @@ class RunFolder:
                 )
             return from_mapping(content)
         except (OSError, ValueError) as error:
-            raise UserError(f"{self.config} can't be read ({error}); restore it or start a new run") from error
+            raise UserError(
+                f"{self.config} can't be read ({one_line(error)}); restore it or start a new run"
+            ) from error
 
     def check(self, config: Config) -> None:
         """Whether a run can start here, or the run that is here be continued.
@@ -119,6 +140,7 @@ class RunFolder:
         Raises:
             UserError: If the folder is another run's, or is some other folder with files in it.
         """
+        self.check_links(("images", "tensorboard", "checkpoints"))
         if self.config.is_file():
             different = differences(self.read_config(), config)
             if different:
@@ -172,10 +194,10 @@ class RunFolder:
         if not path.is_file():
             return None
         try:
-            return ImageKind.from_mapping(json.loads(path.read_text()))
+            return ImageKind.from_mapping(read_json(path))
         except (OSError, ValueError) as error:
             raise UserError(
-                f"{path} can't be read ({error}); restore it, or delete it if the data is at hand"
+                f"{path} can't be read ({one_line(error)}); restore it, or delete it if the data is at hand"
             ) from error
 
     @contextlib.contextmanager
@@ -260,10 +282,13 @@ class RunFolder:
 
     def _starts(self) -> list[dict[str, Any]]:
         try:
-            return list(json.loads(self.manifest.read_text())["starts"]) if self.manifest.is_file() else []
+            starts = list(read_json(self.manifest)["starts"]) if self.manifest.is_file() else []
+            if not all(isinstance(start, dict) for start in starts):
+                raise ValueError("a start is no mapping")
+            return starts
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
-                f"{self.manifest} can't be read ({error}); restore it or delete it, then continue"
+                f"{self.manifest} can't be read ({one_line(error)}); restore it or delete it, then continue"
             ) from error
 
 
@@ -281,7 +306,7 @@ def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
         UserError: If the file can't be read at all.
     """
     try:
-        lines = path.read_bytes().split(b"\n") if path.is_file() else [b""]
+        lines = read_bytes(path).split(b"\n") if path.exists() else [b""]
     except OSError as error:
         raise UserError(f"{path} can't be read ({error.strerror or error}); make it readable") from error
     rows, damaged = [], []
@@ -299,8 +324,32 @@ def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
 def _row(line: bytes) -> dict[str, Any] | None:
     """A line of a metrics file, or None where it is none."""
     try:
-        row = json.loads(line)
+        row = parse_json(line)
     except ValueError:
         return None
-    is_row = isinstance(row, dict) and isinstance(row.get("step"), int) and isinstance(row.get("split"), str)
-    return row if is_row else None
+    return row if _is_row(row) else None
+
+
+_MEASURED = ("epoch", "reconstruction", "elbo", "kl")
+
+
+def _is_row(row: Any) -> bool:
+    """Whether this is what training writes: a step, a split, what was measured, and nothing but numbers beside."""
+    if not isinstance(row, dict) or type(row.get("step")) is not int or row.get("split") not in SPLITS:
+        return False
+    numbers = {name: value for name, value in row.items() if name not in ("split", "replicas")}
+    if not all(value is None or type(value) is float or _is_short(value) for value in numbers.values()):
+        return False
+    measured = [row.get(name) for name in _MEASURED]
+    without_bound = measured[-2:] == [None, None] and all(name in row for name in _MEASURED)
+    finite = all(value is not None and math.isfinite(value) for value in (measured[:-2] if without_bound else measured))
+    spreads = [value for name, value in numbers.items() if name.endswith("_spread")]
+    return (
+        finite
+        and all(value is not None and math.isfinite(value) for value in spreads)
+        and (not spreads or isinstance(row.get("replicas"), dict))
+    )
+
+
+def _is_short(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63

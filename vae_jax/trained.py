@@ -9,9 +9,10 @@ import jax
 
 from vae_jax import checkpoints
 from vae_jax.build import build_data, build_model_for, build_state
-from vae_jax.config import Config
+from vae_jax.config import Config, flatten
 from vae_jax.data import Data, ImageKind
 from vae_jax.errors import UserError
+from vae_jax.printable import one_line
 from vae_jax.runs import RunFolder
 from vae_jax.vae import VAE, Params
 
@@ -50,18 +51,20 @@ class TrainedRun:
         return self.load_data()
 
 
-def open_run(workdir: str | None, which: str = "latest", replica: int = 0) -> TrainedRun:
+def open_run(workdir: str | None, which: str = "latest", replica: int = 0, allow_custom: bool = False) -> TrainedRun:
     """Opens a run from its folder alone; see `open_replicas`.
 
     Args:
         workdir: The folder.
         which: A step, `best` or `latest`.
         replica: Which of the models that were trained at once.
+        allow_custom: Whether parts named `package.module:Name` may be imported, which runs their code.
 
     Raises:
-        UserError: If there is no such run, checkpoint or replica, or it is damaged.
+        UserError: If there is no such run, checkpoint or replica, it is damaged, or it needs parts that may not be
+            imported.
     """
-    replicas = open_replicas(workdir, which)
+    replicas = open_replicas(workdir, which, allow_custom)
     if not 0 <= replica < len(replicas):
         raise UserError(
             f"there is no replica {replica}; this run has {len(replicas)}: choose --replica from 0 to "
@@ -70,21 +73,24 @@ def open_run(workdir: str | None, which: str = "latest", replica: int = 0) -> Tr
     return replicas[replica]
 
 
-def open_replicas(workdir: str | None, which: str = "latest") -> list[TrainedRun]:
+def open_replicas(workdir: str | None, which: str = "latest", allow_custom: bool = False) -> list[TrainedRun]:
     """Opens all models that a run trained at once; one, for most runs.
 
     Args:
         workdir: The folder.
         which: A step, `best` or `latest`.
+        allow_custom: As in `open_run`.
 
     Raises:
-        UserError: If there is no such run or checkpoint, or it is damaged.
+        UserError: If there is no such run or checkpoint, it is damaged, or it needs parts that may not be imported.
     """
     if not workdir:
         raise UserError("no run is named; add --workdir=FOLDER, e.g. --workdir=runs/digits")
     folder = RunFolder(pathlib.Path(workdir))
     config = folder.read_config()
     folder.warn_of_changes()
+    check_custom(config, folder.root, allow_custom)
+    folder.check_links()
     checkpoint = checkpoints.choose(folder.checkpoints, which)
     load_data = functools.cache(lambda: build_data(config))
     kind = folder.image_kind() or load_data().kind
@@ -99,6 +105,34 @@ def open_replicas(workdir: str | None, which: str = "latest") -> list[TrainedRun
         return TrainedRun(folder, config, kind, model, chosen, checkpoint.step, index, load_data)
 
     return [one(index) for index in range(config.num_seeds)]
+
+
+# A config's other fields are not looked at to make a model and its data.
+_MADE_OF = ("model.", "train.", "data.source", "data.binarization")
+
+
+def check_custom(config: Config, folder: pathlib.Path, allowed: bool) -> None:
+    """Refuses parts that would have to be imported: a folder from somebody else could name any code.
+
+    Raises:
+        UserError: With the first of them, if they aren't allowed.
+    """
+    for name, value, _ in flatten(config):
+        if name.startswith(_MADE_OF) and isinstance(value, str):
+            check_custom_name(name, value, folder, allowed)
+
+
+def check_custom_name(field: str, name: str, folder: pathlib.Path, allowed: bool) -> None:
+    """Refuses a name of a field that would have to be imported.
+
+    Raises:
+        UserError: If it isn't allowed.
+    """
+    if not allowed and ":" in name:
+        raise UserError(
+            f"'{folder}' has {field} {one_line(repr(name), 100)}, and opening it would run that code; if you trust it, "
+            "add --allow_custom, or in Python load(path, allow_custom=True)"
+        )
 
 
 def replica_params(params: Params, num_replicas: int | None, index: int) -> Params:

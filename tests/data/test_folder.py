@@ -264,3 +264,25 @@ def test_whole_images_are_resized_where_that_is_wanted(root: Path) -> None:
     found = {image.tobytes() for image in (dataset.train_images[0], dataset.test_images[0])}
     assert np.asarray(Image.fromarray(pixels).resize((4, 4), Image.Resampling.BILINEAR)).tobytes() in found
     assert dataset.fingerprint != load(root, image_size=4, test_fraction=0.5, seed=0).fingerprint
+
+
+@pytest.mark.parametrize("unreadable", ["refuse", "skip"])
+def test_any_name_that_a_file_system_takes(root: Path, unreadable: str, capsys: pytest.CaptureFixture) -> None:
+    """Control characters, line ends, and bytes that are no UTF-8; in errors, in lists and as names of classes."""
+    strange = ["\x1b[2J", "a\nb", "\udcff\udcfe", "\u202egnp"]
+    pixels = [write(root / f"{name}" / f"{name}.png", number) for number, name in enumerate(strange)]
+    dataset = load_folder(str(root), 0.25, 0, Sizing(), 1, unreadable)
+    assert dataset.class_names == (r"\x1b[2J", r"a\x0ab", r"\u202egnp", r"\xff\xfe")
+    found = [*dataset.train_images, *dataset.test_images]
+    assert sorted(map(bytes, found)) == sorted(map(bytes, pixels))
+    for name in strange:
+        (root / name / f"{name}.jpg").write_text("no picture")
+    if unreadable == "refuse":
+        with pytest.raises(UserError) as caught:
+            load_folder(str(root), 0.25, 0, Sizing(), 1, unreadable)
+        said = str(caught.value)
+    else:
+        assert len(load_folder(str(root), 0.25, 0, Sizing(), 1, unreadable).train_images) == 3
+        said = capsys.readouterr().err.rstrip("\n")
+        assert "4 of 8 files" in said
+    assert said.isprintable() and "[2J" in said

@@ -9,6 +9,7 @@ from absl import flags
 
 from vae_jax.cli.flags import parse, usage
 from vae_jax.errors import Stopped, UserError
+from vae_jax.printable import printable
 
 VERBS = {
     "train": "train a model, or continue a run (the default verb)",
@@ -43,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
         print(f"vae-jax: {stopped}", file=sys.stderr)
         sys.exit(STOPPED_STATUS)
     except (UserError, flags.Error) as error:
-        message = " ".join(str(error).split())
+        message = printable(" ".join(str(error).split()))
         print(f"vae-jax: error: {message}", file=sys.stderr)
         _leave(USER_ERROR_STATUS)
     except BrokenPipeError:

@@ -76,7 +76,7 @@ def run(values: Flags) -> None:
         "choose another --output",
     )
     say(table(result))
-    print(f"median (lowest to highest) of {values['repeats']}; all of it is in {output}")
+    say(f"median (lowest to highest) of {values['repeats']}; all of it is in {output}")
 
 
 def _data(config: Config, values: Flags) -> Data:

@@ -1,7 +1,6 @@
 """`decode`: latents from a file to images."""
 
 import pathlib
-import zipfile
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +9,8 @@ from absl import flags
 
 from vae_jax.cli.flags import Flags, define_replica, define_seed, define_workdir
 from vae_jax.cli.show import SHOWS, decode_all
+from vae_jax.cli.terminal import say
+from vae_jax.data.archives import read_arrays
 from vae_jax.errors import UserError
 from vae_jax.files import check_output, replacing
 from vae_jax.pictures import grid, write_png
@@ -34,46 +35,44 @@ def run(values: Flags) -> None:
     """Runs the verb."""
     if not values["latents"]:
         raise UserError("no latents are named; add --latents=FILE, e.g. what encode wrote")
-    trained = open_run(values["workdir"], values["checkpoint"], values["replica"])
+    trained = open_run(values["workdir"], values["checkpoint"], values["replica"], values["allow_custom"])
     output = pathlib.Path(values["output"] or trained.folder.images / f"decoded_{values['show']}.png")
     if output.suffix not in (".png", ".npz"):
         raise UserError(f"--output is '{output}' but must end in .png or .npz")
     check_output(output)
-    z, labels = _read_latents(values["latents"], trained, values["label"])
+    z, labels = read_latents(values["latents"], trained, values["label"])
     images = decode_all(trained.model, trained.params, z, jax.random.key(values["seed"]), values["show"], labels)
     if output.suffix == ".png":
         write_png(output, grid(images[:_SHOWN], _COLUMNS))
-        print(f"{min(len(images), _SHOWN)} of {len(images)} images (the {values['show']} of p(x|z)) in {output}")
+        say(f"{min(len(images), _SHOWN)} of {len(images)} images (the {values['show']} of p(x|z)) in {output}")
         return
     pixels = np.round(255.0 * np.clip(images, 0.0, 1.0)).astype(np.uint8)
     with replacing(output, "choose another --output") as unfinished, unfinished.open("wb") as file:
         np.savez_compressed(file, images=pixels)
-    print(f"{len(images)} images (the {values['show']} of p(x|z)), uint8{list(pixels.shape)}, in {output}")
+    say(f"{len(images)} images (the {values['show']} of p(x|z)), uint8{list(pixels.shape)}, in {output}")
 
 
-def _read_latents(path: str, trained: TrainedRun, label: int | None) -> tuple[jax.Array, jax.Array | None]:
+def read_latents(path: str, trained: TrainedRun, label: int | None) -> tuple[jax.Array, jax.Array | None]:
     """Latents as an array that fits the model, and the classes that go with them."""
-    try:
-        with open(path, "rb") as file:
-            content = np.load(file, allow_pickle=False)
-            if isinstance(content, np.ndarray):
-                z, labels = content, None
-            else:
-                name = next((name for name in ("z", "mean") if name in content.files), None)
-                if name is None:
-                    raise ValueError(f"it holds {', '.join(content.files) or 'nothing'}, and neither 'z' nor 'mean'")
-                z, labels = content[name], content["labels"] if "labels" in content.files else None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"'{path}' can't be read as latents ({reason}); set --latents to what encode wrote") from error
+    wanted = ("z", "mean", "labels")
+    found = read_arrays(path, wanted, "latents", "set --latents to what encode wrote", single="z")
+    name = next((name for name in wanted[:2] if name in found.arrays), None)
+    if name is None:
+        raise UserError(
+            f"'{path}' can't be read as latents (it holds {found.listed()}, and neither 'z' nor 'mean'); set --latents "
+            "to what encode wrote"
+        )
+    z, labels = found.arrays[name], found.arrays.get("labels")
     size = trained.model.prior.latents
-    if z.ndim != 2 or z.shape[1] != size or not len(z) or not np.issubdtype(z.dtype, np.number):
+    if z.ndim != 2 or z.shape[1] != size or not len(z) or z.dtype.kind not in "iuf":
         raise UserError(
             f"'{path}' holds {z.dtype} of shape {z.shape}, but this model has {size} latents: it needs [N, {size}]"
         )
+    with np.errstate(over="ignore"):
+        z = z.astype(np.float32)
     if not np.all(np.isfinite(z)):
         raise UserError(f"'{path}' holds latents that are not finite; remove these rows")
-    return jnp.asarray(z, jnp.float32), _labels(trained, labels, label, len(z))
+    return jnp.asarray(z), _labels(trained, labels, label, len(z))
 
 
 def _labels(trained: TrainedRun, found: np.ndarray | None, given: int | None, count: int) -> jax.Array | None:
@@ -85,6 +84,6 @@ def _labels(trained: TrainedRun, found: np.ndarray | None, given: int | None, co
     if given is None and found is None:
         raise UserError("this model is conditional, and the file has no labels; add --label=CLASS")
     labels = np.full(count, given) if given is not None else np.asarray(found)
-    if labels.shape != (count,) or labels.min() < 0 or labels.max() >= classes:
-        raise UserError(f"labels must be {count} numbers from 0 to {classes - 1}")
+    if labels.dtype.kind not in "iu" or labels.shape != (count,) or labels.min() < 0 or labels.max() >= classes:
+        raise UserError(f"labels must be {count} whole numbers from 0 to {classes - 1}")
     return jnp.asarray(labels, jnp.int32)

@@ -19,7 +19,7 @@ from vae_jax.diagnosis import STAGES, Diagnosis, Subject, advice, diagnose, tabl
 from vae_jax.errors import UserError
 from vae_jax.evaluation import Features, random_convolutions
 from vae_jax.pictures import side_by_side, write_png
-from vae_jax.trained import TrainedRun, open_run
+from vae_jax.trained import TrainedRun, check_custom_name, open_run
 
 _SHOWN_PAIRS = 32
 _PAIRS_PER_ROW = 4
@@ -35,7 +35,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 
 def run(values: Flags) -> None:
     """Runs the verb."""
-    trained = open_run(values["workdir"], values["checkpoint"], values["replica"])
+    trained = open_run(values["workdir"], values["checkpoint"], values["replica"], values["allow_custom"])
     check_has_density(trained)
     trained.folder.check_writable()
     settings = given_section(values, trained.config.diagnose)
@@ -44,6 +44,8 @@ def run(values: Flags) -> None:
         raise UserError(
             f"the {values['split']} split has one image; a diagnosis compares images, choose another --split"
         )
+    allowed = bool(values["features"]) or values["allow_custom"]
+    check_custom_name("diagnose.features", settings.features, trained.folder.root, allowed)
     features = _features(settings.features, trained)
     is_training = values["split"] == "train"
     key = evaluation_key(trained)
@@ -64,7 +66,7 @@ def run(values: Flags) -> None:
         "advice": advice(found.result, dataclasses.asdict(trained.config)),
     }
     num_images = result["likelihood"]["elbo"]["num_images"]
-    print(
+    say(
         f"{num_images} of {len(split.images)} {values['split']} images, step {trained.step}, {result['unit']}, "
         f"density: {result['measure']}"
     )
@@ -72,7 +74,7 @@ def run(values: Flags) -> None:
     folder, name = trained.folder, "diagnosis" if values["split"] == "test" else f"diagnosis_{values['split']}"
     folder.write_json(folder.root / f"{name}.json", result)
     _draw(folder.images, name, found)
-    print(f"written to {folder.root / f'{name}.json'}; pictures in {folder.images}")
+    say(f"written to {folder.root / f'{name}.json'}; pictures in {folder.images}")
 
 
 def _features(name: str, trained: TrainedRun) -> Features:

@@ -9,6 +9,7 @@ from absl import flags
 
 from vae_jax.cli.flags import Flags, define_replica, define_workdir
 from vae_jax.cli.images import chosen_images, define_images, output_file
+from vae_jax.cli.terminal import say
 from vae_jax.data.other import NamedImages
 from vae_jax.evaluation import map_images
 from vae_jax.exported import describe_posterior
@@ -29,7 +30,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 
 def run(values: Flags) -> None:
     """Runs the verb."""
-    trained = open_run(values["workdir"], values["checkpoint"], values["replica"])
+    trained = open_run(values["workdir"], values["checkpoint"], values["replica"], values["allow_custom"])
     output = output_file(trained, values, "latents", ".npz")
     images = chosen_images(trained, values)
     latents = encode_images(trained, images)
@@ -41,7 +42,7 @@ def run(values: Flags) -> None:
     with replacing(output, "choose another --output") as unfinished, unfinished.open("wb") as file:
         np.savez_compressed(file, **content)
     count, size = latents["mean"].shape
-    print(f"{count} images, {size} latents each ({', '.join(latents)}), in {output}")
+    say(f"{count} images, {size} latents each ({', '.join(latents)}), in {output}")
 
 
 def encode_images(trained: TrainedRun, images: NamedImages) -> dict[str, np.ndarray]:

@@ -40,9 +40,9 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 
 def run(values: Flags) -> None:
     """Runs the verb."""
-    replicas = open_replicas(values["workdir"], values["checkpoint"])
+    replicas = open_replicas(values["workdir"], values["checkpoint"], values["allow_custom"])
     if values["replica"] is not None:
-        replicas = [open_run(values["workdir"], values["checkpoint"], values["replica"])]
+        replicas = [open_run(values["workdir"], values["checkpoint"], values["replica"], values["allow_custom"])]
     first, split = replicas[0], values["split"]
     settings = given_section(values, first.config.evaluate)
     first.folder.check_writable()
@@ -52,7 +52,7 @@ def run(values: Flags) -> None:
         estimates = importance_estimates(trained, trained.data.for_evaluation(split), settings, partial)
         results.append(summary(trained, split, settings, estimates))
         if len(replicas) > 1:
-            print(f"replica {trained.replica}, seed {trained.config.seed + trained.replica}:")
+            say(f"replica {trained.replica}, seed {trained.config.seed + trained.replica}:")
         say(table(results[-1]))
     result = results[0] if len(results) == 1 else over_replicas(results)
     if len(results) > 1:
@@ -61,7 +61,7 @@ def run(values: Flags) -> None:
     first.folder.write_json(first.folder.root / name, result)
     for trained in replicas:
         _partial(trained, split, settings).remove()
-    print(f"written to {first.folder.root / name}")
+    say(f"written to {first.folder.root / name}")
 
 
 def importance_estimates(
@@ -87,11 +87,11 @@ def importance_estimates(
     key = evaluation_key(trained)
     params = jax.device_put(trained.params, replicated(mesh))
     found = partial.load() if partial else None
-    parts = [] if found is None else [ImportanceEstimate(**found)]
-    start = 0 if found is None else len(parts[0].elbo)
+    parts = [] if found is None or not _are_estimates(found, len(images)) else [ImportanceEstimate(**found)]
+    start = len(parts[0].elbo) if parts else 0
     saved = time.monotonic()
     if start:
-        print(f"continuing an interrupted evaluation at image {start} of {len(images)}")
+        say(f"continuing an interrupted evaluation at image {start} of {len(images)}")
     batches = image_batches(
         lambda x, ids, label: function(params, x, ids, key, label),
         images,
@@ -135,6 +135,15 @@ def check_has_density(trained: TrainedRun) -> None:
 def evaluation_key(trained: TrainedRun) -> jax.Array:
     """What the noise of every evaluation of a run comes from; a function of the data's seed, not the run's."""
     return stream_key(jax.random.key(trained.config.data.seed), Stream.EVALUATION)
+
+
+def _are_estimates(found: dict[str, np.ndarray], count: int) -> bool:
+    """Whether these arrays are of the first of so many images."""
+    if found.keys() != set(ImportanceEstimate._fields):
+        return False
+    first = found["elbo"]
+    alike = all(array.dtype.kind == "f" and array.shape == first.shape for array in found.values())
+    return alike and first.ndim == 1 and len(first) <= count
 
 
 def _joined(parts: list[ImportanceEstimate]) -> ImportanceEstimate:

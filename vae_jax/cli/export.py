@@ -5,6 +5,7 @@ import pathlib
 from absl import flags
 
 from vae_jax.cli.flags import Flags, define_replica, define_workdir
+from vae_jax.cli.terminal import say
 from vae_jax.errors import UserError
 from vae_jax.exported import check_clean_reload, check_license, write_export
 from vae_jax.files import check_new_folder, new_folder
@@ -28,7 +29,7 @@ def run(values: Flags) -> None:
     check_license(values["license"])
     output = pathlib.Path(values["output"])
     check_new_folder(output)
-    trained = open_run(values["workdir"], values["checkpoint"], values["replica"])
+    trained = open_run(values["workdir"], values["checkpoint"], values["replica"], values["allow_custom"])
     difference = None
     with new_folder(output) as unfinished:
         write_export(unfinished, trained, output.resolve().name, values["license"])
@@ -37,7 +38,7 @@ def run(values: Flags) -> None:
                 unfinished, trained.model, trained.params, trained.kind.image_shape, trained.config.model.dtype
             )
         names = [f"{path.name} ({path.stat().st_size:,} bytes)" for path in sorted(unfinished.iterdir())]
-    print(f"step {trained.step} in {output}: {', '.join(names)}")
+    say(f"step {trained.step} in {output}: {', '.join(names)}")
     if difference is not None:
-        print(f"reloaded in a process without vae_jax, it differs from the model by {difference:.1e} at most")
-    print(f"it is used with vae_jax.load('{output}'), or without vae_jax as its README.md shows")
+        say(f"reloaded in a process without vae_jax, it differs from the model by {difference:.1e} at most")
+    say(f"it is used with vae_jax.load('{output}'), or without vae_jax as its README.md shows")

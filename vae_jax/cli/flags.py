@@ -19,9 +19,16 @@ Flags = Mapping[str, Any]
 
 
 def define_workdir(values: flags.FlagValues) -> None:
-    """`--workdir` and `--checkpoint`, which every verb but `train` needs."""
+    """`--workdir`, `--checkpoint` and `--allow_custom`, which every verb but `train` needs."""
     flags.DEFINE_string("workdir", None, "folder of the run", flag_values=values)
     flags.DEFINE_string("checkpoint", "latest", "a step, 'best' or 'latest'", flag_values=values)
+    define_allow_custom(values)
+
+
+def define_allow_custom(values: flags.FlagValues) -> None:
+    """`--allow_custom`, for runs with parts of one's own."""
+    meaning = "import the parts that the run's config names as package.module:Name, which runs their code"
+    flags.DEFINE_boolean("allow_custom", False, meaning, flag_values=values)
 
 
 def define_replica(values: flags.FlagValues) -> None:

@@ -10,6 +10,7 @@ from vae_jax.cli.encode import encode_images
 from vae_jax.cli.flags import Flags, define_replica, define_workdir
 from vae_jax.cli.images import chosen_images, define_images, pictures_of
 from vae_jax.cli.show import decode_all
+from vae_jax.cli.terminal import say
 from vae_jax.data.other import NamedImages
 from vae_jax.data.splits import Split
 from vae_jax.errors import UserError
@@ -33,7 +34,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 
 def run(values: Flags) -> None:
     """Runs the verb."""
-    trained = open_run(values["workdir"], values["checkpoint"], values["replica"])
+    trained = open_run(values["workdir"], values["checkpoint"], values["replica"], values["allow_custom"])
     images = _named(chosen_images(trained, values), values["between"])
     z = encode_images(trained, images)["mean"]
     rows = []
@@ -50,7 +51,7 @@ def run(values: Flags) -> None:
     picture = grid(np.concatenate(rows), len(rows[0]))
     output = pathlib.Path(values["output"] or trained.folder.images / f"interpolation_{values['path']}.png")
     write_png(output, picture)
-    print(f"{' to '.join(images.names)}: originals at the ends, {values['path']} in between, in {output}")
+    say(f"{' to '.join(images.names)}: originals at the ends, {values['path']} in between, in {output}")
 
 
 def between(first: np.ndarray, last: np.ndarray, count: int, path: str) -> np.ndarray:

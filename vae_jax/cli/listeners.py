@@ -155,7 +155,7 @@ class CollapseWatch(Listener):
     """
 
     def __init__(self, earlier: list[Row], say: Callable[[str], object]) -> None:
-        self._most = max((row.get("active_units", 0) for row in earlier), default=0)
+        self._most = max((row.get("active_units") or 0 for row in earlier), default=0)
         self._say = say
 
     def write(self, row: Row) -> None:

@@ -1,12 +1,11 @@
 """Whether a run fits the memory, said before it starts."""
 
-import os
-
 import jax
 from jax.sharding import Mesh
 
 from vae_jax.config import Config
 from vae_jax.errors import UserError
+from vae_jax.memory import available_memory, in_words
 
 
 def check_memory(compiled: jax.stages.Compiled, mesh: Mesh, config: Config) -> None:
@@ -33,9 +32,9 @@ def check_memory(compiled: jax.stages.Compiled, mesh: Mesh, config: Config) -> N
     if needed > free:
         replicas = f" or --config.num_seeds (now {config.num_seeds})" if config.num_seeds > 1 else ""
         raise UserError(
-            f"a step needs {_text(needed)} of memory, but {_text(free)} are free; lower --config.train.batch_size (now "
-            f"{config.train.batch_size}){replicas}, or raise --config.train.accumulation (now "
-            f"{config.train.accumulation})"
+            f"a step needs {in_words(needed)} of memory, but {in_words(free)} are free; lower "
+            f"--config.train.batch_size (now {config.train.batch_size}){replicas}, or raise "
+            f"--config.train.accumulation (now {config.train.accumulation})"
         )
 
 
@@ -47,17 +46,4 @@ def free_bytes(mesh: Mesh) -> int | None:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
     if device.platform != "cpu":
         return None
-    try:
-        with open("/proc/meminfo") as file:
-            lines = dict(line.split(":", 1) for line in file)
-        return int(lines["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        # Not Linux: what is installed is the best bound there is.
-        names = os.sysconf_names
-        if "SC_PHYS_PAGES" in names and "SC_PAGE_SIZE" in names:
-            return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        return None
-
-
-def _text(count: int) -> str:
-    return f"{count / 2**30:.1f} GB" if count >= 2**30 else f"{count / 2**20:.0f} MB"
+    return available_memory()

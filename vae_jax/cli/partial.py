@@ -3,12 +3,13 @@
 import hashlib
 import json
 import pathlib
-import zipfile
 from typing import Any
 
 import jax
 import numpy as np
 
+from vae_jax.data.archives import read_arrays
+from vae_jax.errors import UserError
 from vae_jax.files import replacing
 from vae_jax.vae import Params
 
@@ -30,14 +31,11 @@ class PartialResult:
     def load(self) -> dict[str, Any] | None:
         """The arrays of the images that are done, or None."""
         try:
-            if not zipfile.is_zipfile(self._path):
-                return None
-            with np.load(self._path) as file:
-                if file["question"].item() != self._question:
-                    return None
-                return {name: file[name] for name in file.files if name != "question"}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            arrays = dict(read_arrays(self._path, None, "a part of an answer", "delete it").arrays)
+        except UserError:
             return None
+        question = arrays.pop("question", None)
+        return arrays if question is not None and question.tolist() == self._question else None
 
     def save(self, arrays: dict[str, np.ndarray]) -> None:
         """Writes the file anew, whole or not at all.

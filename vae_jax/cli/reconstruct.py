@@ -6,6 +6,7 @@ from absl import flags
 
 from vae_jax.cli.flags import Flags, define_replica, define_seed, define_workdir
 from vae_jax.cli.show import SHOWS, reconstruction_grid
+from vae_jax.cli.terminal import say
 from vae_jax.pictures import write_png
 from vae_jax.trained import open_run
 
@@ -23,7 +24,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 
 def run(values: Flags) -> None:
     """Runs the verb."""
-    trained = open_run(values["workdir"], values["checkpoint"], values["replica"])
+    trained = open_run(values["workdir"], values["checkpoint"], values["replica"], values["allow_custom"])
     show, name = values["show"], values["split"]
     split = trained.data.for_evaluation(name)
     num_images = min(values["num_images"], len(split.images))
@@ -31,4 +32,4 @@ def run(values: Flags) -> None:
     default = trained.folder.images / f"reconstructions_{name}_{show}_step{trained.step}.png"
     output = pathlib.Path(values["output"] or default)
     write_png(output, picture)
-    print(f"{num_images} {name} images, each left of its reconstruction (the {show} of p(x|z)), in {output}")
+    say(f"{num_images} {name} images, each left of its reconstruction (the {show} of p(x|z)), in {output}")

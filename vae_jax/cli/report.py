@@ -4,7 +4,8 @@ import pathlib
 
 from absl import flags
 
-from vae_jax.cli.flags import Flags, define_replica
+from vae_jax.cli.flags import Flags, define_allow_custom, define_replica
+from vae_jax.cli.terminal import say
 from vae_jax.files import check_output, replacing
 from vae_jax.report import comparison_page, report_page
 from vae_jax.trained import TrainedRun, open_run
@@ -16,6 +17,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     flags.DEFINE_multi_string("workdir", None, meaning, flag_values=values)
     flags.DEFINE_string("checkpoint", "latest", "a step, 'best' or 'latest'", flag_values=values)
     define_replica(values)
+    define_allow_custom(values)
     meaning = "HTML file; report.html in the run's folder, or comparison.html in the first one's, if not given"
     flags.DEFINE_string("output", None, meaning, flag_values=values)
 
@@ -23,12 +25,12 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 def run(values: Flags) -> None:
     """Runs the verb."""
     folders = values["workdir"] or [None]
-    runs = [open_run(folder, values["checkpoint"], values["replica"]) for folder in folders]
+    runs = [open_run(folder, values["checkpoint"], values["replica"], values["allow_custom"]) for folder in folders]
     name = "report.html" if len(runs) == 1 else "comparison.html"
     output = pathlib.Path(values["output"] or runs[0].folder.root / name)
     check_output(output)
     write_page(output, report_page(runs[0]) if len(runs) == 1 else comparison_page(runs))
-    print(f"{output}, {output.stat().st_size / 1e6:.1f} MB; open it in a browser")
+    say(f"{output}, {output.stat().st_size / 1e6:.1f} MB; open it in a browser")
 
 
 def write_report(trained: TrainedRun) -> pathlib.Path:
@@ -41,4 +43,4 @@ def write_report(trained: TrainedRun) -> pathlib.Path:
 def write_page(output: pathlib.Path, page: str) -> None:
     """Writes a page, whole or not at all."""
     with replacing(output, "choose another --output") as unfinished:
-        unfinished.write_text(page, encoding="utf-8", newline="\n")
+        unfinished.write_text(page, encoding="utf-8", errors="backslashreplace", newline="\n")

@@ -6,6 +6,7 @@ from absl import flags
 
 from vae_jax.cli.flags import Flags, define_replica, define_seed, define_workdir
 from vae_jax.cli.show import SHOWS, manifold_grid, sample_grid
+from vae_jax.cli.terminal import say
 from vae_jax.pictures import write_png
 from vae_jax.trained import open_run
 
@@ -24,11 +25,11 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 
 def run(values: Flags) -> None:
     """Runs the verb."""
-    trained = open_run(values["workdir"], values["checkpoint"], values["replica"])
+    trained = open_run(values["workdir"], values["checkpoint"], values["replica"], values["allow_custom"])
     show = values["show"]
     arguments = trained.model, trained.params, values["num_images"], values["seed"], show
     picture = manifold_grid(*arguments) if values["manifold"] else sample_grid(*arguments, values["label"])
     kind = "manifold" if values["manifold"] else "samples"
     output = values["output"] or trained.folder.images / f"{kind}_{show}_step{trained.step}.png"
     write_png(pathlib.Path(output), picture)
-    print(f"{kind}: {values['num_images']} images (the {show} of p(x|z)) of step {trained.step} in {output}")
+    say(f"{kind}: {values['num_images']} images (the {show} of p(x|z)) of step {trained.step} in {output}")

@@ -33,7 +33,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 
 def run(values: Flags) -> None:
     """Runs the verb."""
-    trained = open_run(values["workdir"], values["checkpoint"], values["replica"])
+    trained = open_run(values["workdir"], values["checkpoint"], values["replica"], values["allow_custom"])
     output = output_file(trained, values, "scores", ".csv")
     images = chosen_images(trained, values)
     settings = given_section(values, trained.config.evaluate)
@@ -41,7 +41,10 @@ def run(values: Flags) -> None:
     # What is no number at all is stranger than any.
     order = np.argsort(np.nan_to_num(estimates.log_likelihood, nan=-np.inf), kind="stable")
     rows = _rows(images, estimates, math.prod(trained.kind.image_shape), order)
-    with replacing(output, "choose another --output") as unfinished, unfinished.open("w", newline="") as file:
+    with (
+        replacing(output, "choose another --output") as unfinished,
+        unfinished.open("w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
@@ -51,7 +54,16 @@ def run(values: Flags) -> None:
     width = max(len(str(row["name"])) for row in rows[:_PRINTED])
     for row in rows[:_PRINTED]:
         say(f"  {row['name']:<{width}}  {row['log_likelihood']:10.2f} ± {row['standard_error']:.2f} (estimator)")
-    print(f"all of them in {output}; the first {min(_SHOWN, len(rows))} pictured in {picture}")
+    say(f"all of them in {output}; the first {min(_SHOWN, len(rows))} pictured in {picture}")
+
+
+# What a spreadsheet takes for the start of a formula.
+_FORMULA = ("=", "+", "-", "@")
+
+
+def _cell(name: str) -> str:
+    """A name as a cell that spreadsheets don't compute: `./=1+1.png` is the file `=1+1.png` still."""
+    return f"./{name}" if name.startswith(_FORMULA) else name
 
 
 def _rows(images: NamedImages, estimates: ImportanceEstimate, num_dims: int, order: np.ndarray) -> list[dict[str, Any]]:
@@ -59,9 +71,9 @@ def _rows(images: NamedImages, estimates: ImportanceEstimate, num_dims: int, ord
     labels, names = images.split.labels, images.class_names
     return [
         {
-            "name": images.names[number],
+            "name": _cell(str(images.names[number])),
             **({} if labels is None else {"label": int(labels[number])}),
-            **({"class": names[labels[number]]} if labels is not None and names else {}),
+            **({"class": _cell(names[labels[number]])} if labels is not None and names else {}),
             "log_likelihood": float(estimates.log_likelihood[number]),
             "standard_error": float(np.sqrt(estimates.log_likelihood_variance[number])),
             "bits_per_dim": -float(estimates.log_likelihood[number]) / num_dims / math.log(2.0),

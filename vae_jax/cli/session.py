@@ -16,6 +16,7 @@ from vae_jax.cli.listeners import Row
 from vae_jax.cli.memory import check_memory
 from vae_jax.cli.show import noise_stddev, reconstruction_grid, sample_grid
 from vae_jax.cli.stopping import StopRequest
+from vae_jax.cli.terminal import say
 from vae_jax.config import Config
 from vae_jax.data import Data
 from vae_jax.errors import UserError
@@ -255,7 +256,7 @@ def _latest_state(folder: RunFolder, like: TrainState) -> TrainState | None:
     if is_writer():
         instead = "training starts anew" if found is None else f"training goes on from step {found.step}"
         for place, reason in sorted(wrong.items()):
-            print(f"checkpoint {place} is damaged ({reason}); {instead}")
+            say(f"checkpoint {place} is damaged ({reason}); {instead}")
     return None if found is None else checkpoints.load(found, like)
 
 

@@ -6,11 +6,14 @@ import rich.console
 import rich.highlighter
 import rich.theme
 
+from vae_jax.printable import printable
+
 _COLOURS = rich.theme.Theme({"repr.number": "bold cyan", "repr.path": "magenta", "repr.filename": "magenta"})
 
 
 def say(text: str) -> None:
-    """Prints lines of a result; where standard output is no terminal, exactly these characters."""
+    """Prints lines of a result, `printable`; where standard output is no terminal, without colours."""
+    text = "\n".join(map(printable, text.split("\n")))
     if not sys.stdout.isatty():
         print(text, flush=True)
         return

@@ -1,7 +1,6 @@
 """Services that keep track of experiments: Weights & Biases and MLflow."""
 
 import importlib
-import json
 import pathlib
 import time
 import uuid
@@ -11,7 +10,7 @@ from typing import Any
 from vae_jax.cli.listeners import Listener, Row
 from vae_jax.config import Config, flatten
 from vae_jax.errors import UserError
-from vae_jax.files import write_json
+from vae_jax.files import read_json, write_json
 
 _PROJECT = "vae_jax"
 
@@ -117,7 +116,7 @@ def open_tracker(name: str, folder: pathlib.Path, config: Config) -> Tracker:
 def _run_id(folder: pathlib.Path) -> str:
     path = folder / "tracking.json"
     try:
-        return str(json.loads(path.read_text())["id"])
+        return str(read_json(path)["id"])
     except FileNotFoundError:
         found = uuid.uuid4().hex[:12]
         write_json(path, {"id": found})

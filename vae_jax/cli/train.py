@@ -19,6 +19,7 @@ from vae_jax.cli.terminal import say
 from vae_jax.cli.trackers import TRACKERS, open_tracker
 from vae_jax.config import Config
 from vae_jax.errors import Stopped, UserError
+from vae_jax.printable import one_line
 from vae_jax.processes import is_writer, join
 from vae_jax.provenance import command_line, program
 from vae_jax.runs import RunFolder, read_rows
@@ -81,9 +82,9 @@ def _continue(session: Session, track: Sequence[str], quiet: bool) -> None:
     if is_writer():
         folder.add_to_manifest(command_line(), session.data)
         if start >= num_steps:
-            print(f"{workdir} is finished: {start} steps of {num_steps}. {_last_result(folder)}")
+            say(f"{workdir} is finished: {start} steps of {num_steps}. {_last_result(folder)}")
         elif start:
-            print(f"continuing {workdir} at step {start} of {num_steps}")
+            say(f"continuing {workdir} at step {start} of {num_steps}")
     if start >= num_steps:
         return
     began = time.perf_counter()
@@ -124,7 +125,7 @@ def _report(session: Session, event: CheckpointDue) -> None:
         write_report(session.trained(event))
     except Exception as error:
         # Whatever went wrong with a picture of the run, the run itself is sound.
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error)
         again = f"{program()} report --workdir={session.folder.root}"
         print(f"report.html isn't written ({reason}); to try again: {again}", file=sys.stderr)
 
@@ -135,7 +136,7 @@ def _say_devices(session: Session) -> None:
     if is_writer() and used < present:
         below, above = batch_size // present * present, -(-batch_size // present) * present
         others = " or ".join(str(size) for size in (below, above) if size)
-        print(
+        say(
             f"a batch of {batch_size} runs on {used} of {present} devices, the largest number that divides it; "
             f"--config.train.batch_size={others} would use all"
         )

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 from vae_jax.data.dataset import Dataset, fingerprint
-from vae_jax.files import json_digest
+from vae_jax.files import json_digest, read_json
+from vae_jax.printable import one_line
 
 _FORMAT = 1
 _FACTS = {"format", "name", "max_value", "fingerprint", "arrays"}
@@ -104,8 +105,8 @@ def load(data_dir: Path, key: str) -> Dataset | None:
             return _read(folder)
         except FileNotFoundError:
             continue
-        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-            _logger.warning("decoding again, because the cache in %s is damaged: %s", folder, error)
+        except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
+            _logger.warning("decoding again, because the cache in %s is damaged: %s", folder, one_line(error))
     return None
 
 
@@ -133,7 +134,7 @@ def save(data_dir: Path, key: str, dataset: Dataset) -> None:
 
 
 def _read(folder: Path) -> Dataset:
-    facts = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+    facts = read_json(folder / "dataset.json")
     digest = facts.pop("digest", None) if isinstance(facts, dict) else None
     # The first release wrote no digest.
     if not isinstance(facts, dict) or set(facts) != _FACTS or digest not in (None, json_digest(facts)):
@@ -144,7 +145,20 @@ def _read(folder: Path) -> Dataset:
     arrays: dict[str, Any] = {name: _read_array(folder, name) if name in kept else None for name in _ARRAYS}
     if fingerprint(*arrays.values()) != facts["fingerprint"]:
         raise ValueError("its contents changed after they were written")
+    _check_kinds(arrays)
+    if type(facts["name"]) is not str or type(facts["max_value"]) is not int or not 1 <= facts["max_value"] <= 255:
+        raise ValueError("it doesn't say what its images are")
     return Dataset(facts["name"], **arrays, max_value=facts["max_value"], fingerprint=facts["fingerprint"])
+
+
+def _check_kinds(arrays: dict[str, Any]) -> None:
+    """Refuses what no data set is made of, whoever wrote it."""
+    for part in ("train", "test"):
+        images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
+        if images is None or images.dtype != np.uint8 or images.ndim != 4:
+            raise ValueError(f"its {part}_images are no images")
+        if labels is not None and (labels.dtype != np.int32 or labels.ndim != 1):
+            raise ValueError(f"its {part}_labels are no labels")
 
 
 def _read_array(folder: Path, name: str) -> np.ndarray:

@@ -10,6 +10,8 @@ from vae_jax.data.streamed import Images, StreamedImages
 from vae_jax.errors import UserError
 
 Labels = Int[np.ndarray, "n"]
+# A label beyond this is no class but some other number; each class is an entry in reports.
+MOST_CLASSES = 100_000
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,10 @@
 """From encoded pictures to 8-bit pixels of the size that is asked for."""
 
 import dataclasses
+import io
 import os
+import threading
+import warnings
 from typing import IO, Any
 
 import numpy as np
@@ -9,7 +12,13 @@ from jaxtyping import UInt8
 from PIL import Image
 
 FITS = ("crop", "resize")
+# 8192 x 8192: a larger picture isn't decoded. As RGB one takes 200 MB, and several are decoded at a time.
+MOST_PIXELS = 2**26
+# Pillow goes by the content of a file, and would call Ghostscript for a PostScript program named .png.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 _GREY = ("1", "L", "LA", "La")
+# Filters of warnings are those of the process.
+_FILTERING = threading.Lock()
 
 
 def is_grey(image: Image.Image) -> bool:
@@ -17,10 +26,11 @@ def is_grey(image: Image.Image) -> bool:
     return image.mode in _GREY or image.mode.startswith("I;16")
 
 
-def decoded(file: str | os.PathLike[str] | IO[bytes], grey: bool | None) -> UInt8[np.ndarray, "h w c"]:
+def decoded(file: str | os.PathLike[str] | IO[bytes] | io.BytesIO, grey: bool | None) -> UInt8[np.ndarray, "h w c"]:
     """Decodes a picture (of an animated one, the first frame) and brings it to 8 bits.
 
-    Pixels of 16 bits are rounded to 8; transparency is dropped.
+    Pixels of 16 bits are rounded to 8; transparency is dropped. A picture is refused for its size by what it says of
+    itself, before memory is taken for it.
 
     Args:
         file: What holds it.
@@ -30,9 +40,10 @@ def decoded(file: str | os.PathLike[str] | IO[bytes], grey: bool | None) -> UInt
         The pixels.
 
     Raises:
-        Exception: Whatever Pillow raises for a damaged file; `ValueError` for pixels of 32 bits.
+        Exception: Whatever Pillow raises for a damaged file; `ValueError` for pixels of 32 bits, or more than
+            `MOST_PIXELS` of them.
     """
-    with Image.open(file) as image:
+    with opened(file) as image:
         grey = is_grey(image) if grey is None else grey
         if image.mode in ("I", "F"):
             raise ValueError(f"its pixels are of 32 bits (mode {image.mode}), not of 8")
@@ -43,6 +54,30 @@ def decoded(file: str | os.PathLike[str] | IO[bytes], grey: bool | None) -> UInt
         whole = image.convert("RGBA") if "transparency" in image.info else image
         pixels = np.asarray(whole.convert("L" if grey else "RGB"))
         return pixels[..., np.newaxis] if grey else pixels
+
+
+def opened(file: str | os.PathLike[str] | IO[bytes] | io.BytesIO) -> Image.Image:
+    """Opens a picture of one of `FORMATS`, of which nothing is decoded yet.
+
+    Raises:
+        Exception: Whatever Pillow raises for a damaged file; `ValueError` for too many pixels.
+    """
+    try:
+        with _FILTERING, warnings.catch_warnings():
+            # What is damaged beside the pixels, such as the place where a photo was taken, doesn't matter here.
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(file, formats=FORMATS)
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise ValueError(_TOO_LARGE.format("far")) from error
+    if image.width * image.height > MOST_PIXELS:
+        size = f"{image.width} x {image.height},"
+        image.close()
+        raise ValueError(_TOO_LARGE.format(size))
+    return image
+
+
+_TOO_LARGE = f"it is said to have {{}} more than the {MOST_PIXELS:,} pixels that are decoded (8192 x 8192)"
 
 
 @dataclasses.dataclass(frozen=True)

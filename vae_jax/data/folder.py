@@ -12,10 +12,12 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from vae_jax.data import cache
+from vae_jax.data.archives import check_memory
 from vae_jax.data.dataset import Dataset, Labels, split_indices
 from vae_jax.data.decoding import Sizing, decoded
 from vae_jax.data.streamed import Images, StreamedImages, take
 from vae_jax.errors import UserError
+from vae_jax.printable import one_line, printable
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 UNREADABLE = ("refuse", "skip")
@@ -140,7 +142,7 @@ def _readable(root: Path, names: Sequence[str]) -> list[str]:
     assert kept.train_labels is not None
     bad = [name for name, readable in zip(names, kept.train_labels, strict=True) if not readable]
     if bad:
-        shown = ", ".join(bad[:_NAMED]) + (", ..." if len(bad) > _NAMED else "")
+        shown = ", ".join(map(printable, bad[:_NAMED])) + (", ..." if len(bad) > _NAMED else "")
         print(f"{len(bad)} of {len(names)} files can't be read as images and are left out: {shown}", file=sys.stderr)
     return [name for name, readable in zip(names, kept.train_labels, strict=True) if readable]
 
@@ -190,7 +192,7 @@ def _labels(root: Path, parts: Iterable[str], names: Sequence[str]) -> tuple[Lab
     numbers = {name: number for number, name in enumerate(sorted(set(classes)))}
     if len(numbers) < 2:
         return None, ()
-    return np.array([numbers[name] for name in classes], np.int32), tuple(numbers)
+    return np.array([numbers[name] for name in classes], np.int32), tuple(map(printable, numbers))
 
 
 def _opened(root: Path, names: Sequence[str], sizing: Sizing) -> FolderReader:
@@ -206,7 +208,7 @@ def _decoded(root: str, name: str, grey: bool | None, sizing: Sizing) -> np.ndar
         pixels = decoded(path, grey)
     except Exception as error:
         # Pillow raises whatever comes to hand where a file is damaged.
-        reason = " ".join(str(error).split()).removesuffix(f" '{path}'") or type(error).__name__
+        reason = one_line(error).removesuffix(f" '{printable(path)}'")
         raise UserError(
             f"'{path}' can't be read as an image: {reason}; repair or remove it, or set --config.data.unreadable=skip"
         ) from error
@@ -216,14 +218,19 @@ def _decoded(root: str, name: str, grey: bool | None, sizing: Sizing) -> np.ndar
 def _fingerprint(root: Path, names: Sequence[str], sizing: Sizing) -> str:
     """Digest of names, sizes and times of the last change: hashing the contents would take as long as decoding."""
     digest = hashlib.sha256(f"{str(sizing) or 0}\n".encode())
+    # Names needn't be UTF-8.
     for name in names:
         status = (root / name).stat()
-        digest.update(f"{name}:{status.st_size}:{status.st_mtime_ns}\n".encode())
+        digest.update(os.fsencode(f"{name}:{status.st_size}:{status.st_mtime_ns}\n"))
     return digest.hexdigest()[:16]
 
 
 def _resident(root: Path, key: str, images: StreamedImages, resident_mb: int) -> Images:
     """The images in memory where they fit: as they were kept, or decoded and kept."""
+    try:
+        check_memory(images.nbytes, "the decoded images take")
+    except ValueError:
+        return images
     if images.nbytes > resident_mb * 2**20:
         return images
     kept = cache.load(root, key)

@@ -1,11 +1,11 @@
 """Images from a local NumPy archive."""
 
 import pathlib
-import zipfile
 
 import numpy as np
 
-from vae_jax.data.dataset import Dataset, fingerprint, split_indices
+from vae_jax.data.archives import read_arrays
+from vae_jax.data.dataset import MOST_CLASSES, Dataset, Labels, fingerprint, split_indices
 from vae_jax.errors import UserError
 
 
@@ -22,26 +22,18 @@ def load_npz(path: str, test_fraction: float, seed: int) -> Dataset:
         The images with four axes.
 
     Raises:
-        UserError: If the file isn't there, isn't such an archive, or its arrays aren't such images.
+        UserError: If the file isn't there, isn't such an archive, its arrays aren't such images, or they don't fit the
+            memory that is free.
     """
     if not path:
         raise UserError("data.source is 'npz' but no file is named; add --config.data.path=images.npz")
     if not pathlib.Path(path).is_file():
         raise UserError(f"there is no file '{path}'; set --config.data.path to an .npz with uint8 images")
-    try:
-        with open(path, "rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ValueError("it holds a single array")
-            arrays = {name: archive[name] for name in archive.files if name in _NAMES}
-            present = archive.files
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"'{path}' can't be read as an .npz of plain arrays ({error}); write it with np.savez(path, images=...)"
-        ) from error
+    found = read_arrays(path, _NAMES, "an .npz of plain arrays", "write it with np.savez(path, images=...)")
+    arrays = found.arrays
     if "images" in arrays:
         images = _checked_images(path, "images", arrays["images"])
-        labels = _checked_labels(path, "labels", arrays.get("labels"), len(images))
+        labels = checked_labels(path, "labels", arrays.get("labels"), len(images))
         train, test = split_indices(len(images), test_fraction, seed)
         parts = images[train], images[test], _take(labels, train), _take(labels, test)
     elif "train_images" in arrays and "test_images" in arrays:
@@ -55,12 +47,12 @@ def load_npz(path: str, test_fraction: float, seed: int) -> Dataset:
         parts = (
             train_images,
             test_images,
-            _checked_labels(path, "train_labels", arrays.get("train_labels"), len(train_images)),
-            _checked_labels(path, "test_labels", arrays.get("test_labels"), len(test_images)),
+            checked_labels(path, "train_labels", arrays.get("train_labels"), len(train_images)),
+            checked_labels(path, "test_labels", arrays.get("test_labels"), len(test_images)),
         )
     else:
         raise UserError(
-            f"'{path}' holds {', '.join(present) or 'nothing'}, but needs 'images', or 'train_images' and "
+            f"'{path}' holds {found.listed()}, but needs 'images', or 'train_images' and "
             "'test_images'; write it with np.savez(path, images=...)"
         )
     train_images, test_images, train_labels, test_labels = parts
@@ -91,13 +83,23 @@ def _checked_images(path: str, name: str, images: np.ndarray) -> np.ndarray:
     return images if images.ndim == 4 else images[..., np.newaxis]
 
 
-def _checked_labels(path: str, name: str, labels: np.ndarray | None, num_images: int) -> np.ndarray | None:
+def checked_labels(path: str, name: str, labels: np.ndarray | None, num_images: int) -> Labels | None:
+    """Labels as classes: whole numbers from 0, one an image; None where there are none.
+
+    Raises:
+        UserError: If they are something else.
+    """
     if labels is None:
         return None
     if not np.issubdtype(labels.dtype, np.integer) or labels.shape != (num_images,):
         raise UserError(
             f"'{path}': {name} are {labels.dtype} of shape {labels.shape} but must be {num_images} whole numbers, "
             "one an image"
+        )
+    if len(labels) and (labels.min() < 0 or labels.max() >= MOST_CLASSES):
+        raise UserError(
+            f"'{path}': {name} go from {labels.min()} to {labels.max()} but must be from 0 to {MOST_CLASSES - 1}; "
+            "number the classes anew with np.unique(labels, return_inverse=True)"
         )
     return labels.astype(np.int32)
 

@@ -2,17 +2,18 @@
 
 import dataclasses
 import os
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from vae_jax.data.dataset import Labels
+from vae_jax.data.archives import read_arrays
 from vae_jax.data.decoding import Sizing, decoded
 from vae_jax.data.folder import EXTENSIONS
+from vae_jax.data.npz import checked_labels
 from vae_jax.data.splits import ImageKind, Split
 from vae_jax.errors import UserError
+from vae_jax.printable import one_line, printable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +21,7 @@ class NamedImages:
     """Images, and what to call each.
 
     Attributes:
-        names: File names, or numbers.
+        names: File names, harmless to print, or numbers.
         split: The images, as the model sees them.
         class_names: What the labels stand for; empty where nobody says.
     """
@@ -67,7 +68,9 @@ def _pictures_below(folder: Path) -> list[str]:
         found += [
             os.path.normpath(os.path.join(relative, name))
             for name in files
-            if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
+            if name.lower().endswith(EXTENSIONS)
+            and not name.startswith(".")
+            and os.path.isfile(os.path.join(parent, name))
         ]
     return sorted(found)
 
@@ -81,13 +84,15 @@ def _read_files(root: Path, files: Sequence[str], kind: ImageKind, fit: str) -> 
             pixels = decoded(root / name, channels == 1)
         except Exception as error:
             # Pillow raises whatever comes to hand where a file is damaged.
-            wrong.append(f"{name} can't be read as an image ({' '.join(str(error).split()) or type(error).__name__})")
+            wrong.append(f"{printable(name)} can't be read as an image ({one_line(error)})")
             continue
         pixels = sizing(pixels)
         if pixels.shape != kind.image_shape:
-            wrong.append(f"{name} is {_size(pixels.shape)}, the model's images are {_size(kind.image_shape)}")
+            wrong.append(
+                f"{printable(name)} is {_size(pixels.shape)}, the model's images are {_size(kind.image_shape)}"
+            )
             continue
-        names.append(name)
+        names.append(printable(name))
         images.append(pixels)
     if not images:
         raise UserError(f"none of the {len(files)} files can be used: {wrong[0]}; set --input to other images")
@@ -95,22 +100,18 @@ def _read_files(root: Path, files: Sequence[str], kind: ImageKind, fit: str) -> 
 
 
 def _read_archive(path: str, kind: ImageKind) -> NamedImages:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            images = archive["images"]
-            labels: Labels | None = archive["labels"].astype(np.int32) if "labels" in archive.files else None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"'{path}' can't be read as an .npz with images ({error}); write it with np.savez(path, images=...)"
-        ) from error
+    mend = "write it with np.savez(path, images=...)"
+    found = read_arrays(path, ("images", "labels"), "an .npz with images", mend)
+    if "images" not in found.arrays:
+        raise UserError(f"'{path}' holds {found.listed()}, and no 'images'; {mend}")
+    images = found.arrays["images"]
+    labels = checked_labels(path, "labels", found.arrays.get("labels"), len(images)) if images.ndim else None
     images = images[..., np.newaxis] if images.ndim == 3 else images
     if images.dtype != np.uint8 or images.shape[1:] != kind.image_shape or not len(images):
         raise UserError(
             f"'{path}': images are {images.dtype} of shape {images.shape}, but this model needs uint8 of shape "
             f"(N, {', '.join(map(str, kind.image_shape))})"
         )
-    if labels is not None and labels.shape != (len(images),):
-        raise UserError(f"'{path}': labels have shape {labels.shape} but must be {len(images)} numbers, one an image")
     return NamedImages([str(number) for number in range(len(images))], Split(images, labels, 255))
 
 

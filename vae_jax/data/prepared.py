@@ -12,8 +12,9 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from vae_jax.data.dataset import Labels
-from vae_jax.data.decoding import Sizing
+from vae_jax.data.decoding import Sizing, opened
 from vae_jax.errors import UserError
+from vae_jax.printable import one_line
 
 _EXAMPLES_AT_ONCE = 1000
 
@@ -160,8 +161,11 @@ def _open(folder: str, fingerprint: str, name: str) -> dict[str, _Part]:
 
 
 def _decoded(part: _Part, image: Any, sizing: Sizing) -> np.ndarray:
-    pixels = part.decode(image) if part.decode else image
-    return sizing(pixels)
+    if part.decode is None:
+        return sizing(image)
+    # By TFDS's own hand, for its own pixels; but not whatever Pillow knows, nor however large.
+    opened(io.BytesIO(image)).close()
+    return sizing(part.decode(image))
 
 
 @contextlib.contextmanager
@@ -182,12 +186,6 @@ def reading(prepared: str | Path) -> Iterator[None]:
         # TFDS, array_record and Pillow raise whatever comes to hand where a file is damaged.
         cause = f"{prepared} cannot be read: {one_line(error)}"
         raise UserError(f"{cause}; delete it and run the same command again") from error
-
-
-def one_line(error: BaseException) -> str:
-    """What an exception says, without line breaks and not too much of it."""
-    text = " ".join(str(error).split()).rstrip(".:") or type(error).__name__
-    return text if len(text) <= 300 else f"{text[:300]}..."
 
 
 def size_error(name: str, first: tuple[int, ...], other: tuple[int, ...]) -> UserError:

@@ -7,13 +7,17 @@ from typing import Any
 import numpy as np
 
 from vae_jax.data.binarization import binarized_once, thresholded
-from vae_jax.data.dataset import Dataset, Labels, split_indices
+from vae_jax.data.dataset import MOST_CLASSES, Dataset, Labels, split_indices
+from vae_jax.data.decoding import MOST_PIXELS
 from vae_jax.data.streamed import Images, changed, take
 from vae_jax.errors import UserError
+from vae_jax.printable import one_line, printable
 
 SPLITS = ("train", "validation", "test")
 BINARIZATIONS = ("dynamic", "fixed", "threshold", "none")
 OTHER_IMAGES = len(SPLITS)
+# Of one image: that of the largest picture that is decoded, in colours.
+_MOST_VALUES = 3 * MOST_PIXELS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,15 +59,23 @@ class ImageKind:
             ValueError: If it is none.
         """
         try:
-            height, width, channels = map(int, mapping["image_shape"])
-            names = tuple(map(str, mapping.get("class_names", ())))
-            kind = cls((height, width, channels), int(mapping["max_value"]), int(mapping["num_classes"]), names)
-        except (AttributeError, KeyError, TypeError) as error:
-            raise ValueError(f"no image_shape, max_value and num_classes in {mapping!r}") from error
-        unnamed = bool(kind.class_names) and len(kind.class_names) != kind.num_classes
-        if min(*kind.image_shape, kind.max_value, kind.num_classes + 1) < 1 or kind.max_value > 255 or unnamed:
-            raise ValueError(f"there are no images of {mapping!r}")
-        return kind
+            height, width, channels = mapping["image_shape"]
+            max_value, num_classes = mapping["max_value"], mapping["num_classes"]
+            names = list(mapping.get("class_names", ()))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"no image_shape, max_value and num_classes in {_short(mapping)}") from error
+        numbers, texts = (height, width, channels, max_value, num_classes), [type(name) is str for name in names]
+        if (
+            any(type(number) is not int for number in numbers)
+            or not all(texts)
+            or (names and len(names) != num_classes)
+            or min(height, width, channels) < 1
+            or height * width * channels > _MOST_VALUES
+            or not 1 <= max_value <= 255
+            or not 0 <= num_classes <= MOST_CLASSES
+        ):
+            raise ValueError(f"there are no images of {_short(mapping)}")
+        return cls((height, width, channels), max_value, num_classes, tuple(map(printable, names)))
 
     def class_name(self, label: int) -> str:
         """What to call a class: its name, or its number."""
@@ -100,7 +112,13 @@ class Data:
     def num_classes(self) -> int:
         """Labels run from 0 to this; 0 where there are none."""
         labels = [part for part in (self.dataset.train_labels, self.dataset.test_labels) if part is not None]
-        return 1 + max(int(part.max(initial=0)) for part in labels) if labels else 0
+        largest = max((int(part.max(initial=0)) for part in labels), default=-1)
+        if largest >= MOST_CLASSES:
+            raise UserError(
+                f"a label of {self.dataset.name} is {largest}, and classes are numbered from 0 to {MOST_CLASSES - 1}; "
+                "leave labels out, or number the classes anew"
+            )
+        return largest + 1
 
     @property
     def kind(self) -> ImageKind:
@@ -161,6 +179,10 @@ def fixed(part: Split, binarization: str, seed: int, number: int) -> Split:
     else:
         change = functools.partial(_binarized_once, max_value=part.max_value, seed=seed, part=number)
     return Split(changed(part.images, change), part.labels, 1)
+
+
+def _short(mapping: Any) -> str:
+    return one_line(repr(mapping), 200)
 
 
 # Functions of (pixels, numbers) that can be pickled into a process that decodes.

@@ -6,7 +6,6 @@
 import contextlib
 import difflib
 import io
-import json
 import os
 import queue
 import re
@@ -21,9 +20,11 @@ import numpy as np
 from vae_jax.data import cache, mnist_family
 from vae_jax.data.dataset import Dataset, Labels, fingerprint
 from vae_jax.data.decoding import AS_THEY_ARE, Sizing
-from vae_jax.data.prepared import PreparedReader, one_line, open_prepared, reading
+from vae_jax.data.prepared import PreparedReader, open_prepared, reading
 from vae_jax.data.streamed import StreamedImages
 from vae_jax.errors import UserError
+from vae_jax.files import read_json
+from vae_jax.printable import one_line
 
 _PROBE_SECONDS = 5.0
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
@@ -131,9 +132,8 @@ def _find_prepared(root: Path, request: _Request) -> Path | None:
 
 def _default_config(folder: Path) -> str:
     try:
-        facts = json.loads((folder / ".config" / "metadata.json").read_text(encoding="utf-8"))
-        return facts["default_config_name"]
-    except (OSError, ValueError, KeyError):
+        return str(read_json(folder / ".config" / "metadata.json")["default_config_name"])
+    except (OSError, ValueError, KeyError, TypeError):
         return ""
 
 
@@ -177,8 +177,8 @@ def _urls_to_download(builder: Any, root: Path) -> list[str]:
     downloads = root / "downloads"
     present = set()
     for info in [*downloads.glob("*.INFO"), *(downloads / builder.name).glob("*.INFO")]:
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            present.update(json.loads(info.read_text(encoding="utf-8"))["urls"])
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            present.update(read_json(info)["urls"])
     return [
         url
         for url, info in (builder.url_infos or {}).items()

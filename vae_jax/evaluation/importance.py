@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
+from vae_jax.memory import available_memory
 from vae_jax.noise import normal_per_image
 from vae_jax.numerics import LogMeanExp, Moments
 from vae_jax.vae import VAE, Label, Params, apply
@@ -111,7 +112,7 @@ def samples_at_once(model: VAE, image_shape: tuple[int, int, int], batch_size: i
         model: The model.
         image_shape: Height, width, channels.
         batch_size: Images per call.
-        memory_mb: The bound, in units of 2^20 bytes.
+        memory_mb: The bound, in units of 2^20 bytes; on CPUs half of the memory that is free, if that is less.
 
     Returns:
         At least 1.
@@ -122,4 +123,5 @@ def samples_at_once(model: VAE, image_shape: tuple[int, int, int], batch_size: i
     variables = jax.eval_shape(model.init, jax.random.key(0), x, noise, label)
     jaxpr = jax.make_jaxpr(model.apply)(variables, x, noise, label)
     num_bytes = sum(var.aval.size * var.aval.dtype.itemsize for eqn in jaxpr.eqns for var in eqn.outvars)
-    return max(1, memory_mb * 2**20 // num_bytes)
+    bound, free = memory_mb * 2**20, available_memory() if jax.default_backend() == "cpu" else None
+    return max(1, (bound if free is None else min(bound, free // 2)) // num_bytes)

@@ -12,14 +12,13 @@ Nothing in it is pickled, and reading it runs none of its code.
 
 from vae_jax.exported.card import check_license
 from vae_jax.exported.clean import Reloaded, check_clean_reload, reload_without_us
-from vae_jax.exported.folder import ExportedModel, check_custom, is_export, read_export, write_export
+from vae_jax.exported.folder import ExportedModel, is_export, read_export, write_export
 from vae_jax.exported.functions import describe_posterior, flat_params, nested_params, serialized_functions
 
 __all__ = [
     "ExportedModel",
     "Reloaded",
     "check_clean_reload",
-    "check_custom",
     "check_license",
     "describe_posterior",
     "flat_params",

@@ -1,6 +1,5 @@
 """The model card: what a model is, how good, how it was made, and how it is used."""
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 
 from vae_jax.config import Config, flatten
 from vae_jax.errors import UserError
+from vae_jax.files import read_json
 from vae_jax.priors import StandardNormal
 from vae_jax.runs import read_rows
 from vae_jax.trained import TrainedRun
@@ -96,7 +96,7 @@ def _evaluation(trained: TrainedRun) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        found = json.loads(path.read_text())
+        found = read_json(path)
         of_this = [
             each
             for each in found.get("replicas", [found])

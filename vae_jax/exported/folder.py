@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import json
 import pathlib
 from typing import Any
 
@@ -11,14 +10,15 @@ import safetensors
 import safetensors.numpy
 
 from vae_jax.build import build_model_for
-from vae_jax.config import Config, flatten, from_mapping
+from vae_jax.config import Config, from_mapping
 from vae_jax.data import ImageKind
 from vae_jax.errors import UserError
 from vae_jax.exported.card import model_card
 from vae_jax.exported.functions import flat, flat_params, nested_params, params_like, serialized_functions
-from vae_jax.files import write_json
+from vae_jax.files import parse_json, read_bytes, write_json
+from vae_jax.printable import one_line
 from vae_jax.provenance import surroundings
-from vae_jax.trained import TrainedRun
+from vae_jax.trained import TrainedRun, check_custom
 from vae_jax.vae import VAE, Params
 
 MODEL_TYPE = "vae_jax"
@@ -109,7 +109,7 @@ def read_export(folder: pathlib.Path, allow_custom: bool = False) -> ExportedMod
     files = _verified(folder)
     path = folder / _CONFIG
     try:
-        content = json.loads(files[_CONFIG])
+        content = parse_json(files[_CONFIG])
         if content["model_type"] != MODEL_TYPE or content["format"] != _FORMAT:
             raise ValueError(f"model_type {content['model_type']!r}, format {content['format']!r}")
         config, kind, step = from_mapping(content["config"]), ImageKind.from_mapping(content["images"]), content["step"]
@@ -117,29 +117,12 @@ def read_export(folder: pathlib.Path, allow_custom: bool = False) -> ExportedMod
             raise ValueError(f"step {step!r}")
     except (ValueError, KeyError, TypeError, UserError) as error:
         raise UserError(
-            f"{path} can't be used ({type(error).__name__}: {error}); export again, with this version of vae_jax"
+            f"{path} can't be used ({type(error).__name__}: {one_line(error)}); export again, with this version of "
+            "vae_jax"
         ) from error
     check_custom(config, folder, allow_custom)
     model = build_model_for(config, kind)
     return ExportedModel(config, kind, model, _params(folder, files[_WEIGHTS], model, kind), step)
-
-
-# A config's other fields are not looked at to make a model.
-_MADE_OF = ("model.", "train.", "data.source", "data.binarization")
-
-
-def check_custom(config: Config, folder: pathlib.Path, allowed: bool) -> None:
-    """Refuses parts that would have to be imported: a folder from somebody else could name any code.
-
-    Raises:
-        UserError: With the first of them, if they aren't allowed.
-    """
-    for name, value, _ in flatten(config):
-        if not allowed and name.startswith(_MADE_OF) and isinstance(value, str) and ":" in value:
-            raise UserError(
-                f"'{folder}' has {name} {value!r}, and loading it would run that code; if you trust it, "
-                "load(path, allow_custom=True)"
-            )
 
 
 def _verified(folder: pathlib.Path) -> dict[str, bytes]:
@@ -147,7 +130,7 @@ def _verified(folder: pathlib.Path) -> dict[str, bytes]:
     files = {}
     for name in (_SUMS, *_VERIFIED):
         try:
-            files[name] = (folder / name).read_bytes()
+            files[name] = read_bytes(folder / name)
         except OSError as error:
             raise UserError(
                 f"'{folder}' is no whole export: {name} can't be read ({error.strerror}); get a whole copy"
@@ -169,7 +152,7 @@ def _params(folder: pathlib.Path, content: bytes, model: VAE, kind: ImageKind) -
     try:
         found = safetensors.numpy.load(content)
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} can't be read ({error}); get a whole copy, or export again") from error
+        raise UserError(f"{path} can't be read ({one_line(error)}); get a whole copy, or export again") from error
     like = params_like(model, kind.image_shape)
     expected, present = _described(flat(like)), _described(found)
     if expected != present:

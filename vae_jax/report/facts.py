@@ -1,7 +1,6 @@
 """What a run's files say of it: its result, its curves, its config and where it came from."""
 
 import dataclasses
-import json
 import math
 import pathlib
 from typing import Any
@@ -10,6 +9,7 @@ import jax
 
 from vae_jax.config import Config, flatten
 from vae_jax.diagnosis.words import table, words
+from vae_jax.files import read_json
 from vae_jax.runs import RunFolder, read_rows
 from vae_jax.trained import TrainedRun
 
@@ -52,7 +52,7 @@ def read_result(trained: TrainedRun) -> Result | None:
     try:
         if evaluation is not None and _is_of(evaluation, trained):
             return _of_evaluation(evaluation)
-    except (KeyError, TypeError):
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError):
         pass  # Written by another version: training has measured too.
     rows = [row for row in read_rows(trained.folder.metrics) if row["step"] == trained.step]
     measured = {row["split"]: row for row in rows}
@@ -74,7 +74,11 @@ def _of_evaluation(evaluation: dict[str, Any]) -> Result:
         names = (("log p(x)", "log_likelihood"), *((_title(name), name) for name in _TERMS))
         return Result(
             tuple(
-                Quantity(title, spread[name]["mean"], ((spread[name]["stddev"], "standard deviation between seeds"),))
+                Quantity(
+                    title,
+                    _number(spread[name]["mean"]),
+                    ((_number(spread[name]["stddev"]), "standard deviation between seeds"),),
+                )
                 for title, name in names
             ),
             f"{source}, mean of {count} seeds",
@@ -82,17 +86,26 @@ def _of_evaluation(evaluation: dict[str, Any]) -> Result:
 
     def with_errors(title: str, entry: dict[str, Any]) -> Quantity:
         errors = [(entry[f"standard_error_{of}"], of) for of in ("images", "estimator")]
-        return Quantity(title, entry["mean"], tuple((error, of) for error, of in errors if error is not None))
+        return Quantity(
+            title, _number(entry["mean"]), tuple((_number(error), of) for error, of in errors if error is not None)
+        )
 
     return Result(
         (
             with_errors("log p(x)", evaluation["log_likelihood"]),
             with_errors("ELBO", evaluation["elbo"]),
-            Quantity("reconstruction", evaluation["reconstruction"]),
-            Quantity("KL", evaluation["kl"]),
+            Quantity("reconstruction", _number(evaluation["reconstruction"])),
+            Quantity("KL", _number(evaluation["kl"])),
         ),
         source,
     )
+
+
+def _number(value: Any) -> float:
+    """A finite number, which JSON of others may have anything in place of."""
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise TypeError(f"{value!r} is no number")
+    return float(value)
 
 
 def _of_row(row: dict[str, Any]) -> Result:
@@ -126,7 +139,7 @@ def read_curves(folder: RunFolder) -> dict[str, dict[str, list[Any]]]:
         every = math.ceil(len(of_split) / _MOST_ROWS) or 1
         kept = of_split[::-1][::every][::-1]
         names = ["step", "epoch", *_TERMS, *(f"{term}_spread" for term in _TERMS)]
-        columns = {name: [row[name] for row in kept] for name in names if kept and name in kept[0]}
+        columns = {name: [row.get(name) for row in kept] for name in names if kept and name in kept[0]}
         if kept:
             curves[split] = columns
     return curves
@@ -145,7 +158,7 @@ def read_diagnosis(trained: TrainedRun) -> dict[str, Any] | None:
     try:
         sentences, step, images = words(found), int(found["step"]), int(found["likelihood"]["elbo"]["num_images"])
         lines = table(found).removesuffix("\n".join(sentences)).rstrip()
-    except (KeyError, TypeError, ValueError):
+    except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError):
         return None  # Written by another version.
     return {"sentences": sentences, "table": lines, "step": step, "num_images": images, "split": found["split"]}
 
@@ -158,22 +171,25 @@ def settings(config: Config) -> list[tuple[str, str, bool]]:
 
 def read_starts(folder: RunFolder) -> list[dict[str, Any]]:
     """What the manifest says of each start of the run: time, command, versions, hardware."""
-    manifest = _read(folder.manifest) or {}
-    starts = manifest.get("starts", [])
+    starts = _list((_read(folder.manifest) or {}).get("starts"))
     return [
         {
-            "time": start.get("time", ""),
-            "command": " ".join(start.get("command", [])),
-            "commit": start.get("commit") or "",
-            "platform": start.get("platform", ""),
-            "processor": start.get("processor", ""),
-            "devices": _counted(start.get("devices", [])),
-            "python": start.get("python", ""),
-            "versions": {name: version for name, version in start.get("versions", {}).items() if version},
-            "data": start.get("data", {}),
+            **{name: str(start.get(name) or "") for name in ("time", "commit", "platform", "processor", "python")},
+            "command": " ".join(map(str, _list(start.get("command")))),
+            "devices": _counted(list(map(str, _list(start.get("devices"))))),
+            "versions": {name: str(version) for name, version in _mapping(start.get("versions")).items() if version},
+            "data": {name: str(_mapping(start.get("data")).get(name) or "") for name in ("name", "fingerprint")},
         }
-        for start in starts
+        for start in map(_mapping, starts)
     ]
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def model_line(trained: TrainedRun) -> str:
@@ -205,7 +221,7 @@ def _counted(devices: list[str]) -> str:
 
 def _read(path: pathlib.Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None

@@ -1,0 +1,334 @@
+"""What is fuzzed: for each kind a function that makes a file from random numbers and hands it to the package."""
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import json
+import pathlib
+import shutil
+import struct
+import zipfile
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from fuzz_mutations import EDGES, Rng, any_text, any_value, as_text, damaged, damaged_json
+from PIL import Image
+
+import vae_jax
+from vae_jax import build, runs
+from vae_jax.cli import decode, flags, listeners, main, train
+from vae_jax.config import Config, flatten
+from vae_jax.data import ImageKind, load_folder, load_npz
+from vae_jax.data.decoding import Sizing
+from vae_jax.data.other import read_images
+from vae_jax.report import report_page
+from vae_jax.report.facts import read_curves
+from vae_jax.trained import TrainedRun, open_run
+
+KIND = ImageKind((4, 4, 1), 255, 0)
+_SUMS = "SHA256SUMS"
+_DTYPES = ("u1", "<u2", ">u2", "<i8", ">i4", "f4", ">f8", "?", "<c8", "<U3", "S5", "O", "<M8[s]", "V4", "u1,f4", "<U0")
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
+_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I", "F")
+
+
+def kinds(base: pathlib.Path) -> dict[str, Callable[[Rng, pathlib.Path], None]]:
+    """Each kind's function of (random numbers, folder to work in).
+
+    Args:
+        base: Where what is sound is made; it isn't there yet.
+    """
+    run, exported = base / "run", base / "exported"
+    tiny = ["--config.model.hidden=(8,)", "--config.model.latents=2", "--config.train.report=False"]
+    with contextlib.redirect_stdout(io.StringIO()):
+        main([f"--workdir={run}", *tiny, "--config.train.num_steps=4", "--config.train.checkpoint_every=2"])
+        main(["evaluate", f"--workdir={run}", "--num_samples=2", "--num_images=10"])
+        main(["export", f"--workdir={run}", f"--output={exported}", "--noverify"])
+    trained = open_run(str(run))
+    return {
+        "npz": npz,
+        "folder": folder,
+        "config": config,
+        "metrics": lambda rng, work: metrics(rng, work, run),
+        "latents": lambda rng, work: latents(rng, work, trained),
+        "checkpoint": lambda rng, work: checkpoint(rng, work, run),
+        "export": lambda rng, work: export(rng, work, exported),
+        "report": lambda rng, work: report(rng, work, trained),
+    }
+
+
+def npz(rng: Rng, work: pathlib.Path) -> None:
+    """Archives of images, as data of a run or brought to a model."""
+    path = work / "images.npz"
+    path.write_bytes(_archive(rng, {"images": (12, 4, 4), "labels": (12,)}, "u1"))
+    if rng.random() < 0.5:
+        load_npz(str(path), 0.25, 0)
+    else:
+        read_images(str(path), KIND)
+
+
+def latents(rng: Rng, work: pathlib.Path, trained: TrainedRun) -> None:
+    """Files that `decode` reads."""
+    path = work / "latents.npz"
+    if rng.random() < 0.3:
+        content = _member(rng, (7, 2), "<f4")
+        path.write_bytes(damaged(rng, content) if rng.random() < 0.7 else content)
+    else:
+        path.write_bytes(_archive(rng, {"mean": (7, 2), "logvar": (7, 2)}, "<f4"))
+    z, _ = decode.read_latents(str(path), trained, None)
+    assert np.isfinite(np.asarray(z)).all() and z.shape[1] == 2
+
+
+def folder(rng: Rng, work: pathlib.Path) -> None:
+    """Pictures, as data of a run or brought to a model."""
+    root = work / "pictures"
+    root.mkdir()
+    classes = ["", "", "", "a/", "\x1b[31mb/"]
+    for number in range(rng.integers(1, 5)):
+        name = f"{classes[rng.integers(len(classes))]}{number}{_name(rng)}"
+        path = root / name
+        path.parent.mkdir(exist_ok=True)
+        content = _picture(rng)
+        path.write_bytes(damaged(rng, content) if rng.random() < 0.6 else content)
+    if rng.random() < 0.3:
+        read_images(str(root), KIND, "crop")
+        return
+    sizing = Sizing(int(rng.choice([0, 4, 9])), str(rng.choice(["crop", "resize"])))
+    unreadable = str(rng.choice(["refuse", "skip"]))
+    found = load_folder(str(root), 0.25, 0, sizing, int(rng.integers(2)), unreadable)
+    assert np.asarray(found.train_images).dtype == np.uint8 and np.asarray(found.test_images).ndim == 4
+
+
+def config(rng: Rng, work: pathlib.Path) -> None:
+    """Settings from a file or the command line: what is accepted makes a model, or is refused for what it asks for."""
+    match rng.integers(20):
+        case 0:
+            (work / "mine.py").write_bytes(damaged(rng, _CONFIG_FILE % repr(any_value(rng)).encode("utf-8", "replace")))
+            given = [f"--config={work / 'mine.py'}"]
+        case number if number < 10:
+            content = damaged_json(rng, dataclasses.asdict(Config()))
+            (work / "config.json").write_bytes(as_text(rng, content))
+            _use(runs.RunFolder(work).read_config())
+            return
+        case _:
+            given = [_override(rng) for _ in range(rng.integers(1, 4))]
+    from absl import flags as absl_flags
+
+    from vae_jax.errors import UserError
+
+    try:
+        read = flags.read_config(flags.parse(train, given))
+    except absl_flags.Error as error:
+        # The command line makes one line of it.
+        raise UserError(" ".join(f"it can't be parsed: {error}".split()).encode("ascii", "replace").decode()) from error
+    _use(read)
+
+
+_CONFIG_FILE = (
+    b"import ml_collections\n\ndef get_config():\n    return ml_collections.ConfigDict({'train': {'batch_size': %s}})\n"
+)
+
+
+def _override(rng: Rng) -> str:
+    fields = list(flatten(Config()))
+    name, value, field = fields[rng.integers(len(fields))]
+    match rng.integers(6):
+        case 0:
+            shown = any_text(rng)
+        case 1:
+            shown = str(any_value(rng)) if rng.random() < 0.9 else "9" * 5000
+        case 2:
+            shown = f"({any_value(rng)!r},)"
+        case 3:
+            return damaged(rng, f"--config.{name}={value}".encode()).decode("utf-8", "replace")
+        case 4:
+            shown = str(field.metadata["minimum"])
+        case _:
+            shown = str(value)
+    return f"--config.{name}={shown}"
+
+
+def _use(config: Config) -> None:
+    """Goes as far as a model, as the parts of others aren't imported."""
+    from vae_jax.trained import check_custom
+
+    check_custom(config, pathlib.Path("given"), False)
+    if sum(config.model.hidden) + config.model.latents > 10**6 or len(config.model.hidden) > 8:
+        return
+    build.build_model_for(config, KIND)
+
+
+def metrics(rng: Rng, work: pathlib.Path, run: pathlib.Path) -> None:
+    """Rows that a continued run and its report read."""
+    lines = (run / "metrics.jsonl").read_bytes().splitlines()
+    for number in rng.permutation(len(lines))[: rng.integers(1, 4)].tolist():
+        if rng.random() < 0.7:
+            lines[number] = as_text(rng, damaged_json(rng, json.loads(lines[number])))
+        else:
+            lines[number] = damaged(rng, lines[number])
+    given = runs.RunFolder(work)
+    given.metrics.write_bytes(b"\n".join(lines))
+    kept = listeners.MetricsFile(given.metrics, 2)
+    kept.close()
+    rows = runs.read_rows(given.metrics)
+    assert all(row["step"] <= 2 for row in rows)
+    for row in rows:
+        listeners.describe(row)
+    listeners.CollapseWatch(rows, print)
+    json.dumps(read_curves(given), allow_nan=False)
+
+
+def checkpoint(rng: Rng, work: pathlib.Path, run: pathlib.Path) -> None:
+    """Runs with one file changed, by accident or by somebody who wants to be believed."""
+    given = pathlib.Path(shutil.copytree(run, work / "run", ignore=shutil.ignore_patterns("images", "tensorboard")))
+    folder = given / "checkpoints" / "4"
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    path = [given / "config.json", given / "images.json", folder / "checkpoint.json", *files][
+        rng.integers(len(files) + 3)
+    ]
+    if path.suffix == ".json" and rng.random() < 0.8:
+        path.write_bytes(as_text(rng, damaged_json(rng, json.loads(path.read_text()))))
+    else:
+        path.write_bytes(damaged(rng, path.read_bytes()))
+    if rng.random() < 0.8 and path.name != "checkpoint.json":
+        record = json.loads((folder / "checkpoint.json").read_text())
+        for name in record["files"]:
+            record["files"][name] = hashlib.sha256((folder / "state" / name).read_bytes()).hexdigest()
+        (folder / "checkpoint.json").write_text(json.dumps(record))
+    open_run(str(given), "4")
+
+
+def export(rng: Rng, work: pathlib.Path, exported: pathlib.Path) -> None:
+    """Exported folders with one file changed, with checksums to match or not."""
+    given = pathlib.Path(shutil.copytree(exported, work / "exported"))
+    names = ("config.json", "config.json", "model.safetensors", "model.safetensors", _SUMS, "encoder.jaxexport")
+    path = given / names[rng.integers(len(names))]
+    if path.suffix == ".json" and rng.random() < 0.8:
+        path.write_bytes(as_text(rng, damaged_json(rng, json.loads(path.read_text()))))
+    elif path.suffix == ".safetensors" and rng.random() < 0.7:
+        content = path.read_bytes()
+        (length,) = struct.unpack("<Q", content[:8])
+        header = as_text(rng, damaged_json(rng, json.loads(content[8 : 8 + length])))
+        said = len(header) if rng.random() < 0.8 else int(rng.choice([0, 1, 2**40, 2**63 - 1]))
+        path.write_bytes(struct.pack("<Q", said) + header + content[8 + length :])
+    else:
+        path.write_bytes(damaged(rng, path.read_bytes()))
+    if rng.random() < 0.8 and path.name != _SUMS:
+        lines = [line.split("  ") for line in (given / _SUMS).read_text().splitlines()]
+        sums = [f"{hashlib.sha256((given / name).read_bytes()).hexdigest()}  {name}\n" for _, name in lines]
+        (given / _SUMS).write_text("".join(sums))
+    vae_jax.load(given)
+
+
+def report(rng: Rng, work: pathlib.Path, trained: TrainedRun) -> None:
+    """The page of a run whose files say anything."""
+    names = ("metrics.jsonl", "evaluation.json", "manifest.json")
+    for name in names:
+        shutil.copy(trained.folder.root / name, work / name)
+    for name in names[1:]:
+        if rng.random() < 0.7:
+            (work / name).write_bytes(as_text(rng, damaged_json(rng, json.loads((work / name).read_text()))))
+    class_names = (any_text(rng), any_text(rng)) if rng.random() < 0.5 else ()
+    kind = dataclasses.replace(trained.kind, num_classes=len(class_names), class_names=class_names)
+    page = report_page(dataclasses.replace(trained, folder=runs.RunFolder(work), kind=kind))
+    assert "<script>alert" not in page
+
+
+def _name(rng: Rng) -> str:
+    ends = (".png", ".jpg", ".tif", ".webp", ".gif", ".bmp")
+    text = (
+        any_text(rng)
+        .encode("utf-8", "surrogatepass")
+        .replace(b"/", b"")
+        .replace(b"\0", b"")[:40]
+        .decode("utf-8", "replace")
+    )
+    return ("\udcff" if rng.random() < 0.1 else "") + text + ends[rng.integers(len(ends))]
+
+
+def _picture(rng: Rng) -> bytes:
+    mode, kind = _MODES[rng.integers(len(_MODES))], _FORMATS[rng.integers(len(_FORMATS))]
+    sides = [1, 2, 3, 4, 5, 9, 17]
+    width, height = (int(rng.choice(sides)) for _ in range(2))
+    image = Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8))
+    if mode == "I;16":
+        image = Image.fromarray(rng.integers(0, 2**16, (height, width), np.uint16))
+    elif mode != "RGB":
+        image = (image.convert("L") if mode in ("LA", "PA") else image).convert(mode if mode != "PA" else "P")
+    file = io.BytesIO()
+    try:
+        image.save(file, kind)
+    except (OSError, ValueError):
+        file = io.BytesIO()
+        image.convert("L").save(file, "PNG")
+    return file.getvalue()
+
+
+def _archive(rng: Rng, shapes: dict[str, tuple[int, ...]], dtype: str) -> bytes:
+    """An `.npz`: sound but for one thing."""
+    file = io.BytesIO()
+    method = zipfile.ZIP_DEFLATED if rng.random() < 0.5 else zipfile.ZIP_STORED
+    kind = rng.integers(4)
+    with warnings_of_twins(), zipfile.ZipFile(file, "w", method) as archive:
+        for name, shape in shapes.items():
+            content = _member(rng, shape, dtype if name != "labels" else "<i8", kind == 0)
+            archive.writestr(f"{name}.npy", damaged(rng, content) if kind == 1 else content)
+            if rng.random() < 0.02:
+                archive.writestr(f"{name}.npy", content)
+        if rng.random() < 0.05:
+            archive.writestr("x" + any_text(rng).replace("\ud800", ""), b"anything")
+    content = file.getvalue()
+    if kind == 2:
+        return damaged(rng, content)
+    return _field_changed(rng, content) if kind == 3 else content
+
+
+@contextlib.contextmanager
+def warnings_of_twins() -> Any:
+    """`zipfile` warns of two members of one name, which are what is wanted here."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _field_changed(rng: Rng, content: bytes) -> bytes:
+    """One field of the zip directory, or of what stands before a member, replaced."""
+    marks = {b"PK\x03\x04": 30, b"PK\x01\x02": 46, b"PK\x05\x06": 22}
+    mark = list(marks)[rng.integers(3)]
+    starts = [start for start in range(len(content)) if content.startswith(mark, start)]
+    if not starts:
+        return content
+    changed, size = bytearray(content), int(rng.choice([2, 4]))
+    place = starts[rng.integers(len(starts))] + 4 + int(rng.integers(marks[mark] - 4))
+    value = EDGES[rng.integers(len(EDGES))] % 256**size
+    changed[place : place + size] = value.to_bytes(size, "little")
+    return bytes(changed)
+
+
+def _member(rng: Rng, shape: tuple[int, ...], dtype: str, other: bool = False) -> bytes:
+    """An `.npy`; another one than is wanted, or with a header that says something else than follows, if `other`."""
+    values = rng.integers(0, 10, shape)
+    file = io.BytesIO()
+    if not other:
+        np.save(file, np.asarray(values, dtype, order="F" if rng.random() < 0.2 else "C"))
+        return file.getvalue()
+    said = tuple(int(rng.choice([0, 1, 2, 4, 12, -1, 2**31, 2**62, 10**30])) for _ in range(rng.integers(0, 6)))
+    dtype = _DTYPES[rng.integers(len(_DTYPES))] if rng.random() < 0.6 else dtype
+    described: Any = np.lib.format.dtype_to_descr(np.dtype(dtype))
+    header = {
+        "descr": described,
+        "fortran_order": bool(rng.integers(2)),
+        "shape": said if rng.random() < 0.6 else shape,
+    }
+    text = repr(header if rng.random() < 0.9 else any_value(rng)).encode("latin-1", "replace")
+    if rng.random() < 0.05:
+        text = b"(" * 9000
+    text += b" " * 10 + b"\n"
+    version = int(rng.choice([1, 1, 1, 2, 3, 9]))
+    size = struct.pack("<H" if version == 1 else "<I", len(text) if rng.random() < 0.95 or version == 1 else 2**31)
+    body = rng.bytes(int(np.prod(shape)) * 8) if rng.random() < 0.5 else values.astype("u1").tobytes()
+    return b"\x93NUMPY" + bytes([version, 0]) + size + text + body

@@ -1,0 +1,526 @@
+"""A run, an export or a cache from somebody else: looked at without running anything of it, or refused in one line."""
+
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import pickle
+import shutil
+import struct
+import sys
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import tensorstore
+from on_disk import contents
+
+import vae_jax
+from vae_jax.cli import main
+from vae_jax.cli.listeners import CollapseWatch
+from vae_jax.cli.partial import PartialResult
+from vae_jax.data import Dataset, cache
+from vae_jax.data.dataset import fingerprint
+from vae_jax.errors import UserError
+from vae_jax.evaluation import importance, samples_at_once
+from vae_jax.runs import RunFolder
+
+TINY = ["--config.model.hidden=(8,)", "--config.model.latents=2", "--config.train.report=False"]
+STEPS = ["--config.train.num_steps=4", "--config.train.checkpoint_every=2", "--config.evaluate.num_samples=5"]
+# What each does to a folder is watched from before these modules of a stranger could be imported.
+EVIL = ("evil.py", "sitecustomize.py", "jax.py", "numpy.py", "vae_jax.py", "tensorflow.py")
+
+
+class Watch:
+    """Notes what audit events tell of: what was run, unpickled, or written outside a folder.
+
+    Attributes:
+        inside: The one folder that may be written to; None while nothing is watched.
+        found: What happened.
+    """
+
+    def __init__(self) -> None:
+        self.inside: pathlib.Path | None = None
+        self.found: list[str] = []
+        sys.addaudithook(self._hook)
+
+    def _hook(self, event: str, arguments: tuple) -> None:
+        if self.inside is None:
+            return
+        if event in ("pickle.find_class", "os.system", "os.exec", "os.posix_spawn", "subprocess.Popen", "os.fork"):
+            self.found.append(f"{event} {arguments}")
+        elif event == "exec" and getattr(arguments[0], "co_filename", "").startswith(str(self.inside.parent)):
+            self.found.append(f"exec {arguments[0].co_filename}")
+        elif event == "open" and isinstance(arguments[0], str | bytes) and self._writes(*arguments[1:3]):
+            path = pathlib.Path(os.fsdecode(arguments[0]))
+            if path != pathlib.Path(os.devnull) and not path.resolve().is_relative_to(self.inside.resolve()):
+                self.found.append(f"open {path} for writing")
+        elif event in ("os.rename", "os.remove", "os.mkdir", "os.symlink", "os.truncate", "os.chmod"):
+            paths = [
+                pathlib.Path(os.fsdecode(path)) for path in arguments if isinstance(path, str | bytes | os.PathLike)
+            ]
+            outside = [
+                path for path in paths if not (path.parent.resolve() / path.name).is_relative_to(self.inside.resolve())
+            ]
+            self.found += [f"{event} {path}" for path in outside]
+
+    @staticmethod
+    def _writes(mode: str | None, flags: int | None) -> bool:
+        if mode is not None:
+            return any(letter in mode for letter in "wxa+")
+        return bool((flags or 0) & (os.O_WRONLY | os.O_RDWR))
+
+    @contextlib.contextmanager
+    def over(self, folder: pathlib.Path) -> Iterator[None]:
+        """Watches; fails where anything was found."""
+        self.found, self.inside = [], folder
+        try:
+            yield
+        finally:
+            self.inside = None
+        assert self.found == []
+
+
+_watch = Watch()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A run and what was exported of it."""
+    place = tmp_path_factory.mktemp("place")
+    main([f"--workdir={place / 'run'}", *TINY, *STEPS])
+    # What verbs compile and import, they do once: none of it belongs to a stranger's folder.
+    for verb in ("evaluate", "sample", "report", "reconstruct"):
+        main([verb, f"--workdir={place / 'run'}"])
+    main(["export", f"--workdir={place / 'run'}", f"--output={place / 'exported'}", "--noverify"])
+    return place
+
+
+@pytest.fixture
+def given(finished: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
+    """A copy of the run with modules of its own in it, where the user is standing."""
+    folder = pathlib.Path(shutil.copytree(finished / "run", tmp_path / "given"))
+    for name in EVIL:
+        (folder / name).write_text("import pathlib\npathlib.Path(__file__).with_name('was run').touch()\n")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "notes.txt").write_text("as it was")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def edit(path: pathlib.Path, *keys: str, value: object) -> None:
+    content = json.loads(path.read_text())
+    section = content
+    for key in keys[:-1]:
+        section = section[key]
+    section[keys[-1]] = value
+    path.write_text(json.dumps(content))
+
+
+def run(folder: pathlib.Path, capsys: pytest.CaptureFixture, verb: str, *arguments: str) -> str | None:
+    """Runs a verb under watch; None if it does what it should, else its one line."""
+    outside = contents(folder.parent / "outside")
+    capsys.readouterr()
+    status = 0
+    with _watch.over(folder):
+        try:
+            main([verb, f"--workdir={folder}", *arguments])
+        except SystemExit as end:
+            status = end.code
+    printed = capsys.readouterr()
+    assert "\x1b" not in printed.out + printed.err and "\x07" not in printed.out + printed.err
+    assert contents(folder.parent / "outside") == outside
+    assert not list(folder.parent.rglob("was run"))
+    if status == 0:
+        return None
+    assert status == 2 and printed.err.startswith("vae-jax: error: ") and printed.err.count("\n") == 1
+    return printed.err
+
+
+VERBS = ("evaluate", "sample", "report", "reconstruct")
+
+
+def test_the_watch_sees_what_it_is_there_for(given: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    doings: dict[str, Callable[[], object]] = {
+        "pickle.find_class": lambda: pickle.loads(pickle.dumps(Touch(tmp_path / "touched"))),
+        "subprocess.Popen": lambda: __import__("subprocess").run(["true"]),
+        "os.system": lambda: os.system("true"),
+        "exec": lambda: exec(
+            compile((given / "evil.py").read_text(), str(given / "evil.py"), "exec"), {"__file__": "x"}
+        ),
+        "open": lambda: (tmp_path / "outside" / "notes.txt").write_text("as it was"),
+        "os.rename": lambda: (tmp_path / "outside" / "notes.txt").rename(tmp_path / "outside" / "notes.txt"),
+    }
+    for event, do in doings.items():
+        with pytest.raises(AssertionError, match=event), _watch.over(given):
+            do()
+
+
+def test_strange_words_are_harmless(given: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
+    """Places that aren't needed, markup, and what a terminal would obey."""
+    edit(given / "config.json", "data", "dir", value="../outside/\x1b]0;title\x07<script>alert(1)</script>\ud800")
+    edit(given / "config.json", "data", "path", value="/etc/passwd")
+    edit(given / "images.json", "class_names", value=[f"<img src=x onerror=alert({n})>\x1b[2J" for n in range(10)])
+    edit(given / "manifest.json", "starts", value=[{"command": ["\x1b[2J", "<b>"], "time": {}, "data": []}])
+    for verb in VERBS:
+        assert run(given, capsys, verb) is None
+    page = (given / "report.html").read_text()
+    assert "<script>alert" not in page and "<img src=x" not in page
+    assert vae_jax.load(given).encode(np.zeros((1, 8, 8), np.uint8)).shape == (1, 2)
+
+
+def test_unfinished_files_are_no_way_out(given: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
+    """Links that lie where a file is written before it has its name."""
+    notes = given.parent / "outside" / "notes.txt"
+    for name in (
+        *(".probe.unfinished", ".evaluation.unfinished.json", ".report.unfinished.html", ".metrics.unfinished.jsonl"),
+        *("images/.samples_mean.unfinished.png", "images/.sample_mean.unfinished.png"),
+    ):
+        (given / name).symlink_to(notes)
+    for name in ("evaluation.json", "report.html"):
+        (given / name).unlink(missing_ok=True)
+        (given / name).symlink_to(notes)
+    for verb in VERBS:
+        assert run(given, capsys, verb) is None
+    assert not (given / "evaluation.json").is_symlink()
+
+
+def test_folders_that_are_links_are_no_way_out(given: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
+    shutil.rmtree(given / "images")
+    (given / "images").symlink_to(given.parent / "outside")
+    for verb in VERBS:
+        message = run(given, capsys, verb)
+        assert message and "leads out of the run's folder" in message
+    (given / "images").unlink()
+    for name in ("tensorboard", "checkpoints"):
+        shutil.move(given / name, given.parent / "outside" / name)
+        (given / name).symlink_to(given.parent / "outside" / name)
+    # What is only read may lie anywhere; a run that goes on would write there.
+    assert run(given, capsys, "sample") is None
+    message = run(given, capsys, "train", *TINY, "--config.train.num_steps=6", "--config.train.checkpoint_every=2")
+    assert message and "leads out of the run's folder" in message
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "evaluation.json", "manifest.json", "diagnosis.json"])
+def test_devices_and_pipes_are_not_read(given: pathlib.Path, capsys: pytest.CaptureFixture, name: str) -> None:
+    (given / name).unlink(missing_ok=True)
+    (given / name).symlink_to("/dev/zero")
+    assert run(given, capsys, "report") is None
+    (given / name).unlink()
+    os.mkfifo(given / name)
+    assert run(given, capsys, "report") is None
+
+
+HOSTILE = {
+    "latents beyond all memory": ("config.json", ("model", "latents"), 10**9, "another model"),
+    "latents beyond 32 bits": ("config.json", ("model", "latents"), 10**12, "model.latents"),
+    "very many layers": ("config.json", ("model", "hidden"), [1] * 10**5, "model.hidden"),
+    "very wide layers": ("config.json", ("model", "hidden"), [2**31 - 1] * 3, "another model"),
+    "very many flows": ("config.json", ("model", "posterior_flows"), 10**6, "posterior_flows"),
+    "very many replicas": ("config.json", ("num_seeds",), 10**9, "num_seeds"),
+    "endless samples": ("config.json", ("evaluate", "num_samples"), 10**12, "evaluate.num_samples"),
+    "endless number": ("config.json", ("objective", "beta"), 10**400, "objective.beta"),
+    "program for a part": ("config.json", ("model", "network"), "os:system", "--allow_custom"),
+    "module of its own": ("config.json", ("model", "likelihood"), "evil:likelihood", "--allow_custom"),
+    "module for its data": ("config.json", ("data", "source"), "evil:load", "--allow_custom"),
+    "text without end": ("config.json", ("data", "dir"), "x" * 10**6, "data.dir"),
+    "huge images": ("images.json", ("image_shape",), [10**6, 10**6, 3], "there are no images"),
+    "images beyond 64 bits": ("images.json", ("image_shape",), [2**62, 2**62, 1], "there are no images"),
+    "infinite images": ("images.json", ("image_shape",), [float("inf"), 8, 1], "there are no images"),
+    "very many classes": ("images.json", ("num_classes",), 10**9, "there are no images"),
+    "file outside": (
+        "checkpoints/4/checkpoint.json",
+        ("files",),
+        {"../../../../outside/notes.txt": "0" * 64},
+        "missing",
+    ),
+    "step of text": ("checkpoints/4/checkpoint.json", ("step",), "4", "no checkpoint '4'"),
+    "no files": ("checkpoints/4/checkpoint.json", ("files",), 7, "checkpoint"),
+    "arrays beyond all memory": ("checkpoints/4/checkpoint.json", ("arrays",), {"step": f"float32[{10**15}]"}, "model"),
+}
+
+
+@pytest.mark.parametrize(("file", "keys", "value", "words"), HOSTILE.values(), ids=HOSTILE)
+def test_what_is_asked_for_is_refused(
+    given: pathlib.Path, capsys: pytest.CaptureFixture, file: str, keys: tuple[str, ...], value: object, words: str
+) -> None:
+    edit(given / file, *keys, value=value)
+    for verb in ("evaluate", "report"):
+        message = run(given, capsys, verb, "--checkpoint=4")
+        if message is None:
+            pytest.fail(f"{verb} took it")
+        if words not in message:
+            # The record of a step can't be read at all, which `choose` says in its own words.
+            assert "checkpoint" in file and "can't be read" in message, message
+        assert len(message) < 1000
+    with pytest.raises(UserError), _watch.over(given):
+        vae_jax.load(given, checkpoint=4)
+
+
+def test_chunks_are_bounded_by_the_memory_that_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = vae_jax.build_model(vae_jax.ModelConfig(hidden=(8,), latents=2), (8, 8, 1))
+    asked = {memory_mb: samples_at_once(model, (8, 8, 1), 10, memory_mb) for memory_mb in (1, 2**30)}
+    assert asked[2**30] < 2**30 * asked[1]
+    monkeypatch.setattr(importance, "available_memory", lambda: 2 * 2**20)
+    assert samples_at_once(model, (8, 8, 1), 10, 2**30) == asked[1]
+
+
+@pytest.mark.parametrize("content", [b"[" * 10**6, b'{"a":' * 10**5, b"9" * 10**6, b"\xff\xfe", b"\0" * 1000])
+@pytest.mark.parametrize("name", ["config.json", "images.json", "checkpoints/4/checkpoint.json", "manifest.json"])
+def test_json_that_is_none(given: pathlib.Path, capsys: pytest.CaptureFixture, name: str, content: bytes) -> None:
+    (given / name).write_bytes(content)
+    message = run(given, capsys, "sample", "--checkpoint=4")
+    assert message is None if name == "manifest.json" else message is not None and "can't be read" in message
+
+
+class Touch:
+    """Unpickled, it leaves a mark."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return pathlib.Path.touch, (self.path,)
+
+
+def test_checkpoints_are_not_unpickled(given: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
+    """Each file replaced by a pickle, beside checkpoints of kinds that are unpickled elsewhere; with checksums."""
+    folder = given / "checkpoints" / "4"
+    state = folder / "state"
+    evil = pickle.dumps(Touch(given.parent / "was run"))
+    names = [str(path.relative_to(state)) for path in state.rglob("*") if path.is_file()]
+    whole = {name: (state / name).read_bytes() for name in names}
+    record = json.loads((folder / "checkpoint.json").read_text())
+    refusals = 0
+    for name in names:
+        (state / name).write_bytes(evil)
+        for other in ("checkpoint", "data.pkl", "checkpoint.msgpack"):
+            (state / other).write_bytes(evil)
+        files = {str(path.relative_to(state)): digest(path) for path in state.rglob("*") if path.is_file()}
+        (folder / "checkpoint.json").write_text(json.dumps({**record, "files": files}))
+        message = run(given, capsys, "sample", "--checkpoint=4")
+        refusals += message is not None
+        assert message is None or "can't be read" in message
+        (state / name).write_bytes(whole[name])
+    # Those that carry the numbers can't be done without.
+    assert refusals >= 3
+
+
+def test_array_in_pieces_that_inflate_to_more_than_itself(given: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
+    """Two numbers in a piece of a gigabyte, which compresses to next to nothing."""
+    folder = given / "checkpoints" / "4"
+    state = folder / "state"
+    place = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{state}/"}, "path": "params.posterior.mean.bias/"}
+    of_array = {"chunks": [2**28], "shape": [2], "dtype": "<f4", "compressor": {"id": "zstd", "level": 1}}
+    of_array |= {"fill_value": None, "filters": None, "order": "C", "zarr_format": 2}
+    spec = {"driver": "zarr", "kvstore": place, "metadata": of_array, "create": True, "delete_existing": True}
+    tensorstore.open(spec).result()
+    files = {str(path.relative_to(state)): digest(path) for path in state.rglob("*") if path.is_file()}
+    edit(folder / "checkpoint.json", "files", value=files)
+    message = run(given, capsys, "sample", "--checkpoint=4")
+    assert message is not None and "in pieces that are larger than itself" in message
+
+
+def digest(path: pathlib.Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_partial_results_are_not_unpickled(tmp_path: pathlib.Path) -> None:
+    question = {"samples": 5}
+    partial = PartialResult(tmp_path, "evaluation", question)
+    partial.save({"elbo": np.ones(3)})
+    (path,) = tmp_path.glob("*.npz")
+    np.testing.assert_array_equal(partial.load()["elbo"], np.ones(3))
+    mark = tmp_path / "was run"
+    np.savez(path, question=np.asarray(json.dumps(question, sort_keys=True)), elbo=np.array([Touch(mark)]))
+    with _watch.over(tmp_path):
+        assert partial.load() is None
+    path.write_bytes(pickle.dumps(Touch(mark)))
+    with _watch.over(tmp_path):
+        assert partial.load() is None
+    assert not mark.exists()
+
+
+def test_partial_results_of_other_shapes_are_done_anew(given: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
+    """What is kept says how many images are done, and anybody can say so."""
+
+    def evil(self: PartialResult) -> dict[str, np.ndarray]:
+        return {"elbo": np.ones((3, 3)), "kl": np.ones(10**6)}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PartialResult, "load", evil)
+        assert run(given, capsys, "evaluate") is None
+
+
+def test_caches_are_not_unpickled(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    mark = tmp_path / "was run"
+    images = np.zeros((3, 2, 2, 1), np.uint8)
+    cache.save(tmp_path, "key", Dataset("images", images, images, None, None, 255, "0"))
+    folder = tmp_path / ".vae_jax_cache" / "key"
+    assert cache.load(tmp_path, "key") is not None
+    whole = (folder / "train_images.npy").read_bytes()
+    with (folder / "train_images.npy").open("wb") as file:
+        np.save(file, np.array([Touch(mark)]))
+    for content in ((folder / "train_images.npy").read_bytes(), pickle.dumps(Touch(mark))):
+        (folder / "train_images.npy").write_bytes(content)
+        with _watch.over(tmp_path):
+            assert cache.load(tmp_path, "key") is None
+    (folder / "train_images.npy").write_bytes(whole)
+    facts = json.loads((folder / "dataset.json").read_text())
+    for wrong in ([], {**facts, "max_value": "many"}, {**facts, "arrays": 3}, {**facts, "name": None}):
+        (folder / "dataset.json").write_text(json.dumps(wrong))
+        assert cache.load(tmp_path, "key") is None
+    (folder / "dataset.json").write_bytes(b"[" * 10**6)
+    assert cache.load(tmp_path, "key") is None
+    assert not mark.exists()
+
+
+OTHERS = {
+    "floats": (np.zeros((3, 2, 2, 1)), np.zeros(3, np.int32)),
+    "three axes": (np.zeros((3, 2, 2), np.uint8), np.zeros(3, np.int32)),
+    "labels of floats": (np.zeros((3, 2, 2, 1), np.uint8), np.zeros(3)),
+}
+
+
+@pytest.mark.parametrize(("images", "labels"), OTHERS.values(), ids=OTHERS)
+def test_cached_arrays_that_are_no_images(
+    images: np.ndarray, labels: np.ndarray, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever writes the arrays can write their digest too."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    sound, numbers = np.zeros((3, 2, 2, 1), np.uint8), np.zeros(3, np.int32)
+    cache.save(tmp_path, "key", Dataset("images", sound, sound, numbers, numbers, 255, "0"))
+    folder = tmp_path / ".vae_jax_cache" / "key"
+    for found, label in ((sound, numbers), (images, labels)):
+        np.save(folder / "train_images.npy", found)
+        np.save(folder / "train_labels.npy", label)
+        edit(folder / "dataset.json", "fingerprint", value=fingerprint(found, sound, label, numbers))
+        assert (cache.load(tmp_path, "key") is not None) == (found is sound)
+
+
+def signed(folder: pathlib.Path) -> None:
+    """Checksums as somebody writes them who wants to be believed."""
+    names = [line[66:] for line in (folder / "SHA256SUMS").read_text().splitlines()]
+    (folder / "SHA256SUMS").write_text("".join(f"{digest(folder / name)}  {name}\n" for name in names))
+
+
+HEADERS = {
+    "length beyond the file": (2**40, b"{}"),
+    "length beyond 64 bits": (2**64 - 1, b"{}"),
+    "offsets beyond the file": (None, b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 1000000000000]}}'),
+    "negative offsets": (None, b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [-4, 0]}}'),
+    "huge shape": (None, b'{"a": {"dtype": "F32", "shape": [4611686018427387904, 16], "data_offsets": [0, 0]}}'),
+    "type of objects": (None, b'{"a": {"dtype": "O", "shape": [1], "data_offsets": [0, 8]}}'),
+    "deep": (None, b'{"a":' * 50_000),
+}
+
+
+@pytest.mark.parametrize(("length", "header"), HEADERS.values(), ids=HEADERS)
+def test_safetensors_with_wild_headers(
+    finished: pathlib.Path, tmp_path: pathlib.Path, length: int | None, header: bytes
+) -> None:
+    folder = pathlib.Path(shutil.copytree(finished / "exported", tmp_path / "exported"))
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", length or len(header)) + header)
+    signed(folder)
+    with pytest.raises(UserError, match=r"model\.safetensors"), _watch.over(folder):
+        vae_jax.load(folder)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "encoder.jaxexport", "decoder.jaxexport", "config.json"])
+def test_exports_are_not_unpickled(finished: pathlib.Path, tmp_path: pathlib.Path, name: str) -> None:
+    """The programs aren't opened at all: the model is made anew."""
+    folder = pathlib.Path(shutil.copytree(finished / "exported", tmp_path / "exported"))
+    (folder / name).write_bytes(pickle.dumps(Touch(tmp_path / "was run")))
+    signed(folder)
+    with _watch.over(folder), contextlib.suppress(UserError):
+        vae_jax.load(folder)
+    assert not (tmp_path / "was run").exists()
+
+
+def test_export_that_is_a_device(finished: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    folder = pathlib.Path(shutil.copytree(finished / "exported", tmp_path / "exported"))
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").symlink_to("/dev/zero")
+    with pytest.raises(UserError, match=r"model\.safetensors can't be read"):
+        vae_jax.load(folder)
+
+
+LATENTS = {
+    "complex numbers": np.zeros((3, 2), complex),
+    "texts": np.array([["a", "b"]]),
+    "objects": np.array([[None, {}]]),
+    "fields": np.zeros((3, 2), "f4,f4"),
+    "beyond float32": np.full((3, 2), 1e300),
+    "infinite": np.full((3, 2), np.inf),
+    "one axis": np.zeros(2),
+    "none": np.zeros((0, 2)),
+}
+
+
+@pytest.mark.parametrize("z", LATENTS.values(), ids=LATENTS)
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+def test_latents_that_are_none(z: np.ndarray, suffix: str, given: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
+    path = given / f"latents{suffix}"
+    np.save(path, z) if suffix == ".npy" else np.savez(path, mean=z)
+    message = run(given, capsys, "decode", f"--latents={path}")
+    assert message is not None and path.name in message
+    assert not (given / "images" / "decoded_mean.png").exists()
+
+
+def test_latents_of_other_types_are_numbers_too(given: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
+    pictures = set()
+    for dtype in ("<f4", ">f4", "<f8", "<i2", ">i8"):
+        np.save(given / "latents.npy", np.array([[1, -2], [0, 3]], dtype))
+        assert run(given, capsys, "decode", f"--latents={given / 'latents.npy'}") is None
+        pictures.add((given / "images" / "decoded_mean.png").read_bytes())
+    assert len(pictures) == 1
+
+
+def test_report_of_the_most_classes_there_can_be(given: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
+    edit(given / "images.json", "num_classes", value=100_000)
+    edit(given / "images.json", "class_names", value=[])
+    assert run(given, capsys, "report") is None
+    assert (given / "report.html").stat().st_size < 20e6
+
+
+def test_names_in_a_table_are_no_formulas(given: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
+    import csv
+
+    from PIL import Image
+
+    pictures = given / "pictures"
+    pictures.mkdir()
+    names = ["=HYPERLINK(1).png", "+1.png", "-1.png", "@SUM(1).png", "a=1.png", "\x1b[2J.png", "\udcff.png"]
+    for name in names:
+        Image.new("L", (8, 8)).save(pictures / name, "PNG")
+    (pictures / "\x1b]0;t\x07.png").write_text("no picture")
+    assert run(given, capsys, "score", f"--input={pictures}") is None
+    with (given / "scores_input.csv").open(encoding="utf-8") as file:
+        found = [row["name"] for row in csv.DictReader(file)]
+    shown = ["./=HYPERLINK(1).png", "./+1.png", "./-1.png", "./@SUM(1).png", "a=1.png", r"\x1b[2J.png", r"\xff.png"]
+    assert sorted(found) == sorted(shown)
+    assert all((pictures / name).is_file() for name in found[:5] if name.startswith("./"))
+    assert not any(name[0] in "=+-@\t\r" for name in found)
+
+
+def test_rows_of_metrics_that_are_none_are_left_out(tmp_path: pathlib.Path) -> None:
+    from vae_jax.runs import read_rows
+
+    sound = {"step": 3, "epoch": 1.0, "split": "test", "elbo": -3.0, "reconstruction": -2.0, "kl": 1.0, "note": None}
+    wrong = [
+        *({**sound, "step": step} for step in ("3", 3.0, None, True, -1, 10**30)),
+        *({**sound, name: value} for name in ("elbo", "kl", "reconstruction") for value in ("1", [1], float("nan"))),
+        *({**sound, "split": "other"}, {**sound, "elbo": 10**400}, {**sound, "reconstruction": None}, [sound], 3, None),
+        *({name: value for name, value in sound.items() if name != left_out} for left_out in list(sound)[:-1]),
+        {**sound, "elbo_spread": 1.0},
+    ]
+    without_bound = {**sound, "elbo": None, "kl": None}
+    lines = [json.dumps(row).encode() for row in (sound, *wrong, without_bound)]
+    lines[3:3] = [b"[" * 10**5, b"\xff\xfe", b"{", b""]
+    path = RunFolder(tmp_path).metrics
+    path.write_bytes(b"\n".join(lines))
+    assert read_rows(path) == [sound, without_bound]
+    # What isn't known of a row is no number of units.
+    CollapseWatch([{**sound, "active_units": None}, {**sound, "active_units": 3}], print)

@@ -1,0 +1,50 @@
+"""How much memory there is for what is about to be read."""
+
+import os
+import pathlib
+
+_CGROUPS = pathlib.Path("/sys/fs/cgroup")
+_GROUPS = (
+    (_CGROUPS, "memory.max", "memory.current", "inactive_file"),
+    (_CGROUPS / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+
+
+def available_memory() -> int | None:
+    """Bytes of main memory that can still be had; None where the system doesn't say.
+
+    On Linux what the kernel counts as available, or what a container has left of its own limit if that is less;
+    elsewhere all that is installed, the best bound there is.
+    """
+    try:
+        with open("/proc/meminfo") as file:
+            lines = dict(line.split(":", 1) for line in file)
+        of_machine = int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        names = os.sysconf_names
+        if "SC_PHYS_PAGES" in names and "SC_PAGE_SIZE" in names:
+            return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return None
+    of_container = _left_in_container()
+    return of_machine if of_container is None else min(of_machine, of_container)
+
+
+def _left_in_container() -> int | None:
+    """What the limit of a control group leaves; None where there is no limit."""
+    for folder, limit, used, cache in _GROUPS:
+        try:
+            # Version 2 writes `max` where nothing is limited.
+            left = int((folder / limit).read_text()) - int((folder / used).read_text())
+            lines = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            # Files that were read count as used, until somebody needs the memory.
+            return max(0, left + int(lines[cache]))
+        except (OSError, ValueError, KeyError):
+            continue
+    return None
+
+
+def in_words(count: int) -> str:
+    """A number of bytes for people."""
+    if count < 2**20:
+        return f"{count:,} bytes"
+    return f"{count / 2**30:,.1f} GB" if count >= 2**30 else f"{count / 2**20:.0f} MB"
