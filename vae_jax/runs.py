@@ -200,6 +200,20 @@ class RunFolder:
                 f"{path} can't be read ({one_line(error)}); restore it, or delete it if the data is at hand"
             ) from error
 
+    def check_images(self, kind: ImageKind) -> None:
+        """Whether images are of the kind that the run was started with.
+
+        Raises:
+            UserError: If the data has changed its form since then.
+        """
+        known = self.image_kind()
+        # Runs that were started before classes had names are of the same kind.
+        if known is not None and dataclasses.replace(known, class_names=kind.class_names) != kind:
+            raise UserError(
+                f"the data has changed since '{self.root}' was started: its images were {known}, and are {kind}; "
+                "bring it back to what it was, or start a new run in another --workdir"
+            )
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[Callable[[], None]]:
         """Keeps other processes from training in this folder meanwhile.

@@ -46,9 +46,11 @@ class TrainedRun:
         """What it was trained on; read when it's first asked for, since the model itself needs no data.
 
         Raises:
-            UserError: If the data is no longer there.
+            UserError: If the data is no longer there, or has another form than it had.
         """
-        return self.load_data()
+        data = self.load_data()
+        self.folder.check_images(data.kind)
+        return data
 
 
 def open_run(workdir: str | None, which: str = "latest", replica: int = 0, allow_custom: bool = False) -> TrainedRun:

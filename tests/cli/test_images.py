@@ -230,3 +230,18 @@ def test_what_the_data_set_has_not_is_stranger(runs, tmp_path: pathlib.Path) -> 
     main(["score", f"--workdir={runs['plain']}", f"--input={tmp_path / 'mixed.npz'}", f"--output={output}"])
     with output.open(newline="") as file:
         assert {row["name"] for row in list(csv.DictReader(file))[:3]} == {"20", "21", "22"}
+
+
+def test_data_that_changed_its_form_is_refused(tmp_path_factory, tmp_path: pathlib.Path, refused) -> None:
+    pictures, run = tmp_path_factory.mktemp("pictures"), tmp_path / "run"
+    for number in range(12):
+        Image.fromarray(np.full((4, 4), 20 * number, np.uint8)).save(pictures / f"{number:02}.png")
+    data = ["--config.data.source=folder", f"--config.data.dir={pictures}", "--config.train.batch_size=4"]
+    main([f"--workdir={run}", *TINY, *data])
+    # Another first picture makes all of them coloured.
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(pictures / "00.png")
+    reason = "its images were 4x4x1 with values to 255 and 0 classes, and are 4x4x3"
+    for command in (["evaluate"], ["encode"], [*TINY, *data, "--config.train.num_steps=20"]):
+        assert reason in refused(*command, f"--workdir={run}")
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(pictures / "00.png")
+    main([f"--workdir={run}", *TINY, *data, "--config.train.num_steps=20"])

@@ -96,6 +96,7 @@ class Session:
         schedule = build.build_schedule(config, len(data.training.images))
         mesh = batch_mesh(config.train.batch_size)
         folder.check(config)
+        folder.check_images(data.kind)
         steps = build.build_steps(config, model, data, schedule, mesh)
 
         def fresh() -> TrainState:

@@ -77,6 +77,10 @@ class ImageKind:
             raise ValueError(f"there are no images of {_short(mapping)}")
         return cls((height, width, channels), max_value, num_classes, tuple(map(printable, names)))
 
+    def __str__(self) -> str:
+        size = "x".join(map(str, self.image_shape))
+        return f"{size} with values to {self.max_value} and {self.num_classes} classes"
+
     def class_name(self, label: int) -> str:
         """What to call a class: its name, or its number."""
         return self.class_names[label] if label < len(self.class_names) else str(label)
