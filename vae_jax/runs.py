@@ -64,10 +64,9 @@ class RunFolder:
         """Grids as PNG."""
         return self.root / "images"
 
-    @property
-    def evaluation(self) -> pathlib.Path:
-        """What `evaluate` found."""
-        return self.root / "evaluation.json"
+    def evaluations(self, replica: int) -> tuple[pathlib.Path, ...]:
+        """Where `evaluate` puts what it finds on test images: of the run, and of one of several replicas alone."""
+        return self.root / "evaluation.json", self.root / f"evaluation_replica{replica}.json"
 
     def write_json(self, path: pathlib.Path, content: Any) -> None:
         """Writes a file of the run, whole or not at all.
@@ -212,6 +211,24 @@ class RunFolder:
             raise UserError(
                 f"the data has changed since '{self.root}' was started: its images were {known}, and are {kind}; "
                 "bring it back to what it was, or start a new run in another --workdir"
+            )
+
+    def warn_of_other_data(self, data: Data) -> None:
+        """Tells in a warning that images are others than those of the last start.
+
+        That is no error: the fingerprint of a folder has the times of its files, which copying changes.
+        """
+        known = self.last_start().get("data")
+        before = known.get("fingerprint") if isinstance(known, dict) else None
+        now = data.dataset.fingerprint
+        if before and before != now:
+            _logger.warning(
+                "the images of %s may have changed since '%s' was trained (their fingerprint was %s and is %s): what "
+                "follows is about those that are there now",
+                data.dataset.name,
+                self.root,
+                before,
+                now,
             )
 
     @contextlib.contextmanager

@@ -48,9 +48,12 @@ class TrainedRun:
         Raises:
             UserError: If the data is no longer there, or has another form than it had.
         """
-        data = self.load_data()
-        self.folder.check_images(data.kind)
-        return data
+        return self.load_data()
+
+    @property
+    def suffix(self) -> str:
+        """What the names of a later replica's files end with, so that they don't overwrite those of the first."""
+        return f"_replica{self.replica}" if self.replica else ""
 
 
 def open_run(workdir: str | None, which: str = "latest", replica: int = 0, allow_custom: bool = False) -> TrainedRun:
@@ -66,12 +69,22 @@ def open_run(workdir: str | None, which: str = "latest", replica: int = 0, allow
         UserError: If there is no such run, checkpoint or replica, it is damaged, or it needs parts that may not be
             imported.
     """
-    replicas = open_replicas(workdir, which, allow_custom)
+    return replica_of(open_replicas(workdir, which, allow_custom), replica)
+
+
+def replica_of(replicas: list[TrainedRun], replica: int) -> TrainedRun:
+    """One of the models that a run trained at once.
+
+    Raises:
+        UserError: If it isn't there.
+    """
     if not 0 <= replica < len(replicas):
-        raise UserError(
-            f"there is no replica {replica}; this run has {len(replicas)}: choose --replica from 0 to "
-            f"{len(replicas) - 1}"
+        instead = (
+            "this run has one model: leave --replica out"
+            if len(replicas) == 1
+            else f"this run has {len(replicas)}: choose --replica from 0 to {len(replicas) - 1}"
         )
+        raise UserError(f"there is no replica {replica}; {instead}")
     return replicas[replica]
 
 
@@ -94,7 +107,14 @@ def open_replicas(workdir: str | None, which: str = "latest", allow_custom: bool
     check_custom(config, folder.root, allow_custom)
     folder.check_links()
     checkpoint = checkpoints.choose(folder.checkpoints, which)
-    load_data = functools.cache(lambda: build_data(config))
+
+    @functools.cache
+    def load_data() -> Data:
+        data = build_data(config)
+        folder.check_images(data.kind)
+        folder.warn_of_other_data(data)
+        return data
+
     kind = folder.image_kind() or load_data().kind
     model = build_model_for(config, kind)
     # The number of steps changes learning rates, which are no part of a state.

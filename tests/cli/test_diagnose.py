@@ -95,6 +95,7 @@ def test_diagnosis_is_written_and_adds_up(
     assert math.isclose(gaps["total"], log_likelihood - found["likelihood"]["elbo"]["mean"], abs_tol=1e-3)
 
 
+@pytest.mark.slow
 def test_flags_splits_and_ones_own_features_choose_what_is_diagnosed(
     run: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

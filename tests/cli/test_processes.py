@@ -84,6 +84,7 @@ def test_two_processes_are_one_run_that_a_single_one_continues(tmp_path: pathlib
     assert_close(rows(together), rows(alone))
 
 
+@pytest.mark.slow
 def test_process_that_disappears_leaves_a_whole_checkpoint(tmp_path: pathlib.Path) -> None:
     workdir = tmp_path / "run"
     processes = start(workdir, "--config.train.num_steps=100000")
@@ -147,6 +148,7 @@ def test_launchers_announce_several_processes(environment: dict[str, str], sever
     assert _several_are_announced(environment) == several
 
 
+@pytest.mark.slow
 def test_one_that_is_told_to_stop_stops_all_at_one_step(tmp_path: pathlib.Path) -> None:
     workdir = tmp_path / "run"
     processes = start(workdir, "--config.train.num_steps=100000000", "--config.train.checkpoint_every=100000000")

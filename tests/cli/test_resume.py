@@ -82,6 +82,7 @@ def kill_in_the_middle(workdir: pathlib.Path) -> int:
     return checkpoints.listing(workdir / "checkpoints")[-1].step
 
 
+@pytest.mark.slow
 def test_killed_run_ends_as_the_run_never_killed(tmp_path: pathlib.Path) -> None:
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     reached = kill_in_the_middle(killed)

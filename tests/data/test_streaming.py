@@ -254,7 +254,7 @@ def test_no_process_outlives_another(pictures: Path, tmp_path: Path, ended: str)
                 os.killpg(parent.pid, signal.SIGINT)
             else:
                 os.kill(worker if ended == "worker killed" else parent.pid, signal.SIGKILL)
-            output, errors = parent.communicate(timeout=40)
+            output, errors = parent.communicate(timeout=150)
             assert wait_until(lambda: not is_running(worker))
         finally:
             parent.kill()

@@ -75,6 +75,7 @@ def test_weights_are_unbiased_forward_and_in_reverse(start: str) -> None:
     assert below.mean() < exact.mean() < above.mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", ONE_LONG)
 def test_bracket_holds_and_closes_with_more_temperatures(start: str) -> None:
     truth = LinearGaussian.draw((5, 5, 1), 4, variance=0.1)
@@ -154,6 +155,7 @@ def test_every_posterior_and_prior_can_be_annealed(posterior: str) -> None:
         assert abs(np.logaddexp.reduce(log_probs) - np.log(200_000) - found) < 4 * error
 
 
+@pytest.mark.slow
 def test_devices_and_batches_change_nothing() -> None:
     truth = LinearGaussian.draw((4, 4, 1), 2)
     params, x = truth.params(), truth.sample(16).astype(np.float32)

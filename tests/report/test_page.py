@@ -223,6 +223,7 @@ def test_autoencoder_has_no_samples(tmp_path: pathlib.Path) -> None:
     assert "samples" not in page.data["pictures"] and "reconstructions" in page.data["pictures"]
 
 
+@pytest.mark.slow
 def test_comparison_puts_runs_side_by_side(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
     other = train(tmp_path / "other", "--config.model.latents=2", "--config.train.num_steps=20")
     page = report(run, other)

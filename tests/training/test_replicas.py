@@ -54,7 +54,10 @@ def assert_close(ours, theirs, tolerance: float) -> None:
     "model",
     [
         ModelConfig(hidden=(8,), latents=3),
-        ModelConfig(network="conv", hidden=(4,), latents=3, conditional=True, prior="mixture", prior_components=4),
+        pytest.param(
+            ModelConfig(network="conv", hidden=(4,), latents=3, conditional=True, prior="mixture", prior_components=4),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_each_replica_is_the_run_of_its_seed(model: ModelConfig) -> None:
@@ -110,6 +113,7 @@ def test_parts_of_a_batch_add_up() -> None:
         np.testing.assert_allclose(metrics["elbo"], np.sum((images / 16.0) ** 2, axis=(1, 2, 3)).mean(), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_gradient_of_parts_is_the_mean_of_their_gradients() -> None:
     config = dataclasses.replace(CONFIG, train=dataclasses.replace(CONFIG.train, accumulation=4, optimizer="sgd"))
     model = build.build_model_for(config, data())

@@ -19,14 +19,19 @@ def remember_compiled() -> None:
 
     A folder that JAX was already told to use (`JAX_COMPILATION_CACHE_DIR`) stays; an empty value there turns it off.
     """
-    if "JAX_COMPILATION_CACHE_DIR" in os.environ or jax.config.values["jax_compilation_cache_dir"] is not None:
+    chosen = jax.config.values["jax_compilation_cache_dir"]
+    if chosen is not None:
+        _forget_damaged(pathlib.Path(chosen))
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ or chosen is not None:
         return
     user_cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     folder = pathlib.Path(user_cache).expanduser() / "vae_jax" / f"compiled-{_machine()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return  # Nothing is lost but time.
+    except OSError as error:
+        reason = error.strerror or error
+        print(f"compiled programs aren't kept: {folder} can't be made ({reason})", file=sys.stderr)
+        return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     # By default only what took more than a second is kept, but a start compiles dozens of small programs.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

@@ -36,7 +36,7 @@ def run(values: Flags) -> None:
     if not values["latents"]:
         raise UserError("no latents are named; add --latents=FILE, e.g. what encode wrote")
     trained = open_run(values["workdir"], values["checkpoint"], values["replica"], values["allow_custom"])
-    output = pathlib.Path(values["output"] or trained.folder.images / f"decoded_{values['show']}.png")
+    output = pathlib.Path(values["output"] or trained.folder.images / f"decoded_{values['show']}{trained.suffix}.png")
     if output.suffix not in (".png", ".npz"):
         raise UserError(f"--output is '{output}' but must end in .png or .npz")
     check_output(output)

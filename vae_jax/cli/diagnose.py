@@ -71,7 +71,8 @@ def run(values: Flags) -> None:
         f"density: {result['measure']}"
     )
     say(table(result))
-    folder, name = trained.folder, "diagnosis" if values["split"] == "test" else f"diagnosis_{values['split']}"
+    folder, split_name = trained.folder, "" if values["split"] == "test" else f"_{values['split']}"
+    name = f"diagnosis{split_name}{trained.suffix}"
     folder.write_json(folder.root / f"{name}.json", result)
     _draw(folder.images, name, found)
     say(f"written to {folder.root / f'{name}.json'}; pictures in {folder.images}")

@@ -21,7 +21,7 @@ from vae_jax.evaluation import ImportanceEstimate, image_batches, make_importanc
 from vae_jax.keys import Stream, stream_key
 from vae_jax.numerics import Estimate, bits_per_dim, estimate
 from vae_jax.sharding import filled_up, replicated, whole_mesh
-from vae_jax.trained import TrainedRun, open_replicas, open_run
+from vae_jax.trained import TrainedRun, open_replicas, replica_of
 
 _IMAGES_AT_ONCE = 100
 _SECONDS_BETWEEN_SAVES = 10.0
@@ -42,7 +42,7 @@ def run(values: Flags) -> None:
     """Runs the verb."""
     replicas = open_replicas(values["workdir"], values["checkpoint"], values["allow_custom"])
     if values["replica"] is not None:
-        replicas = [open_run(values["workdir"], values["checkpoint"], values["replica"], values["allow_custom"])]
+        replicas = [replica_of(replicas, values["replica"])]
     first, split = replicas[0], values["split"]
     settings = given_section(values, first.config.evaluate)
     first.folder.check_writable()
@@ -57,7 +57,9 @@ def run(values: Flags) -> None:
     result = results[0] if len(results) == 1 else over_replicas(results)
     if len(results) > 1:
         say(replica_table(result))
-    name = "evaluation.json" if split == "test" else f"evaluation_{split}.json"
+    # One of several stands beside what is said of all.
+    one = f"_replica{first.replica}" if first.config.num_seeds > 1 and len(replicas) == 1 else ""
+    name = f"evaluation{'' if split == 'test' else f'_{split}'}{one}.json"
     first.folder.write_json(first.folder.root / name, result)
     for trained in replicas:
         _partial(trained, split, settings).remove()
@@ -183,6 +185,7 @@ def summary(trained: TrainedRun, split: str, settings: EvaluateConfig, per_image
         "split": split,
         "step": trained.step,
         "replica": trained.replica,
+        "data_fingerprint": trained.data.dataset.fingerprint,
         "num_images": log_likelihood.num_images,
         "num_samples": settings.num_samples,
         "unit": "nats per image",

@@ -57,7 +57,7 @@ def output_file(trained: TrainedRun, values: Flags, kind: str, suffix: str) -> p
         UserError: If nothing can be written there.
     """
     source = "input" if values["input"] else values["split"]
-    output = pathlib.Path(values["output"] or trained.folder.root / f"{kind}_{source}{suffix}")
+    output = pathlib.Path(values["output"] or trained.folder.root / f"{kind}_{source}{trained.suffix}{suffix}")
     check_output(output)
     return output
 

@@ -29,7 +29,7 @@ def run(values: Flags) -> None:
     split = trained.data.for_evaluation(name)
     num_images = min(values["num_images"], len(split.images))
     picture = reconstruction_grid(trained.model, trained.params, split, num_images, show, values["seed"])
-    default = trained.folder.images / f"reconstructions_{name}_{show}_step{trained.step}.png"
+    default = trained.folder.images / f"reconstructions_{name}_{show}_step{trained.step}{trained.suffix}.png"
     output = pathlib.Path(values["output"] or default)
     write_png(output, picture)
     say(f"{num_images} {name} images, each left of its reconstruction (the {show} of p(x|z)), in {output}")

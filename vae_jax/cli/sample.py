@@ -30,6 +30,6 @@ def run(values: Flags) -> None:
     arguments = trained.model, trained.params, values["num_images"], values["seed"], show
     picture = manifold_grid(*arguments) if values["manifold"] else sample_grid(*arguments, values["label"])
     kind = "manifold" if values["manifold"] else "samples"
-    output = values["output"] or trained.folder.images / f"{kind}_{show}_step{trained.step}.png"
+    output = values["output"] or trained.folder.images / f"{kind}_{show}_step{trained.step}{trained.suffix}.png"
     write_png(pathlib.Path(output), picture)
     say(f"{kind}: {values['num_images']} images (the {show} of p(x|z)) of step {trained.step} in {output}")

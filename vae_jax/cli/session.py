@@ -97,13 +97,16 @@ class Session:
         mesh = batch_mesh(config.train.batch_size)
         folder.check(config)
         folder.check_images(data.kind)
+        if is_writer():
+            folder.warn_of_other_data(data)
         steps = build.build_steps(config, model, data, schedule, mesh)
 
         def fresh() -> TrainState:
             return build.build_state(config, model, data.dataset.image_shape, schedule.num_steps)
 
         if folder.last_step() < schedule.num_steps:
-            check_memory(steps.compile(jax.eval_shape(fresh)), mesh, config)
+            like = jax.eval_shape(fresh)
+            check_memory(steps.compile(like), mesh, config, like)
         state = jax.jit(fresh, out_shardings=replicated(mesh))()
         initial = None if init_from is None else _with_params_of(init_from, state)
         # The folder of a new run is to be empty until every process has seen that it is.
@@ -113,7 +116,9 @@ class Session:
             folder.make()
             check_there = held.enter_context(folder.locked())
             folder.check(config)
-            folder.start(config, data.kind)
+            # A finished run stays as it is, whatever it is asked for.
+            if folder.last_step() < schedule.num_steps:
+                folder.start(config, data.kind)
         together("folder")
         latest = _latest_state(folder, state)
         if latest is None:

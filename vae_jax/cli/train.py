@@ -82,7 +82,7 @@ def _continue(session: Session, track: Sequence[str], quiet: bool) -> None:
     if is_writer():
         folder.add_to_manifest(command_line(), session.data)
         if start >= num_steps:
-            say(f"{workdir} is finished: {start} steps of {num_steps}. {_last_result(folder)}")
+            say(f"{workdir} is finished: it has {start} steps, and {num_steps} are asked for. {_last_result(folder)}")
         elif start:
             say(f"continuing {workdir} at step {start} of {num_steps}")
     if start >= num_steps:

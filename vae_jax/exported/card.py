@@ -91,20 +91,18 @@ def _measured(trained: TrainedRun) -> str:
 
 
 def _evaluation(trained: TrainedRun) -> dict[str, Any] | None:
-    """What `evaluation.json` has of this step and replica, if anything."""
-    path = trained.folder.evaluation
-    if not path.is_file():
-        return None
-    try:
-        found = read_json(path)
-        of_this = [
-            each
-            for each in found.get("replicas", [found])
-            if (each["step"], each["replica"]) == (trained.step, trained.replica)
-        ]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} can't be read ({error}); evaluate again, or delete it") from error
-    return of_this[0] if of_this else None
+    """What was evaluated of this step and replica, if anything."""
+    for path in trained.folder.evaluations(trained.replica):
+        if not path.is_file():
+            continue
+        try:
+            found = read_json(path)
+            for each in found.get("replicas", [found]):
+                if (each["step"], each["replica"]) == (trained.step, trained.replica):
+                    return each
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{path} can't be read ({error}); evaluate again, or delete it") from error
+    return None
 
 
 def _evaluated(result: Mapping[str, Any]) -> str:

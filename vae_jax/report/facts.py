@@ -48,12 +48,13 @@ class Result:
 
 def read_result(trained: TrainedRun) -> Result | None:
     """The evaluation of this checkpoint where there is one, else what was measured in training; None without either."""
-    evaluation = _read(trained.folder.evaluation)
-    try:
-        if evaluation is not None and _is_of(evaluation, trained):
-            return _of_evaluation(evaluation)
-    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError):
-        pass  # Written by another version: training has measured too.
+    for path in trained.folder.evaluations(trained.replica):
+        evaluation = _read(path)
+        try:
+            if evaluation is not None and _is_of(evaluation, trained):
+                return _of_evaluation(evaluation)
+        except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError):
+            pass  # Written by another version: training has measured too.
     rows = [row for row in read_rows(trained.folder.metrics) if row["step"] == trained.step]
     measured = {row["split"]: row for row in rows}
     found = [measured[split] for split in _SPLITS if split in measured]
@@ -147,7 +148,7 @@ def read_curves(folder: RunFolder) -> dict[str, dict[str, list[Any]]]:
 
 def diagnosis_path(trained: TrainedRun) -> pathlib.Path:
     """Where `diagnose` puts what it finds on test images."""
-    return trained.folder.root / "diagnosis.json"
+    return trained.folder.root / f"diagnosis{trained.suffix}.json"
 
 
 def read_diagnosis(trained: TrainedRun) -> dict[str, Any] | None:
