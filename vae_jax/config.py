@@ -60,7 +60,7 @@ class DataConfig:
     image_fit: str = _field("crop", "how: crop (the middle square, resized) or resize (the whole image)")
     unreadable: str = _field("refuse", "files of a folder that can't be read: refuse, or skip (named and left out)")
     resident_mb: int = _field(2048, "larger data sets are streamed from their files; 0: always", minimum=0)
-    workers: int = _field(2, "processes that decode streamed images; 0: threads", minimum=0, below=_MACHINES)
+    workers: int = _field(2, "processes that decode streamed images; 0: threads", minimum=0, below=257)
     prefetch: int = _field(4, "batches of streamed images that are decoded ahead", minimum=1, below=_MACHINES)
 
 

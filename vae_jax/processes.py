@@ -121,8 +121,8 @@ def _check_address(address: str, is_here: bool) -> None:
         socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
     except OSError as error:
         raise UserError(
-            f"--coordinator_address names the machine '{host}', which isn't known here ({error.strerror}); name the one "
-            "of process 0"
+            f"--coordinator_address names the machine '{host}', which isn't known here ({error.strerror}); name "
+            "the one of process 0"
         ) from error
     if not is_here:
         return

@@ -38,8 +38,12 @@ def test_a_place_that_was_named_stays(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert jax.config.values["jax_compilation_cache_dir"] is None and not list(tmp_path.iterdir())
 
 
-def test_cache_that_cannot_be_written_is_done_without(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
+def test_cache_that_cannot_be_written_is_done_without(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture
+) -> None:
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
     (tmp_path / "vae_jax").write_text("a file where the folder should be")
     remember_compiled()
     assert jax.config.values["jax_compilation_cache_dir"] is None
+    told = capsys.readouterr().err
+    assert told.startswith("compiled programs aren't kept") and told.count("\n") == 1

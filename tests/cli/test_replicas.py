@@ -55,12 +55,14 @@ def test_one_checkpoint_holds_all_and_each_is_opened_by_its_number(
     np.testing.assert_allclose([over["mean"], over["stddev"]], [np.mean(each), np.std(each, ddof=1)], rtol=1e-9)
     assert "over 3 replicas" in capsys.readouterr().out
     main(["evaluate", f"--workdir={runs['three']}", "--num_samples=10", "--num_images=50", "--replica=2"])
-    found = json.loads((runs["three"] / "evaluation.json").read_text())
-    assert found["replica"] == 2 and found["log_likelihood"]["mean"] == each[2]
+    one = json.loads((runs["three"] / "evaluation_replica2.json").read_text())
+    assert one["replica"] == 2 and one["log_likelihood"]["mean"] == each[2]
+    assert json.loads((runs["three"] / "evaluation.json").read_text()) == found
     pictures = []
     for replica in (0, 1):
-        output = runs["three"] / f"samples{replica}.png"
-        main(["sample", f"--workdir={runs['three']}", f"--replica={replica}", f"--output={output}"])
+        main(["sample", f"--workdir={runs['three']}", f"--replica={replica}"])
+    for name in ("", "_replica1"):
+        (output,) = (runs["three"] / "images").glob(f"samples_mean_step40{name}.png")
         pictures.append(output.read_bytes())
     assert pictures[0] != pictures[1]
 
@@ -85,8 +87,27 @@ def test_what_does_not_fit_the_memory_is_told_before_it_starts(
 ) -> None:
     monkeypatch.setattr(memory, "free_bytes", lambda mesh: 200_000)
     message = refused(f"--workdir={tmp_path / 'run'}", *SMALL, "--config.num_seeds=3")
-    assert re.search(r"needs \d+ MB of memory, but 0 MB are free; lower .*batch_size.*num_seeds.*accumulation", message)
+    assert re.search(r"needs [\d,]+ (MB|bytes) of memory, but [\d,]+ bytes are free; most of it, .* images", message)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("network", "words"),
+    [
+        (["--config.model.hidden=(4096,4096)"], ["parameters and the optimizer's state", "model.hidden", "latents"]),
+        (
+            ["--config.train.batch_size=1000", "--config.objective.num_samples=50"],
+            ["computed on the way", "train.batch_size (now 1000)", "objective.num_samples (now 50)", "accumulation"],
+        ),
+    ],
+    ids=["parameters", "work"],
+)
+def test_what_takes_most_of_the_memory_is_named(
+    network: list[str], words: list[str], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, refused
+) -> None:
+    monkeypatch.setattr(memory, "free_bytes", lambda mesh: 200_000)
+    message = refused(f"--workdir={tmp_path / 'run'}", *SMALL, *network)
+    assert all(word in message for word in words)
 
 
 def test_devices_that_have_nothing_to_do_are_told_of(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:

@@ -49,7 +49,9 @@ def rows(workdir: pathlib.Path) -> list[dict]:
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize(("number", "network"), [(signal.SIGTERM, MLP), pytest.param(signal.SIGINT, CONV, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("number", "network"), [(signal.SIGTERM, MLP), pytest.param(signal.SIGINT, CONV, marks=pytest.mark.slow)]
+)
 def test_what_is_done_is_saved_and_gone_on_from(
     number: signal.Signals, network: list[str], tmp_path: pathlib.Path, capfd: pytest.CaptureFixture
 ) -> None:

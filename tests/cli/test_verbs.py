@@ -138,7 +138,7 @@ def test_checkpoints_are_scored_by_the_validation_bound(run: pathlib.Path) -> No
 def test_finished_run_says_so_and_changes_nothing_it_measured(run: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != "manifest.json"}
     main([f"--workdir={run}", *TINY])
-    assert f"{run} is finished: 12 steps of 12" in capsys.readouterr().out
+    assert f"{run} is finished: it has 12 steps, and 12 are asked for" in capsys.readouterr().out
     after = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != "manifest.json"}
     assert after == before
 

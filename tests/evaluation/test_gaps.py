@@ -84,7 +84,8 @@ def test_stated_errors_cover_the_truth() -> None:
 
 
 @pytest.mark.parametrize(
-    "posterior", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("full_gaussian", "planar", "iaf")), "hierarchical"]
+    "posterior",
+    [*(pytest.param(name, marks=pytest.mark.slow) for name in ("full_gaussian", "planar", "iaf")), "hierarchical"],
 )
 def test_optimizing_helps_in_every_family(posterior: str) -> None:
     prior = "hierarchical" if posterior == "hierarchical" else "standard_normal"

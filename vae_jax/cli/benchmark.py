@@ -11,8 +11,8 @@ from vae_jax import build
 from vae_jax.cli.flags import Flags, define_config, read_config
 from vae_jax.cli.memory import check_memory
 from vae_jax.cli.terminal import say
-from vae_jax.config import Config, flatten
-from vae_jax.data import Data, Dataset
+from vae_jax.config import Config, DataConfig, flatten
+from vae_jax.data import Data, Dataset, mnist_family
 from vae_jax.errors import UserError
 from vae_jax.files import check_output, write_json
 from vae_jax.performance.machine import machine
@@ -20,7 +20,13 @@ from vae_jax.performance.report import table
 from vae_jax.performance.run import benchmark
 from vae_jax.provenance import command_line
 
-_IMAGE_SHAPE, _NUM_IMAGES, _CLASSES = (28, 28, 1), 10_000, 10
+_NUM_IMAGES, _CLASSES = 10_000, 10
+# Of well-known data sets, so that a benchmark needs nothing of them.
+_SHAPES = {
+    **dict.fromkeys(mnist_family.NAMES, (28, 28, 1)),
+    **dict.fromkeys(("cifar10", "cifar100", "svhn_cropped"), (32, 32, 3)),
+    "celeb_a": (218, 178, 3),
+}
 
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
@@ -32,10 +38,9 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     flags.DEFINE_integer("steps", 0, meaning, flag_values=values, lower_bound=0)
     meaning = "random images instead of the data set, which needn't be there"
     flags.DEFINE_bool("synthetic", False, meaning, flag_values=values)
-    shape, number = ",".join(map(str, _IMAGE_SHAPE)), _NUM_IMAGES
-    meaning = f"height, width and channels of random images; {shape} if not given"
+    meaning = "height, width and channels of random images; those of the data set, where they are known, if not given"
     flags.DEFINE_string("image_shape", None, meaning, flag_values=values)
-    meaning = f"how many random images; {number} if not given"
+    meaning = f"how many random images; {_NUM_IMAGES} if not given"
     flags.DEFINE_integer("num_images", None, meaning, flag_values=values, lower_bound=1)
 
 
@@ -55,7 +60,7 @@ def run(values: Flags) -> None:
             data,
             values["repeats"],
             values["steps"],
-            lambda compiled, mesh: check_memory(compiled, mesh, config),
+            lambda compiled, mesh, state: check_memory(compiled, mesh, config, state),
         )
     finally:
         jax.config.update("jax_enable_compilation_cache", remembers)
@@ -86,7 +91,8 @@ def _data(config: Config, values: Flags) -> Data:
             if values[name] is not None:
                 raise UserError(f"--{name} is about random images; add --synthetic, or leave it out")
         return build.build_data(config)
-    shape, number = _image_shape(values["image_shape"]), values["num_images"] or _NUM_IMAGES
+    shape = _known_shape(config.data) if values["image_shape"] is None else _image_shape(values["image_shape"])
+    number = values["num_images"] or _NUM_IMAGES
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (number, *shape), dtype=np.uint8)
     labels = np.arange(number, dtype=np.int32) % _CLASSES
@@ -94,9 +100,20 @@ def _data(config: Config, values: Flags) -> Data:
     return Data(dataset, config.data.binarization, 0.0, config.data.seed)
 
 
-def _image_shape(text: str | None) -> tuple[int, int, int]:
-    if text is None:
-        return _IMAGE_SHAPE
+def _known_shape(config: DataConfig) -> tuple[int, int, int]:
+    """What the images of a data set are like, by its name alone."""
+    found = (8, 8, 1) if config.source == "digits" else _SHAPES.get(config.name) if config.source == "tfds" else None
+    if config.source == "folder" and config.image_size:
+        found = (config.image_size, config.image_size, 3)
+    if found is None:
+        raise UserError(
+            "what shape the images of this data set have isn't known without them; add "
+            "--image_shape=HEIGHT,WIDTH,CHANNELS"
+        )
+    return (config.image_size, config.image_size, found[2]) if config.image_size else found
+
+
+def _image_shape(text: str) -> tuple[int, int, int]:
     numbers = [int(number) if number.strip().isdigit() else 0 for number in text.split(",")]
     if len(numbers) != 3 or min(numbers) < 1:
         raise UserError(f"--image_shape is '{text}' but must be height, width and channels, e.g. --image_shape=28,28,1")

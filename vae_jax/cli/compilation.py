@@ -20,7 +20,7 @@ def remember_compiled() -> None:
     A folder that JAX was already told to use (`JAX_COMPILATION_CACHE_DIR`) stays; an empty value there turns it off.
     """
     chosen = jax.config.values["jax_compilation_cache_dir"]
-    if chosen is not None:
+    if chosen:
         _forget_damaged(pathlib.Path(chosen))
     if "JAX_COMPILATION_CACHE_DIR" in os.environ or chosen is not None:
         return

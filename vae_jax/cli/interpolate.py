@@ -49,7 +49,8 @@ def run(values: Flags) -> None:
         decoded = decode_all(trained.model, trained.params, jnp.asarray(points), None, "mean", labels)
         rows.append(np.concatenate([originals[first : first + 1], decoded, originals[first + 1 : first + 2]]))
     picture = grid(np.concatenate(rows), len(rows[0]))
-    output = pathlib.Path(values["output"] or trained.folder.images / f"interpolation_{values['path']}{trained.suffix}.png")
+    default = trained.folder.images / f"interpolation_{values['path']}{trained.suffix}.png"
+    output = pathlib.Path(values["output"] or default)
     write_png(output, picture)
     say(f"{' to '.join(images.names)}: originals at the ends, {values['path']} in between, in {output}")
 

@@ -149,27 +149,37 @@ class Console(Listener):
 class CollapseWatch(Listener):
     """Warns when latent dimensions that told images apart stop doing so: the posterior falls back on the prior.
 
+    The KL falls too then; where it rises, few dimensions have come to say more than many did. It warns once.
+
     Args:
         earlier: Rows of the run so far.
         say: Prints a line.
     """
 
     def __init__(self, earlier: list[Row], say: Callable[[str], object]) -> None:
-        self._most = max((row.get("active_units") or 0 for row in earlier), default=0)
+        self._most, self._kl_of_most, self._warned = 0, 0.0, False
         self._say = say
+        for row in earlier:
+            self._collapsed(row)
 
     def write(self, row: Row) -> None:
         """Looks at a row."""
-        active = row.get("active_units")
-        if active is None:
-            return
-        if active < _SHARE_LEFT * self._most:
+        if self._collapsed(row) and not self._warned:
+            self._warned = True
             self._say(
-                f"warning: active latent units of the {row['split']} images fell from {self._most} to {active}: the "
-                "posterior is collapsing onto the prior; --config.objective.name=free_bits, or beta with annealing, "
-                "keeps it from that"
+                f"warning: active latent units of the {row['split']} images fell from {self._most} to "
+                f"{row['active_units']}, and KL from {self._kl_of_most:.2f} to {row['kl']:.2f}: the posterior is "
+                "collapsing onto the prior; --config.objective.name=free_bits, or beta with annealing, keeps it from "
+                "that"
             )
-        self._most = max(self._most, active)
+
+    def _collapsed(self, row: Row) -> bool:
+        active, kl = row.get("active_units"), row.get("kl")
+        if active is None or kl is None:
+            return False
+        if active >= self._most:
+            self._most, self._kl_of_most = active, kl
+        return active < _SHARE_LEFT * self._most and kl < self._kl_of_most
 
 
 def describe(row: Row) -> str:

@@ -1,5 +1,7 @@
 """Whether a run fits the memory, said before it starts."""
 
+from typing import Any
+
 import jax
 from jax.sharding import Mesh
 
@@ -8,34 +10,57 @@ from vae_jax.errors import UserError
 from vae_jax.memory import available_memory, in_words
 
 
-def check_memory(compiled: jax.stages.Compiled, mesh: Mesh, config: Config) -> None:
+def check_memory(compiled: jax.stages.Compiled, mesh: Mesh, config: Config, state: Any) -> None:
     """Compares what the compiler needs with what there is.
 
     Args:
         compiled: The steps.
         mesh: Where they run.
         config: The run, for what the user can change.
+        state: What is trained, or its shapes.
 
     Raises:
-        UserError: If it can't fit, with how much is needed and what would help.
+        UserError: If it can't fit, with how much is needed, what takes most of it, and what would help.
     """
     stats = compiled.memory_analysis()
     free = free_bytes(mesh)
     if stats is None or free is None:
         return
-    each = (
-        stats.argument_size_in_bytes + stats.output_size_in_bytes - stats.alias_size_in_bytes + stats.temp_size_in_bytes
-    )
     # Simulated devices, and those of a CPU, share one memory.
     sharing = mesh.local_mesh.size if mesh.devices.flat[0].platform == "cpu" else 1
-    needed = each * sharing
-    if needed > free:
-        replicas = f" or --config.num_seeds (now {config.num_seeds})" if config.num_seeds > 1 else ""
-        raise UserError(
-            f"a step needs {in_words(needed)} of memory, but {in_words(free)} are free; lower "
-            f"--config.train.batch_size (now {config.train.batch_size}){replicas}, or raise "
-            f"--config.train.accumulation (now {config.train.accumulation})"
+    arguments = stats.argument_size_in_bytes * sharing
+    work = (stats.output_size_in_bytes - stats.alias_size_in_bytes + stats.temp_size_in_bytes) * sharing
+    if arguments + work <= free:
+        return
+    trained = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)) * sharing
+    largest, mend = _largest(trained, max(0, arguments - trained), work, config)
+    raise UserError(
+        f"a step needs {in_words(arguments + work)} of memory, but {in_words(free)} are free; most of it, "
+        f"{largest}: {mend}"
+    )
+
+
+def _largest(trained: int, data: int, work: int, config: Config) -> tuple[str, str]:
+    """What takes most of the memory, and what would make it less."""
+    model, train = config.model, config.train
+    replicas = f" or --config.num_seeds (now {config.num_seeds})" if config.num_seeds > 1 else ""
+    if trained >= max(data, work):
+        return (
+            f"{in_words(trained)}, are parameters and the optimizer's state",
+            f"lower --config.model.hidden (now {model.hidden}), --config.model.latents (now {model.latents}){replicas}",
         )
+    if data >= work:
+        mend = "bring fewer or smaller images"
+        if config.data.source in ("folder", "tfds"):
+            mend = f"lower --config.data.resident_mb (now {config.data.resident_mb}), so that they stay in their files"
+        return f"{in_words(data)}, are the images", mend
+    samples = config.objective.num_samples
+    fewer = f", --config.objective.num_samples (now {samples})" if samples > 1 else ""
+    return (
+        f"{in_words(work)}, is what is computed on the way",
+        f"lower --config.train.batch_size (now {train.batch_size}){fewer}{replicas}, raise --config.train.accumulation "
+        f"(now {train.accumulation}), or use a smaller network (--config.model.hidden is {model.hidden})",
+    )
 
 
 def free_bytes(mesh: Mesh) -> int | None:

@@ -19,10 +19,12 @@ from vae_jax.config import Config, from_mapping
 from vae_jax.data import tfds
 from vae_jax.data.streamed import StreamedImages
 from vae_jax.errors import UserError
-from vae_jax.files import write_json
+from vae_jax.files import check_output, write_json
 from vae_jax.performance.chips import Topology, parse_topology
 from vae_jax.performance.plan import ImageFacts, Plan, plan_step
 
+# So that scripts can go by it; 2 is for what a user has to mend.
+_DOES_NOT_FIT_STATUS = 1
 _NOTE = "estimate, not measured"
 _GIB = 2**30
 # Keeps libtpu quiet, off a TPU of this machine, and from looking for one in the network.
@@ -61,14 +63,16 @@ def run(values: Flags) -> None:
         raise UserError("plan needs the TPU slice to plan for; set e.g. --topology=v5e:2x4")
     topology = parse_topology(values["topology"])
     if importlib.util.find_spec("libtpu") is None:
-        raise UserError("libtpu, which compiles for TPUs, isn't installed; run: pip install 'vae-jax[tpu]'")
+        raise UserError("libtpu, which compiles for TPUs, isn't installed; pip install libtpu")
     output = None if values["output"] is None else pathlib.Path(values["output"])
-    if output is not None and not output.absolute().parent.is_dir():
-        raise UserError(f"--output is '{output}', but there is no folder {output.absolute().parent}; make it first")
+    if output is not None:
+        check_output(output)
     plan = _compiled_elsewhere(config, _facts(config, values), topology, values["quick"])
     say("\n".join(_lines(plan, config, topology)))
     if output is not None:
         write_json(output, plan, "choose another --output")
+    if not plan["memory"]["fits"]:
+        sys.exit(_DOES_NOT_FIT_STATUS)
 
 
 def compile_request(folder: str) -> None:

@@ -26,7 +26,7 @@ def run(values: Flags) -> None:
     """Runs the verb."""
     folders = values["workdir"] or [None]
     runs = [open_run(folder, values["checkpoint"], values["replica"], values["allow_custom"]) for folder in folders]
-    name = "report.html" if len(runs) == 1 else "comparison.html"
+    name = f"report{runs[0].suffix}.html" if len(runs) == 1 else "comparison.html"
     output = pathlib.Path(values["output"] or runs[0].folder.root / name)
     check_output(output)
     write_page(output, report_page(runs[0]) if len(runs) == 1 else comparison_page(runs))

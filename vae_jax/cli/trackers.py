@@ -127,7 +127,7 @@ def _imported(module: str, extra: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise UserError(f"{extra} isn't installed; pip install 'vae-jax[{extra}]'") from error
+        raise UserError(f"{extra} isn't installed; pip install {extra}") from error
 
 
 def _metrics(row: Row) -> dict[str, float]:

@@ -226,8 +226,7 @@ def _preparation_error(error: Exception, root: Path, request: _Request) -> UserE
             return cause
         if isinstance(cause, ImportError) and cause.name:
             package = cause.name.split(".")[0]
-            mend = "'vae-jax[tensorflow]'" if package == "tensorflow" else package
-            return UserError(f"TFDS needs {package} to prepare {request.name}; run: pip install {mend}")
+            return UserError(f"TFDS needs {package} to prepare {request.name}; run: pip install {package}")
     reason = one_line(error)
     if any(type(cause).__name__ == "NonMatchingChecksumError" for cause in causes):
         reason = f"a download has the wrong checksum ({reason.split(', downloaded to ')[0]})"

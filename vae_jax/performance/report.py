@@ -64,6 +64,7 @@ def report(found: Measurement) -> dict[str, Any]:
             "seconds": _spread(step),
             "images_per_second": _spread(images / step),
             "images": images,
+            "image_shape": list(found.parts.data.dataset.image_shape),
             "replicas": config.num_seeds,
             "devices": found.parts.mesh.size,
             "over_products_and_optimizer": _spread(step / (_own(found) + np.array(found.seconds["optimizer"]))),
@@ -158,7 +159,8 @@ def table(result: dict[str, Any]) -> str:
     large, own, optimizer, fed = products["large"], products["own"], result["optimizer"], result["input"]
     memory, compilation = result["memory_bytes"], result["compilation"]
     waited = f", {_percent(fed['share_waited'])} of the steps' time waited" if fed["share_waited"] else ""
-    of = f"{step['images']} images, {step['devices']} devices" if step["devices"] > 1 else f"{step['images']} images"
+    of = f"{step['images']} images of {'x'.join(map(str, step['image_shape']))}"
+    of += f", {step['devices']} devices" if step["devices"] > 1 else ""
     rows = [
         ("step", f"{_time(step['seconds'])}, {_range(step['images_per_second'], '{:,.0f}')} images/s ({of})"),
         (

@@ -40,7 +40,7 @@ def benchmark(
     data: Data,
     repeats: int,
     num_steps: int,
-    on_compiled: Callable[[jax.stages.Compiled, Mesh], None] = lambda compiled, mesh: None,
+    on_compiled: Callable[[jax.stages.Compiled, Mesh, Any], None] = lambda compiled, mesh, state: None,
 ) -> dict[str, Any]:
     """Measures the training step of a config.
 
@@ -50,15 +50,17 @@ def benchmark(
         repeats: How often each part is timed; parts take turns.
         num_steps: Steps that are timed at once; 0 for as many as take a second, up to the most that training
             makes per call.
-        on_compiled: Told once the steps are compiled, before anything is put on the devices.
+        on_compiled: Told once the steps are compiled, with the shapes of the state, before anything is put on the
+            devices.
 
     Returns:
         What `report` makes of it.
     """
     parts = Parts.of(config, data)
     steps = parts.steps()
-    compiled, lowering, compiling = compile_seconds(steps, jax.eval_shape(parts.fresh))
-    on_compiled(compiled, parts.mesh)
+    shapes = jax.eval_shape(parts.fresh)
+    compiled, lowering, compiling = compile_seconds(steps, shapes)
+    on_compiled(compiled, parts.mesh, shapes)
     state = jax.jit(parts.fresh, out_shardings=replicated(parts.mesh))()
     timers = StepTimers(steps, state, 1, parts.schedule.longest)
     timers.num_steps = num_steps or _as_many_as_take_a_second(timers, parts.schedule.longest)
