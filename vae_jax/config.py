@@ -143,6 +143,9 @@ class TrainConfig:
     )
     log_every: int = _field(100, "steps between rows of metrics", minimum=1)
     checkpoint_every: int = _field(1000, "steps between checkpoints; 0: at the end of each epoch", minimum=0)
+    skip_nonfinite: bool = _field(
+        False, "whether a step whose loss or gradient isn't finite is left out and counted, instead of ending the run"
+    )
     keep_checkpoints: int = _field(3, "newest checkpoints that are kept, besides the best", minimum=1)
     report: bool = _field(True, "whether report.html is written at the end")
 
@@ -203,6 +206,7 @@ MAY_CHANGE = (
     "train.checkpoint_every",
     "train.keep_checkpoints",
     "train.report",
+    "train.skip_nonfinite",
     "evaluate.",
     "diagnose.",
 )

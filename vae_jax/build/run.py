@@ -216,6 +216,7 @@ def build_train_step(
         preparation,
         config.train.ema_decay,
         config.train.accumulation,
+        config.train.skip_nonfinite,
     )
     return replicate(step, unrolled=not steps_in_one_call(model)) if config.num_seeds > 1 else step
 

@@ -37,6 +37,7 @@ from vae_jax.training import (
     Stopping,
     StreamedSteps,
     TrainState,
+    all_finite,
     training_events,
 )
 from vae_jax.vae import VAE
@@ -61,6 +62,7 @@ class Session:
         mesh: Its devices share each batch.
         state: Where training starts.
         run_steps: Compiled.
+        restart: Gives the state of the newest sound checkpoint, or the one that the run began with.
         check_there: Raises `UserError` once the folder is no longer where it was.
         score: Of the last measured state; higher is better.
     """
@@ -73,6 +75,7 @@ class Session:
     mesh: Mesh
     state: TrainState
     run_steps: ResidentSteps | StreamedSteps
+    restart: Callable[[], TrainState]
     check_there: Callable[[], None]
     score: float | None = None
 
@@ -105,10 +108,20 @@ class Session:
             return build.build_state(config, model, data.dataset.image_shape, schedule.num_steps)
 
         if folder.last_step() < schedule.num_steps:
-            like = jax.eval_shape(fresh)
-            check_memory(steps.compile(like), mesh, config, like)
-        state = jax.jit(fresh, out_shardings=replicated(mesh))()
-        initial = None if init_from is None else _with_params_of(init_from, state)
+            shapes = jax.eval_shape(fresh)
+            check_memory(steps.compile(shapes), mesh, config, shapes)
+
+        def initial() -> TrainState:
+            state = jax.jit(fresh, out_shardings=replicated(mesh))()
+            return state if init_from is None else _with_params_of(init_from, state)
+
+        first = initial()
+
+        def restart() -> TrainState:
+            saved = _latest_state(folder, like)
+            return initial() if saved is None else saved
+
+        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), first)
         # The folder of a new run is to be empty until every process has seen that it is.
         together("checked")
         check_there = _nothing_to_check
@@ -120,10 +133,9 @@ class Session:
             if folder.last_step() < schedule.num_steps:
                 folder.start(config, data.kind)
         together("folder")
-        latest = _latest_state(folder, state)
-        if latest is None:
-            latest = state if initial is None else initial
-        return cls(config, folder, data, model, schedule, mesh, latest, steps, check_there)
+        latest = _latest_state(folder, like)
+        state = first if latest is None else latest
+        return cls(config, folder, data, model, schedule, mesh, state, steps, restart, check_there)
 
     @property
     def num_replicas(self) -> int | None:
@@ -135,6 +147,12 @@ class Session:
         images_per_step = self.config.train.batch_size * self.config.num_seeds
         stopping = Stopping(request.together, request.alone, self.run_steps.steps_per_call)
         return training_events(self.state, self.run_steps, images_per_step, self.schedule, stopping)
+
+    def is_finite(self, event: Logged | CheckpointDue | Interrupted) -> bool:
+        """Whether all numbers of an event are: metrics, or a state that is to be kept."""
+        if isinstance(event, Logged):
+            return all(np.all(np.isfinite(value)) for value in event.metrics.values() if value is not None)
+        return bool(jax.jit(all_finite)(event.state))
 
     def rows(self, event: Logged | CheckpointDue | Interrupted) -> list[Row]:
         """An event as rows of metrics; a checkpoint is measured on the validation and test images.

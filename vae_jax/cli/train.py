@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import jax
 from absl import flags
 
+from vae_jax.cli.divergence import divergence
 from vae_jax.cli.flags import Flags, config_file, define_config, read_config
 from vae_jax.cli.listeners import CollapseWatch, Console, Listener, MetricsFile, Row, TensorBoard, describe
 from vae_jax.cli.report import write_report
@@ -93,6 +94,8 @@ def _continue(session: Session, track: Sequence[str], quiet: bool) -> None:
         with request.heard(), contextlib.ExitStack() as opened:
             listeners = _listeners(session, track, quiet, opened) if is_writer() else []
             for event in session.events(request):
+                if not session.is_finite(event):
+                    raise divergence(session, event.step)
                 for row in session.rows(event):
                     _check_finite(row)
                     for listener in listeners:
@@ -112,6 +115,9 @@ def _continue(session: Session, track: Sequence[str], quiet: bool) -> None:
             f"stopped at step {last.step} of {num_steps}, which is saved; the same command continues from there"
         )
     if is_writer():
+        skipped = sum(row.get("skipped_steps", 0.0) for row in read_rows(folder.metrics) if row["split"] == "train")
+        if skipped:
+            say(f"{skipped:g} steps were skipped, because they weren't finite: skipped_steps in {folder.metrics}")
         say(f"{num_steps - start} steps in {time.perf_counter() - began:.1f} s. {_last_result(folder)}")
         if isinstance(last, CheckpointDue) and session.config.train.report:
             _report(session, last)
@@ -158,14 +164,14 @@ def _listeners(session: Session, track: Sequence[str], quiet: bool, opened: cont
 
 
 def _check_finite(row: Row) -> None:
-    """Stops a run that has gone astray before it writes that down, or saves it."""
-    for name in ("loss", "reconstruction", "kl"):
+    """Stops a run before it writes down, or saves, what isn't finite on images that it doesn't train on."""
+    for name in ("reconstruction", "kl"):
         value = row.get(name)
         if value is not None and not math.isfinite(value):
             raise UserError(
-                f"training has diverged: {name} of the {row['split']} images is {value} at step {row['step']}; the "
-                "checkpoints up to here are sound. Start anew with a smaller --config.train.learning_rate, with "
-                "--config.train.clip_norm or with --config.train.warmup_steps"
+                f"training has diverged: {name} of the {row['split']} images is {value} at step {row['step']}, though "
+                "all parameters are finite; earlier checkpoints are whole. Start anew with a smaller "
+                "--config.train.learning_rate, with --config.train.clip_norm or with --config.train.warmup_steps"
             )
 
 

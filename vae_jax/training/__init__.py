@@ -3,12 +3,14 @@
 from vae_jax.training.feeding import BatchOrder, ResidentSteps, StreamedSteps
 from vae_jax.training.loop import CheckpointDue, Interrupted, Logged, RunSteps, Schedule, Stopping, training_events
 from vae_jax.training.optimizers import OPTIMIZERS, SCHEDULES, make_optimizer
+from vae_jax.training.postmortem import BrokenStep, Finding, explain, find_broken_step
 from vae_jax.training.step import (
     REPLICA_AXES,
     LossFunction,
     Preparation,
     TrainState,
     TrainStep,
+    all_finite,
     create_state,
     make_train_step,
     replica_of,
@@ -20,7 +22,9 @@ __all__ = [
     "REPLICA_AXES",
     "SCHEDULES",
     "BatchOrder",
+    "BrokenStep",
     "CheckpointDue",
+    "Finding",
     "Interrupted",
     "Logged",
     "LossFunction",
@@ -32,7 +36,10 @@ __all__ = [
     "StreamedSteps",
     "TrainState",
     "TrainStep",
+    "all_finite",
     "create_state",
+    "explain",
+    "find_broken_step",
     "make_optimizer",
     "make_train_step",
     "replica_of",

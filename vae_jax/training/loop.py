@@ -51,7 +51,8 @@ class Logged(NamedTuple):
     Attributes:
         step: Steps taken at their end.
         epoch: The same in passes over the data.
-        metrics: Means over the steps and their images; an array over the replicas where there are any.
+        metrics: Means over the steps and their images; an array over the replicas where there are any. Steps that were
+            skipped don't count, and `skipped_steps` is their number (see `make_train_step`).
         images_per_second: Over these steps.
     """
 
@@ -119,7 +120,7 @@ def training_events(
 
     def read(first: int, last: int, metrics: list[Metrics]) -> Logged:
         nonlocal last_read
-        values = _means(metrics)
+        values = _means(metrics, last - first)
         seconds, last_read = time.perf_counter() - last_read, time.perf_counter()
         return Logged(last, last / schedule.steps_per_epoch, values, (last - first) * images_per_step / seconds)
 
@@ -143,10 +144,16 @@ def training_events(
             return
 
 
-def _means(metrics: list[Metrics]) -> dict[str, Float[np.ndarray, "*replicas"] | None]:
-    """Over the steps, in float64."""
+def _means(metrics: list[Metrics], num_steps: int) -> dict[str, Float[np.ndarray, "*replicas"] | None]:
+    """Over the steps that were not skipped, in float64; not-a-number where all of them were."""
     found = jax.device_get(metrics)
-    return {
+    means = {
         name: None if found[0][name] is None else np.asarray(np.mean([each[name] for each in found], 0, np.float64))
         for name in found[0]
     }
+    skipped = means.pop("skipped", None)
+    if skipped is None:
+        return means
+    with np.errstate(invalid="ignore"):
+        taken = {name: None if mean is None else np.asarray(mean / (1.0 - skipped)) for name, mean in means.items()}
+    return {**taken, "skipped_steps": np.asarray(np.round(skipped * num_steps))}

@@ -1,5 +1,6 @@
 """One training step as a pure function."""
 
+import dataclasses
 import typing
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +9,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, Key, UInt8
+from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 
 from vae_jax.keys import Stream, stream_key
 from vae_jax.objectives import ElboTerms
@@ -71,6 +72,7 @@ def make_train_step(
     prepare: Preparation,
     ema_decay: float = 0.0,
     num_parts: int = 1,
+    skip_nonfinite: bool = False,
 ) -> TrainStep:
     """The step of a model, an objective and an optimizer.
 
@@ -82,6 +84,8 @@ def make_train_step(
         num_parts: Parts of a batch that are worked off one after the other, to need less memory. Part m has every
             `num_parts`-th image from the m-th on, and noise of its own key `fold_in(key, m)`. For surrogates that are
             means over images the gradient is that of the whole batch.
+        skip_nonfinite: Whether a step after which the loss or a parameter isn't finite changes nothing but the number
+            of steps. Metrics then have `skipped` too, 1 for such a step, and 0 in place of what isn't finite.
 
     Returns:
         `train_step(state, batch, key, label=None) -> (state, metrics)`, pure and jit-compiled. `batch` is what
@@ -103,9 +107,26 @@ def make_train_step(
         average = state.average
         if average is not None:
             average = optax.incremental_update(params, average, 1.0 - ema_decay)
-        return TrainState(state.step + 1, params, opt_state, average), metrics
+        after = TrainState(state.step + 1, params, opt_state, average)
+        return _unless_finite(after, state, metrics) if skip_nonfinite else (after, metrics)
 
     return train_step
+
+
+def all_finite(tree: Any) -> Bool[Array, ""]:
+    """Whether no number in a tree is infinite or not a number."""
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves])) if leaves else jnp.array(True)
+
+
+def _unless_finite(after: TrainState, before: TrainState, metrics: Metrics) -> tuple[TrainState, Metrics]:
+    """A step, or where anything in it isn't finite the state from before it, one step on."""
+    finite = all_finite((after, metrics))
+    state = jax.tree.map(
+        lambda new, old: jnp.where(finite, new, old), after, dataclasses.replace(before, step=after.step)
+    )
+    sound = {name: None if value is None else jnp.where(finite, value, 0.0) for name, value in metrics.items()}
+    return state, {**sound, "skipped": 1.0 - finite.astype(jnp.float32)}
 
 
 def replicate(train_step: TrainStep, unrolled: bool = False) -> TrainStep:
