@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from vae_jax import build, checkpoints
@@ -57,7 +58,8 @@ def _explained(session: Session, broken: BrokenStep) -> tuple[Finding, np.ndarra
     config, training, step = session.config, session.data.training, int(broken.state.step)
     order = BatchOrder(build.seeds_of(config), config.train.batch_size, len(training.images))
     indices = order.indices(step, 1)[0]
-    state = jax.device_get(broken.state)
+    # From all devices to one, whose step is looked at.
+    state = jax.tree.map(jnp.asarray, jax.device_get(broken.state))
     labels = training.labels if session.model.num_classes else None
     replicas = range(config.num_seeds) if config.num_seeds > 1 else (None,)
     found = []
@@ -68,9 +70,9 @@ def _explained(session: Session, broken: BrokenStep) -> tuple[Finding, np.ndarra
             build.build_optimizer(config, session.schedule.num_steps, session.schedule.steps_per_epoch),
             build.build_preparation(session.data),
             state if replica is None else replica_of(state, replica),
-            training.images[rows],
+            jnp.asarray(training.images[rows]),
             jax.random.key(config.seed + (replica or 0)),
-            None if labels is None else labels[rows].astype(np.int32),
+            None if labels is None else jnp.asarray(labels[rows], jnp.int32),
             config.train.accumulation,
         )
         losses = [float(loss if replica is None else loss[replica]) for loss in broken.losses]
@@ -81,8 +83,8 @@ def _explained(session: Session, broken: BrokenStep) -> tuple[Finding, np.ndarra
 def _what(finding: Finding, rows: np.ndarray) -> str:
     """Which numbers aren't finite: the terms of the bound, or what comes after them; and all gradients."""
     terms = [
-        f"{title} of {len(finding.images[name])} of {len(rows)} images is {finding.values[name]} (the first is training "
-        f"image {rows[min(finding.images[name])]})"
+        f"{title} of {len(finding.images[name])} of {len(rows)} images is {finding.values[name]} (the first of them is "
+        f"training image {rows[min(finding.images[name])]})"
         for name, title in _TERMS.items()
         if name in finding.images
     ]

@@ -1,6 +1,6 @@
 """One training step as a pure function."""
 
-import dataclasses
+import functools
 import typing
 from collections.abc import Callable
 from typing import Any
@@ -122,9 +122,8 @@ def all_finite(tree: Any) -> Bool[Array, ""]:
 def _unless_finite(after: TrainState, before: TrainState, metrics: Metrics) -> tuple[TrainState, Metrics]:
     """A step, or where anything in it isn't finite the state from before it, one step on."""
     finite = all_finite((after, metrics))
-    state = jax.tree.map(
-        lambda new, old: jnp.where(finite, new, old), after, dataclasses.replace(before, step=after.step)
-    )
+    new, old = ((each.params, each.opt_state, each.average) for each in (after, before))
+    state = TrainState(after.step, *jax.tree.map(functools.partial(jnp.where, finite), new, old))
     sound = {name: None if value is None else jnp.where(finite, value, 0.0) for name, value in metrics.items()}
     return state, {**sound, "skipped": 1.0 - finite.astype(jnp.float32)}
 

@@ -1,0 +1,81 @@
+"""Runs that diverge for real: by learning rate, by data, by bfloat16; what is told, kept and skipped."""
+
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from vae_jax import checkpoints
+from vae_jax.cli import main
+
+SMALL = [
+    *("--config.model.hidden=(8,)", "--config.model.latents=2", "--config.train.report=False"),
+    *("--config.train.num_steps=60", "--config.train.log_every=20", "--config.train.checkpoint_every=100"),
+]
+SGD = "--config.train.optimizer=sgd"
+
+
+def diverged(capsys: pytest.CaptureFixture, *arguments: str) -> str:
+    with pytest.raises(SystemExit) as caught:
+        main(list(arguments))
+    message = capsys.readouterr().err
+    assert caught.value.code == 2 and message.count("\n") == 1
+    assert "training has diverged: at step" in message
+    return message
+
+
+def test_learning_rate(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
+    message = diverged(capsys, f"--workdir={tmp_path / 'run'}", *SMALL, SGD, "--config.train.learning_rate=1e6")
+    assert "images is" in message and "training image" in message and "no checkpoint was written yet" in message
+    assert "losses of the steps before: " in message and "learning_rate (now 1e+06)" in message
+    assert "NaN" not in (tmp_path / "run" / "metrics.jsonl").read_text()
+
+
+def test_images_that_a_learned_noise_cannot_bear(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
+    images = np.full((200, 6, 6), 128, np.uint8)
+    images[7], images[8] = 255, 0
+    np.savez(tmp_path / "odd.npz", images=images)
+    run = tmp_path / "run"
+    message = diverged(
+        capsys,
+        *(f"--workdir={run}", *SMALL, SGD, "--config.train.learning_rate=0.01"),
+        *("--config.data.source=npz", f"--config.data.path={tmp_path / 'odd.npz'}", "--config.data.binarization=none"),
+        *("--config.model.likelihood=gaussian_per_pixel", "--config.train.num_steps=2000", "--config.model.latents=5"),
+    )
+    assert "images is" in message and "training image" in message
+    kept = checkpoints.listing(run / "checkpoints")[-1]
+    assert f"the checkpoint of step {kept.step} is whole" in message
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(checkpoints.load(kept)))
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["step"] >= kept.step and all(np.isfinite(row["loss"]) for row in rows if row["split"] == "train")
+
+
+def test_bfloat16(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
+    arguments = ["--config.model.dtype=bfloat16", SGD, "--config.train.learning_rate=1e4"]
+    message = diverged(capsys, f"--workdir={tmp_path / 'run'}", *SMALL, *arguments)
+    assert "To mend it, use --config.model.dtype=float32" in message
+
+
+def test_optimizer_that_divides_by_zero(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
+    # Corners of the digits are always black: their weights have no gradient.
+    message = diverged(capsys, f"--workdir={tmp_path / 'run'}", *SMALL, "--config.train.adam_epsilon=0")
+    assert "loss and gradients are finite, but not what the optimizer made of" in message
+    assert "raise --config.train.adam_epsilon" in message
+
+
+def test_one_of_several_replicas_is_named(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
+    replicas = ["--config.num_seeds=2", "--config.seed=3", SGD, "--config.train.learning_rate=1e6"]
+    message = diverged(capsys, f"--workdir={tmp_path / 'run'}", *SMALL, *replicas)
+    assert "of replica 0 (seed 3)" in message or "of replica 1 (seed 4)" in message
+
+
+def test_skipped_steps_are_counted_and_a_run_of_nothing_else_ends(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture
+) -> None:
+    skip = ["--config.train.skip_nonfinite=True", SGD, "--config.train.learning_rate=1e6"]
+    message = diverged(capsys, f"--workdir={tmp_path / 'run'}", *SMALL, *skip)
+    assert "skip_nonfinite" not in message
+    first = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
+    assert 0 < first["skipped_steps"] < 20

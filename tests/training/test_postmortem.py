@@ -1,0 +1,156 @@
+"""Steps whose numbers aren't finite: which one it was, what in it broke, and what is left where it is skipped."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from vae_jax.data.batches import batch_indices
+from vae_jax.objectives import ElboTerms
+from vae_jax.sharding import batch_mesh
+from vae_jax.training import (
+    BatchOrder,
+    Logged,
+    ResidentSteps,
+    Schedule,
+    create_state,
+    explain,
+    find_broken_step,
+    make_train_step,
+    replicate,
+    training_events,
+)
+
+SEED, BATCH, NUM_IMAGES, RATE = 4, 8, 64, 0.1
+BROKEN = 37
+TX = optax.sgd(RATE)
+KEY = jax.random.key(SEED)
+
+
+def images() -> np.ndarray:
+    """One number each; only the last is 255."""
+    values = np.random.default_rng(0).integers(0, 255, (NUM_IMAGES, 1, 1, 1), np.uint8)
+    values[BROKEN] = 255
+    return values
+
+
+def prepare(batch, key):
+    return batch / 255.0
+
+
+def impossible(params, x, key, step, label=None):
+    """-(w - x)^2, but log 0 for an image of value 1."""
+    x = x[:, 0, 0, 0]
+    reconstruction = jnp.where(x == 1.0, -jnp.inf, -((params["w"] - x) ** 2))
+    return -jnp.mean(reconstruction), ElboTerms(reconstruction, reconstruction, jnp.zeros_like(reconstruction))
+
+
+def steep(params, x, key, step, label=None):
+    """|w| as a root, which has no derivative at 0."""
+    reconstruction = -((params["other"] - x[:, 0, 0, 0]) ** 2)
+    terms = ElboTerms(reconstruction, reconstruction, jnp.zeros_like(reconstruction))
+    return jnp.sqrt(params["w"] ** 2) - jnp.mean(reconstruction), terms
+
+
+def state_of(tx: optax.GradientTransformation = TX, **params: float):
+    return create_state({name: jnp.float32(value) for name, value in params.items()}, tx, False)
+
+
+def steps(skip: bool = False, num_parts: int = 1, seeds: tuple[int, ...] = (SEED,)) -> ResidentSteps:
+    step = make_train_step(impossible, TX, prepare, num_parts=num_parts, skip_nonfinite=skip)
+    step = replicate(step) if len(seeds) > 1 else step
+    return ResidentSteps(step, batch_mesh(BATCH), images(), None, BatchOrder(seeds, BATCH, NUM_IMAGES), 8)
+
+
+def batch_with_the_broken_image(seed: int = SEED) -> tuple[int, np.ndarray]:
+    order = batch_indices(seed, 0, NUM_IMAGES // BATCH, BATCH, NUM_IMAGES)
+    step = int(np.flatnonzero((order == BROKEN).any(axis=1))[0])
+    return step, order[step]
+
+
+@pytest.mark.parametrize("longest", [8, 3, 1])
+@pytest.mark.parametrize("skip", [False, True])
+def test_step_is_found(longest: int, skip: bool) -> None:
+    step, _ = batch_with_the_broken_image()
+    broken = find_broken_step(steps(skip), state_of(w=0.5), 8, longest)
+    assert broken is not None and int(broken.state.step) == step
+    # Chunks have one mean.
+    singles = step % longest if longest > 1 else step
+    assert len(broken.losses) == min(singles, 5) and np.all(np.isfinite(broken.losses))
+
+
+def test_steps_that_stay_finite_are_said_to() -> None:
+    step, _ = batch_with_the_broken_image()
+    assert step > 0
+    assert find_broken_step(steps(), state_of(w=0.5), step, 8) is None
+
+
+@pytest.mark.parametrize("num_parts", [1, 2, 4])
+def test_image_is_found(num_parts: int) -> None:
+    _, batch = batch_with_the_broken_image()
+    before = state_of(w=0.5)
+    found = explain(impossible, TX, prepare, before, jnp.asarray(images()[batch]), KEY, num_parts=num_parts)
+    place = int(np.flatnonzero(batch == BROKEN)[0])
+    assert found.images == {"elbo": [place], "reconstruction": [place]}
+    assert found.values["reconstruction"] == -np.inf and found.surrogate == np.inf
+    assert (found.largest, found.largest_path) == (0.5, "w")
+
+
+def test_gradient_is_found() -> None:
+    found = explain(steep, TX, prepare, state_of(w=0.0, other=0.5), jnp.asarray(images()[:4]), KEY)
+    assert np.isfinite(found.surrogate) and not found.images
+    assert found.gradients == ["w"] and found.updated == ["w"]
+
+
+def test_optimizer_is_found() -> None:
+    tx = optax.adam(RATE, eps=0.0)
+
+    def flat(params, x, key, step, label=None):
+        surrogate, terms = impossible(params, x, key, step)
+        return surrogate + 0.0 * params["unused"], terms
+
+    found = explain(flat, tx, prepare, state_of(tx, w=0.5, unused=1.0), jnp.asarray(images()[:4]), KEY)
+    assert not found.images and not found.gradients and found.updated == ["unused"]
+
+
+@pytest.mark.parametrize("num_parts", [1, 2])
+def test_skipped_step_changes_nothing_and_is_counted(num_parts: int) -> None:
+    broken, _ = batch_with_the_broken_image()
+    w, losses = 0.5, []
+    for step, batch in enumerate(batch_indices(SEED, 0, 8, BATCH, NUM_IMAGES)):
+        if step != broken:
+            x = images()[batch].ravel() / 255.0
+            losses.append(np.mean((w - x) ** 2))
+            w -= RATE * 2 * np.mean(w - x)
+    schedule = Schedule(8, 8, 8, 8)
+    logged, due = training_events(state_of(w=0.5), steps(True, num_parts), BATCH, schedule)
+    assert isinstance(logged, Logged)
+    assert logged.metrics["skipped_steps"] == 1
+    np.testing.assert_allclose(logged.metrics["loss"], np.mean(losses), rtol=1e-5)
+    np.testing.assert_allclose(due.state.params["w"], w, rtol=1e-6)
+    assert int(due.state.step) == 8
+
+
+def test_each_replica_skips_its_own_steps() -> None:
+    seeds = (SEED, SEED + 1)
+    run = steps(True, seeds=seeds)
+    first = create_state({"w": jnp.full(2, 0.5)}, TX, False)
+    _, metrics = run(first, 0, 8)
+    np.testing.assert_allclose(metrics[0]["skipped"], 1 / 8)
+    (step, _), (other, _) = (batch_with_the_broken_image(seed) for seed in seeds)
+    assert step != other
+    _, metrics = run(create_state({"w": jnp.full(2, 0.5)}, TX, False), 0, min(step, other) + 1)
+    assert sorted(np.asarray(metrics[0]["skipped"]) > 0) == [False, True]
+
+
+def test_where_every_step_is_skipped_there_is_no_mean() -> None:
+    def never(params, x, key, step, label=None):
+        return jnp.nan * params["w"], ElboTerms(x[:, 0, 0, 0], x[:, 0, 0, 0], x[:, 0, 0, 0])
+
+    step = make_train_step(never, TX, prepare, skip_nonfinite=True)
+    run = ResidentSteps(step, batch_mesh(BATCH), images(), None, BatchOrder((SEED,), BATCH, NUM_IMAGES), 8)
+    logged, _ = training_events(state_of(w=0.5), run, BATCH, Schedule(8, 8, 8, 8))
+    assert isinstance(logged, Logged)
+    loss = logged.metrics["loss"]
+    assert loss is not None and np.isnan(loss) and logged.metrics["skipped_steps"] == 8
