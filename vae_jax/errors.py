@@ -14,5 +14,25 @@ class UserError(Exception):
         super().__init__(printable(message))
 
 
+class DataError(UserError):
+    """Data that isn't where a config says, or isn't what is needed.
+
+    Who trains mends that with a flag, who opens a run can't: its data is named in the run's folder. So the two halves
+    of the line are told apart.
+
+    Attributes:
+        cause: What is wrong.
+        mend: What to do about it where the config is given on the command line.
+    """
+
+    def __init__(self, cause: str, mend: str) -> None:
+        super().__init__(f"{cause}; {mend}")
+        self.cause, self.mend = cause, mend
+
+    def __reduce__(self):
+        # Processes that decode hand it over, and an exception's own way would forget the second half.
+        return type(self), (self.cause, self.mend)
+
+
 class Stopped(Exception):
     """A run was asked to stop, and has saved what it did; its text says how to go on."""

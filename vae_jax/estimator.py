@@ -347,7 +347,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         )
         design = Design(Config(model=config.model, objective=config.objective, train=train), shape, max_value)
         with in_words_of_parameters():
-            check_objective(config, design.model, num_rows)
+            check_objective(config, design.model, num_rows, design.image_shape)
             build_optimizer(config, num_steps=1)
         return design
 

@@ -8,7 +8,7 @@ import types
 from absl import flags
 
 from vae_jax.cli.flags import parse, usage
-from vae_jax.errors import Stopped, UserError
+from vae_jax.errors import DataError, Stopped, UserError
 from vae_jax.printable import printable
 
 VERBS = {
@@ -71,7 +71,16 @@ def _run(arguments: list[str]) -> None:
     from vae_jax.cli.compilation import remember_compiled
 
     remember_compiled()
-    module.run(values)
+    try:
+        module.run(values)
+    except DataError as error:
+        if "config" in values:
+            raise
+        # This verb takes no setting: what a run reads is said in its own folder.
+        raise UserError(
+            f"{error.cause}; repair or bring back what the run was trained on; where that is says data in its "
+            "config.json"
+        ) from error
 
 
 def _leave(status: int) -> None:

@@ -28,7 +28,7 @@ def run(values: Flags) -> None:
     runs = [open_run(folder, values["checkpoint"], values["replica"], values["allow_custom"]) for folder in folders]
     name = "report.html" if len(runs) == 1 else "comparison.html"
     output = pathlib.Path(values["output"] or runs[0].folder.root / name)
-    check_output(output)
+    check_output(output, (".html",))
     write_page(output, report_page(runs[0]) if len(runs) == 1 else comparison_page(runs))
     say(f"{output}, {output.stat().st_size / 1e6:.1f} MB; open it in a browser")
 
