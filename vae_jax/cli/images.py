@@ -97,8 +97,8 @@ def _check_labels(trained: TrainedRun, images: NamedImages) -> None:
         stray = next((name for name in images.names if class_of(name) not in known), images.names[0])
         shown = ", ".join(sorted(known)[:_CLASSES_SHOWN]) + (", ..." if classes > _CLASSES_SHOWN else "")
         raise UserError(
-            f"this model is conditional, and the class of '{stray}' isn't known; put pictures into folders that are "
-            f"named after the classes ({shown}), or bring an .npz with images and labels"
+            f"this model is conditional, and these images have no labels: '{stray}' lies in no folder that is named "
+            f"after a class ({shown}); sort pictures into such folders, or bring an .npz with images and labels"
         )
     if split.labels.min() < 0 or split.labels.max() >= classes:
         raise UserError(f"labels must be from 0 to {classes - 1}; found {split.labels.min()} to {split.labels.max()}")

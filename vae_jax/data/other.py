@@ -50,7 +50,7 @@ def read_images(path: str, kind: ImageKind, fit: str = "crop") -> tuple[NamedIma
     place = Path(path).expanduser()
     if place.is_dir():
         try:
-            files = pictures_below(place)
+            files = sorted(pictures_below(place))
         except OSError as error:
             raise UserError(f"'{path}' can't be read: {error}; make it readable or set --input to images") from error
         if not files:
