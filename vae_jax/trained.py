@@ -69,7 +69,7 @@ def open_run(workdir: str | None, which: str = "latest", replica: int = 0, allow
     replicas = open_replicas(workdir, which, allow_custom)
     if not 0 <= replica < len(replicas):
         raise UserError(
-            f"there is no replica {replica}; this run has {len(replicas)}: choose --replica from 0 to "
+            f"there is no replica {replica}; this run has {len(replicas)}: choose a replica from 0 to "
             f"{len(replicas) - 1}"
         )
     return replicas[replica]

@@ -8,6 +8,7 @@ import types
 from absl import flags
 
 from vae_jax.cli.flags import parse, usage
+from vae_jax.cli.terminal import put_out
 from vae_jax.errors import DataError, Stopped, UserError
 from vae_jax.printable import printable
 
@@ -64,7 +65,7 @@ def _run(arguments: list[str]) -> None:
         raise UserError(f"there is no verb '{verb}'; choose from {', '.join(VERBS)}, or see --help")
     module = _module(verb)
     if any(argument in ("--help", "-h", "-help", "--helpfull") for argument in rest):
-        print(usage(pathlib.Path(sys.argv[0]).name, verb, module, VERBS, brief=not has_verb))
+        put_out(usage(pathlib.Path(sys.argv[0]).name, verb, module, VERBS, brief=not has_verb))
         return
     values = parse(module, rest)
     # Here, since it takes JAX, which those who only ask for help need not wait for.

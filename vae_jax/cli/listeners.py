@@ -15,6 +15,7 @@ from tensorboardX import RecordWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 
+from vae_jax.cli.terminal import put_out
 from vae_jax.files import replacing
 from vae_jax.runs import read_rows
 
@@ -138,7 +139,7 @@ class Console(Listener):
     def say(self, line: str) -> None:
         """Prints a line above the bar."""
         self._bar.clear()
-        print(line, flush=True)
+        put_out(line)
         self._bar.refresh()
 
     def close(self) -> None:
