@@ -1,6 +1,8 @@
 """The exceptions that end a command with a line for a person."""
 
-from vae_jax.printable import printable
+import numbers
+
+from vae_jax.printable import one_line, printable
 
 
 class UserError(Exception):
@@ -36,3 +38,17 @@ class DataError(UserError):
 
 class Stopped(Exception):
     """A run was asked to stop, and has saved what it did; its text says how to go on."""
+
+
+def check_count(name: str, value: object) -> None:
+    """Refuses what is no number of things to make.
+
+    Args:
+        name: What the caller calls it.
+        value: What was given.
+
+    Raises:
+        UserError: If it is no whole number, or below 1.
+    """
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
+        raise UserError(f"{name} is {one_line(repr(value), 60)} but must be a whole number, at least 1")
