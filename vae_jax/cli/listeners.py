@@ -162,7 +162,8 @@ class CollapseWatch(Listener):
     def write(self, row: Row) -> None:
         """Looks at a row."""
         active = row.get("active_units")
-        if active is None:
+        # Of one image alone none is known.
+        if active is None or row.get("num_images", 2) < 2:
             return
         if active < _SHARE_LEFT * self._most:
             self._say(
