@@ -19,7 +19,7 @@ from vae_jax.config import Config, from_mapping
 from vae_jax.data import tfds
 from vae_jax.data.streamed import StreamedImages
 from vae_jax.errors import UserError
-from vae_jax.files import write_json
+from vae_jax.files import check_output, write_json
 from vae_jax.performance.chips import Topology, parse_topology
 from vae_jax.performance.plan import ImageFacts, Plan, plan_step
 
@@ -63,8 +63,8 @@ def run(values: Flags) -> None:
     if importlib.util.find_spec("libtpu") is None:
         raise UserError("libtpu, which compiles for TPUs, isn't installed; run: pip install 'vae-jax[tpu]'")
     output = None if values["output"] is None else pathlib.Path(values["output"])
-    if output is not None and not output.absolute().parent.is_dir():
-        raise UserError(f"--output is '{output}', but there is no folder {output.absolute().parent}; make it first")
+    if output is not None:
+        check_output(output, (".json",))
     plan = _compiled_elsewhere(config, _facts(config, values), topology, values["quick"])
     say("\n".join(_lines(plan, config, topology)))
     if output is not None:
