@@ -63,6 +63,8 @@ def run(values: Flags) -> None:
     if importlib.util.find_spec("libtpu") is None:
         raise UserError("libtpu, which compiles for TPUs, isn't installed; run: pip install 'vae-jax[tpu]'")
     output = None if values["output"] is None else pathlib.Path(values["output"])
+    if output is not None and not output.absolute().parent.is_dir():
+        raise UserError(f"--output is '{output}', but there is no folder {output.absolute().parent}; make it first")
     if output is not None:
         check_output(output, (".json",))
     plan = _compiled_elsewhere(config, _facts(config, values), topology, values["quick"])
