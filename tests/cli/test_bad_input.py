@@ -145,7 +145,7 @@ ARCHIVES = {
     "five axes": ({"images": np.zeros((9, 4, 4, 1, 1), np.uint8)}, ["(9, 4, 4, 1, 1)", "[N, H, W]"]),
     "no images": ({"images": np.zeros((0, 4, 4), np.uint8)}, ["(0, 4, 4)", "put"]),
     "no pixels": ({"images": np.zeros((9, 0, 4), np.uint8)}, ["(9, 0, 4)", "put"]),
-    "one image": ({"images": np.zeros((1, 4, 4), np.uint8)}, ["1 images", "more images"]),
+    "one image": ({"images": np.zeros((1, 4, 4), np.uint8)}, ["there is 1 image", "more images"]),
     "objects": ({"images": np.array([{}, None])}, ["images.npz", "np.savez"]),
     "other names": ({"x": np.zeros((9, 4, 4), np.uint8)}, ["x", "'images'"]),
     "only training images": ({"train_images": np.zeros((9, 4, 4), np.uint8)}, ["test_images"]),
