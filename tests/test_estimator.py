@@ -1,5 +1,6 @@
 """The scikit-learn estimator: scikit-learn's own checks, and probabilistic PCA as the answer."""
 
+import inspect
 import io
 import logging
 import pickle
@@ -321,6 +322,8 @@ def test_what_does_not_fit_the_model_is_refused() -> None:
         vae.transform(X[:, :6])
     with pytest.raises(UserError, match="the latents have 3 components, but 2 were fitted"):
         vae.inverse_transform(np.zeros((1, 3)))
+    with pytest.raises(UserError, match=r"n_samples is 2\.5 but must be a whole number"):
+        inspect.unwrap(type(vae).sample)(vae, 2.5)
     with pytest.raises(UserError, match="n_samples is 0"):
         vae.sample(0)
     with pytest.raises(UserError, match=r"X has rows of shape \(2, 2, 2, 1\)"):

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import inspect
 import json
 import pathlib
 import shutil
@@ -321,3 +322,34 @@ loaded.encode(np.zeros((2, 6, 5), np.uint8))
 assert not found, found
 """
     subprocess.run([sys.executable, "-c", script], check=True, timeout=600)
+
+
+def test_what_is_no_number_or_key_or_path(place: pathlib.Path, others: np.ndarray) -> None:
+    """As without the checks of shapes, which users don't have."""
+    loaded = vae_jax.load(place / "exported")
+    sample, measure = inspect.unwrap(type(loaded).sample), inspect.unwrap(type(loaded).importance_estimate)
+    wrong = {
+        "key is 0 but must be a key": lambda: sample(loaded, 0, 4),
+        "num_samples is 2.5 but must be a whole number": lambda: sample(loaded, jax.random.key(0), 2.5),
+        "num_samples is '3' but": lambda: measure(loaded, others, "3"),
+        "num_samples is True but": lambda: measure(loaded, others, True),
+        "path is 3 but must be a folder": lambda: inspect.unwrap(vae_jax.load)(3),
+    }
+    for words, call in wrong.items():
+        with pytest.raises(UserError) as caught:
+            call()
+        assert words in str(caught.value)
+
+
+def test_errors_speak_of_the_path(place: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "empty").mkdir()
+    without = shutil.copytree(place / "run", tmp_path / "without")
+    shutil.rmtree(without / "checkpoints")
+    for message in (
+        refusal(tmp_path / "empty"),
+        refusal(without),
+        refusal(place / "run", replica=7),
+        refusal(place / "run", checkpoint="first"),
+        refusal(place / "run" / "checkpoints"),
+    ):
+        assert "--" not in message

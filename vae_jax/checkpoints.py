@@ -151,7 +151,7 @@ def choose(directory: pathlib.Path, which: str) -> Checkpoint:
         if which == "best" or (which == "latest" and int(name) > newest):
             raise UserError(f"{message}; name another step, or delete that folder")
     if not checkpoints:
-        raise UserError(f"{directory} holds no checkpoint; train first with the same --workdir")
+        raise UserError(f"{directory} holds no checkpoint; train first in the same folder")
     if which == "latest":
         return checkpoints[-1]
     if which == "best":

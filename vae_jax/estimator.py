@@ -25,7 +25,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from vae_jax.build import build_optimizer, check_objective
 from vae_jax.config import Config, TrainConfig, flatten, from_mapping
-from vae_jax.errors import UserError
+from vae_jax.errors import UserError, check_count
 from vae_jax.estimation.design import (
     FIELDS,
     Design,
@@ -265,8 +265,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             UserError: If the model is no distribution, or `n_samples` is below 1.
         """
         fitted = self._fitted()
-        if n_samples < 1:
-            raise UserError(f"n_samples is {n_samples} but must be at least 1")
+        check_count("n_samples", n_samples)
         check_has_density(fitted.design.model)
         draw = measuring_programs(fitted.design.model_key).draw
         seed = _seed(self.random_state if random_state is None else random_state)
@@ -347,7 +346,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         )
         design = Design(Config(model=config.model, objective=config.objective, train=train), shape, max_value)
         with in_words_of_parameters():
-            check_objective(config, design.model, num_rows)
+            check_objective(config, design.model, num_rows, design.image_shape)
             build_optimizer(config, num_steps=1)
         return design
 

@@ -8,7 +8,7 @@ import os
 import pathlib
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from vae_jax.errors import UserError
@@ -112,12 +112,19 @@ def json_digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def check_output(path: pathlib.Path, flag: str = "--output") -> None:
+def check_output(path: pathlib.Path, suffixes: Sequence[str], flag: str = "--output") -> None:
     """Finds out before long work whether its result can be kept.
 
+    Args:
+        path: The file.
+        suffixes: How its name may end: what is written goes by that.
+        flag: What the user named it with.
+
     Raises:
-        UserError: If `path` is a folder, or lies where nothing can be written.
+        UserError: If `path` ends otherwise, is a folder, or lies where nothing can be written.
     """
+    if path.suffix not in suffixes:
+        raise UserError(f"{flag} is '{path}' but must end in {' or '.join(suffixes)}")
     folder = next(folder for folder in path.absolute().parents if folder.exists())
     if path.is_dir():
         raise UserError(f"'{path}' is a folder; name a file with {flag}")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,10 +17,11 @@ from vae_jax import api
 from vae_jax.config import Config
 from vae_jax.data import ImageKind
 from vae_jax.data.splits import OTHER_IMAGES, Split, fixed
-from vae_jax.errors import UserError
+from vae_jax.errors import UserError, check_count
 from vae_jax.evaluation import ImportanceEstimate, make_importance_estimate, map_images, samples_at_once
 from vae_jax.exported import describe_posterior, is_export, read_export
 from vae_jax.keys import Stream, stream_key
+from vae_jax.printable import one_line
 from vae_jax.sharding import filled_up, put, replicated, whole_mesh
 from vae_jax.trained import open_run
 from vae_jax.vae import VAE, Params, apply
@@ -112,12 +114,14 @@ class LoadedModel:
             label: Their classes, for a conditional model; each in its turn if not given.
 
         Raises:
-            UserError: If it is a plain autoencoder, which has no p(z), or the labels aren't for this model.
+            UserError: If it is a plain autoencoder, which has no p(z); there is no such key or number; or the labels
+                aren't for this model.
         """
         if not self.model.posterior.has_density:
             raise UserError("a plain autoencoder has no distribution of z to sample from; decode z of your own")
-        if num_samples < 1:
-            raise UserError(f"num_samples is {num_samples} but must be at least 1")
+        if not isinstance(key, jax.Array) or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.shape:
+            raise UserError(f"key is {one_line(repr(key), 60)} but must be a key, e.g. jax.random.key(0)")
+        check_count("num_samples", num_samples)
         if self.model.num_classes and label is None:
             label = np.arange(num_samples) % self.model.num_classes
         labels = self._labels(label, num_samples)
@@ -148,14 +152,14 @@ class LoadedModel:
             NumPy arrays `[N]`, in nats where they are log-densities; see `vae_jax.evaluation.ImportanceEstimate`.
 
         Raises:
-            UserError: If q(z|x) has no density, or these are no images for this model.
+            UserError: If q(z|x) has no density, there is no such number of samples, or these are no images for this
+                model.
         """
         if not self.model.posterior.has_density:
             raise UserError("this model has no log p(x) to estimate: its q(z|x) has no density")
         settings = self.config.evaluate
         count = settings.num_samples if num_samples is None else num_samples
-        if count < 1:
-            raise UserError(f"num_samples is {count} but must be at least 1")
+        check_count("num_samples", count)
         seen = self._seen(images, label)
         if self.model.likelihood.measure == "binary" and np.any((seen.images != 0) & (seen.images != 1)):
             raise UserError(
@@ -273,6 +277,8 @@ def load(
         UserError: If there is no such folder, checkpoint or replica, it is damaged, or it needs parts that may not be
             imported.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise UserError(f"path is {one_line(repr(path), 60)} but must be a folder, e.g. 'runs/digits'")
     folder = pathlib.Path(path).expanduser()
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "isn't there"

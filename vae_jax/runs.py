@@ -117,15 +117,12 @@ class RunFolder:
             UserError: If there is no run here, or its config can't be read.
         """
         if not self.config.is_file():
-            raise UserError(
-                f"'{self.root}' holds no run (no {self.config.name}); train first, or set --workdir to a run's folder"
-            )
+            raise UserError(f"'{self.root}' holds no run (no {self.config.name}); train first, or name a run's folder")
         try:
             content = read_json(self.config)
             if isinstance(content, dict) and "model_type" in content:
                 raise UserError(
-                    f"'{self.root}' was made by export and is no run; set --workdir to a run's folder, or open it "
-                    "with vae_jax.load"
+                    f"'{self.root}' was made by export and is no run; name a run's folder, or open it with vae_jax.load"
                 )
             return from_mapping(content)
         except (OSError, ValueError) as error:
@@ -140,6 +137,8 @@ class RunFolder:
             UserError: If the folder is another run's, or is some other folder with files in it.
         """
         self.check_links(("images", "tensorboard", "checkpoints"))
+        if self.is_unused():
+            return
         if self.config.is_file():
             different = differences(self.read_config(), config)
             if different:
@@ -156,6 +155,13 @@ class RunFolder:
             raise UserError(f"'{self.root}' is a file; choose another --workdir")
         elif self.root.is_dir() and any(not is_leftover(path) for path in self.root.iterdir()):
             raise UserError(f"'{self.root}' has files in it but no run; choose another --workdir")
+
+    def is_unused(self) -> bool:
+        """Whether a run was to start here and never came to its first row: another may take its place."""
+        kept = checkpoints.listing(self.checkpoints) or checkpoints.unreadable(self.checkpoints)
+        with contextlib.suppress(OSError):
+            return self.config.is_file() and not kept and not (self.metrics.exists() and self.metrics.stat().st_size)
+        return False
 
     def last_step(self) -> int:
         """Steps that the newest checkpoint has seen, sound or not; 0 where there is none."""
@@ -180,6 +186,10 @@ class RunFolder:
         Raises:
             UserError: If it can't be written.
         """
+        if self.is_unused():
+            # It tells of the run that never began.
+            with contextlib.suppress(OSError):
+                self.manifest.unlink()
         self.write_json(self.config, dataclasses.asdict(config))
         self.write_json(self.root / _IMAGES, dataclasses.asdict(kind))
 
@@ -205,7 +215,7 @@ class RunFolder:
         Raises:
             UserError: If the data has changed its form since then.
         """
-        known = self.image_kind()
+        known = None if self.is_unused() else self.image_kind()
         # Runs that were started before classes had names are of the same kind.
         if known is not None and dataclasses.replace(known, class_names=kind.class_names) != kind:
             raise UserError(

@@ -11,7 +11,7 @@ from vae_jax import checkpoints
 from vae_jax.build import build_data, build_model_for, build_state
 from vae_jax.config import Config, flatten
 from vae_jax.data import Data, ImageKind
-from vae_jax.errors import UserError
+from vae_jax.errors import DataError, UserError
 from vae_jax.printable import one_line
 from vae_jax.runs import RunFolder
 from vae_jax.vae import VAE, Params
@@ -82,7 +82,7 @@ def replica_of(replicas: list[TrainedRun], replica: int) -> TrainedRun:
         instead = (
             "this run has one model: leave --replica out"
             if len(replicas) == 1
-            else f"this run has {len(replicas)}: choose --replica from 0 to {len(replicas) - 1}"
+            else f"this run has {len(replicas)}: choose a replica from 0 to {len(replicas) - 1}"
         )
         raise UserError(f"there is no replica {replica}; {instead}")
     return replicas[replica]
@@ -107,14 +107,7 @@ def open_replicas(workdir: str | None, which: str = "latest", allow_custom: bool
     check_custom(config, folder.root, allow_custom)
     folder.check_links()
     checkpoint = checkpoints.choose(folder.checkpoints, which)
-
-    @functools.cache
-    def load_data() -> Data:
-        data = build_data(config)
-        folder.check_images(data.kind)
-        folder.warn_of_other_data(data)
-        return data
-
+    load_data = functools.cache(lambda: _data_of(config, folder))
     kind = folder.image_kind() or load_data().kind
     model = build_model_for(config, kind)
     # The number of steps changes learning rates, which are no part of a state.
@@ -127,6 +120,29 @@ def open_replicas(workdir: str | None, which: str = "latest", allow_custom: bool
         return TrainedRun(folder, config, kind, model, chosen, checkpoint.step, index, load_data)
 
     return [one(index) for index in range(config.num_seeds)]
+
+
+# Where a config says what a source reads; `digits` reads nothing.
+_PLACES = {"folder": "data.dir", "tfds": "data.dir (or TFDS_DATA_DIR)", "npz": "data.path"}
+
+
+def _data_of(config: Config, folder: RunFolder) -> Data:
+    """What a run was trained on, or an error that whoever opens a run can do something about.
+
+    Raises:
+        UserError: If it isn't there, can't be read, or has another form than it had.
+    """
+    try:
+        data = build_data(config)
+    except DataError as error:
+        field = _PLACES.get(config.data.source, "data.source")
+        raise UserError(
+            f"the data of '{folder.root}' can't be read: {error.cause}; bring it back to where it was, or, if it is "
+            f"somewhere else now, change {field} in {folder.config}"
+        ) from error
+    folder.check_images(data.kind)
+    folder.warn_of_other_data(data)
+    return data
 
 
 # A config's other fields are not looked at to make a model and its data.

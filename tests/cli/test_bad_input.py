@@ -1,5 +1,6 @@
 """Whatever a user gets wrong is answered by one line with cause and mend and status 2; nothing is lost."""
 
+import json
 import os
 import pathlib
 import pickle
@@ -115,6 +116,9 @@ COMMANDS = {
     "no samples": (["sample", "--workdir=x", "--num_images=0"], ["num_images", "0"]),
     "unknown way to show": (["sample", "--workdir=x", "--show=median"], ["median", "mean"]),
     "long seed of samples": (["sample", "--workdir=x", "--seed=99999999999999999999"], ["seed", "4294967295"]),
+    "text for a label": (["decode", "--label=abc"], ["--label is 'abc'", "whole number"]),
+    "text for a count": (["sample", "--num_images=1e3"], ["--num_images is '1e3'", "whole number"]),
+    "unknown tracker": (["--track=wandbb"], ["--track is 'wandbb'", "wandb, mlflow"]),
     "negative seed of samples": (["sample", "--workdir=x", "--seed=-1"], ["seed", "-1"]),
 }
 
@@ -141,7 +145,7 @@ ARCHIVES = {
     "five axes": ({"images": np.zeros((9, 4, 4, 1, 1), np.uint8)}, ["(9, 4, 4, 1, 1)", "[N, H, W]"]),
     "no images": ({"images": np.zeros((0, 4, 4), np.uint8)}, ["(0, 4, 4)", "put"]),
     "no pixels": ({"images": np.zeros((9, 0, 4), np.uint8)}, ["(9, 0, 4)", "put"]),
-    "one image": ({"images": np.zeros((1, 4, 4), np.uint8)}, ["1 images", "more images"]),
+    "one image": ({"images": np.zeros((1, 4, 4), np.uint8)}, ["there is 1 image", "more images"]),
     "objects": ({"images": np.array([{}, None])}, ["images.npz", "np.savez"]),
     "other names": ({"x": np.zeros((9, 4, 4), np.uint8)}, ["x", "'images'"]),
     "only training images": ({"train_images": np.zeros((9, 4, 4), np.uint8)}, ["test_images"]),
@@ -245,6 +249,25 @@ def test_folder_with_other_files(refused, tmp_path: pathlib.Path) -> None:
     (tmp_path / "thesis" / "chapter.tex").write_text("years of work")
     message = refused("--workdir=thesis")
     assert "thesis" in message and "another --workdir" in message
+
+
+def test_folder_in_which_nothing_was_trained_is_free(workdir: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
+    """A start that failed late leaves a config, perhaps of other images; the next one takes its place."""
+    for name in ("checkpoints", "tensorboard", "images"):
+        shutil.rmtree(workdir / name)
+    (workdir / "metrics.jsonl").write_text("")
+    images = workdir / "images.json"
+    images.write_text(images.read_text().replace("8,", "9,", 1))
+    main([f"--workdir={workdir}", *SAME, "--config.model.latents=3"])
+    config = json.loads((workdir / "config.json").read_text())
+    assert config["model"]["latents"] == 3 and '"image_shape": [\n    8' in images.read_text()
+    assert len(json.loads((workdir / "manifest.json").read_text())["starts"]) == 1
+    assert "test ELBO" in capsys.readouterr().out
+
+
+def test_one_row_of_metrics_holds_a_folder(refused, workdir: pathlib.Path) -> None:
+    shutil.rmtree(workdir / "checkpoints")
+    assert "another config" in refused(f"--workdir={workdir}", *SAME, "--config.model.latents=3")
 
 
 def test_folder_of_another_config(refused, workdir: pathlib.Path) -> None:
@@ -375,6 +398,19 @@ def test_shell_sees_one_line_and_status_2(tmp_path: pathlib.Path) -> None:
     assert (answer.returncode, answer.stdout) == (2, "")
     assert answer.stderr == "vae-jax: error: config has no field 'model.latent'; did you mean 'model.latents'?\n"
     assert contents(tmp_path) == {}
+
+
+@pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="there is no /dev/full here")
+@pytest.mark.parametrize("verb", ["--help", "report"])
+def test_standard_output_that_is_full(verb: str, workdir: pathlib.Path) -> None:
+    """In a process of its own, whose end would try once more to write."""
+    folder = [] if verb == "--help" else [f"--workdir={workdir}"]
+    command = [sys.executable, str(REPOSITORY / "main.py"), verb, *folder]
+    with open("/dev/full", "w") as full:
+        answer = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert answer.returncode == 2
+    assert answer.stderr.startswith("vae-jax: error: standard output can't be written (No space left on device)")
+    assert answer.stderr.count("\n") == 1
 
 
 def test_absent_data_without_a_network(refused, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -157,7 +157,71 @@ def test_images_that_do_not_fit(runs, tmp_path: pathlib.Path, refused) -> None:
         assert "no split 'tset'" in refused(*command, "--split=tset")
     np.savez(tmp_path / "unlabelled.npz", images=np.zeros((2, 8, 8), np.uint8))
     message = refused("encode", f"--workdir={runs['told']}", f"--input={tmp_path / 'unlabelled.npz'}")
-    assert "these images have no labels" in message
+    assert "these images have no labels" in message and "an .npz with images and labels" in message
+
+
+def test_archive_without_an_image(runs, tmp_path: pathlib.Path, refused) -> None:
+    np.savez(tmp_path / "none.npz", images=np.zeros((0, 8, 8), np.uint8), z=np.zeros((0, 2)))
+    for verb in ("encode", "score", "interpolate"):
+        message = refused(verb, f"--workdir={runs['plain']}", f"--input={tmp_path / 'none.npz'}")
+        assert "holds no image" in message and "none.npz" in message
+    source = ["--config.data.source=npz", f"--config.data.path={tmp_path / 'none.npz'}"]
+    assert "holds no image" in refused(f"--workdir={tmp_path / 'run'}", *TINY, *source)
+    latents = f"--latents={tmp_path / 'none.npz'}"
+    output = f"--output={tmp_path / 'out.png'}"
+    assert "holds no latents" in refused("decode", f"--workdir={runs['plain']}", latents, output)
+
+
+def test_folders_are_the_classes_of_pictures(runs, tmp_path: pathlib.Path, refused) -> None:
+    rng = np.random.default_rng(0)
+    pictures = tmp_path / "pictures"
+    for name in ("3/a.png", "7/deep/b.png", "7/c.png"):
+        (pictures / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 2, (8, 8), np.uint8) * 255).save(pictures / name)
+    for name in ("told", "plain"):
+        output = tmp_path / f"{name}.npz"
+        main(["encode", f"--workdir={runs[name]}", f"--input={pictures}", f"--output={output}"])
+        found = archive(output)
+        assert found["names"].tolist() == ["3/a.png", "7/c.png", "7/deep/b.png"]
+        assert found["labels"].tolist() == [3, 7, 7]
+    # The same pixels with the labels in an archive.
+    images = np.stack([np.asarray(Image.open(pictures / name)) for name in ("3/a.png", "7/c.png", "7/deep/b.png")])
+    np.savez(tmp_path / "same.npz", images=images, labels=np.array([3, 7, 7]))
+    output = tmp_path / "same_latents.npz"
+    main(["encode", f"--workdir={runs['told']}", f"--input={tmp_path / 'same.npz'}", f"--output={output}"])
+    np.testing.assert_allclose(archive(output)["mean"], archive(tmp_path / "told.npz")["mean"], atol=1e-6)
+    output = tmp_path / "scores.csv"
+    main(["score", f"--workdir={runs['told']}", f"--input={pictures}", f"--output={output}"])
+    with output.open(newline="") as file:
+        assert {(row["name"], row["class"]) for row in csv.DictReader(file)} == {
+            *(("3/a.png", "3"), ("7/c.png", "7"), ("7/deep/b.png", "7"))
+        }
+    (pictures / "7").rename(pictures / "seven")
+    message = refused("score", f"--workdir={runs['told']}", f"--input={pictures}")
+    assert "'seven/c.png'" in message and "after a class (0, 1, 2" in message
+    main(["encode", f"--workdir={runs['plain']}", f"--input={pictures}", f"--output={tmp_path / 'plain.npz'}"])
+    assert "labels" not in archive(tmp_path / "plain.npz")
+
+
+def test_what_is_written_goes_by_its_suffix(runs, tmp_path: pathlib.Path, refused) -> None:
+    np.save(tmp_path / "z.npy", np.zeros((2, 2)))
+    verbs = {
+        **{"encode": ".npz", "score": ".csv", "interpolate": ".png", "sample": ".png", "reconstruct": ".png"},
+        **{"report": ".html", "decode": ".png or .npz"},
+    }
+    for verb, suffix in verbs.items():
+        more = [f"--latents={tmp_path / 'z.npy'}"] if verb == "decode" else []
+        message = refused(verb, f"--workdir={runs['plain']}", f"--output={tmp_path / 'out.txt'}", *more)
+        assert "out.txt" in message and f"must end in {suffix}\n" in message
+    assert "must end in .json" in refused("benchmark", f"--output={tmp_path / 'out.txt'}")
+
+
+def test_one_source_of_images_at_a_time(runs, tmp_path: pathlib.Path, refused) -> None:
+    np.savez(tmp_path / "one.npz", images=np.zeros((1, 8, 8), np.uint8))
+    for verb in ("encode", "score", "interpolate"):
+        given = [verb, f"--workdir={runs['plain']}", f"--input={tmp_path / 'one.npz'}"]
+        assert "--input and --split" in refused(*given, "--split=test")
+    assert "there is one image alone" in refused(*given)
 
 
 def test_a_run_is_used_where_its_data_is_gone(tmp_path: pathlib.Path, refused) -> None:
@@ -170,7 +234,14 @@ def test_a_run_is_used_where_its_data_is_gone(tmp_path: pathlib.Path, refused) -
     main(["encode", f"--workdir={run}", f"--input={tmp_path / 'moved.npz'}"])
     main(["sample", f"--workdir={run}"])
     assert archive(run / "latents_input.npz")["mean"].shape == (60, 10)
-    assert "there is no file" in refused("encode", f"--workdir={run}")
+    for verb in ("encode", "evaluate", "reconstruct"):
+        message = refused(verb, f"--workdir={run}")
+        assert "there is no file" in message and f"change data.path in {run / 'config.json'}" in message
+        assert "--config." not in message
+    # Who does so has his run back.
+    config = (run / "config.json").read_text()
+    (run / "config.json").write_text(config.replace("mine.npz", "moved.npz"))
+    main(["reconstruct", f"--workdir={run}"])
 
 
 def test_what_lies_between(runs, tmp_path: pathlib.Path, refused) -> None:

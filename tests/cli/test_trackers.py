@@ -96,10 +96,12 @@ def test_service_that_is_not_there(tmp_path: pathlib.Path, monkeypatch: pytest.M
     with pytest.raises(SystemExit) as stop:
         main([f"--workdir={tmp_path / 'run'}", *TINY, "--config.train.num_steps=5", "--track=comet"])
     assert stop.value.code == 2 and "must be among wandb, mlflow" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
     monkeypatch.setitem(sys.modules, "mlflow.tracking", None)
     with pytest.raises(SystemExit) as stop:
         main([f"--workdir={tmp_path / 'other'}", *TINY, "--config.train.num_steps=5", "--track=mlflow"])
     assert stop.value.code == 2 and "pip install 'vae-jax[mlflow]'" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
 
 
 def test_quiet_prints_the_result_alone(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:

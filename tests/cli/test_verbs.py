@@ -268,7 +268,7 @@ def test_config_file_and_overrides_are_joined(tmp_path: pathlib.Path) -> None:
     assert config.data.source == "digits"
 
 
-def test_ones_own_images_train(tmp_path: pathlib.Path) -> None:
+def test_ones_own_images_train(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
     images = np.random.default_rng(0).integers(0, 256, (40, 5, 7, 3), np.uint8)
     np.savez(tmp_path / "mine.npz", images=images)
     arguments = [
@@ -277,6 +277,8 @@ def test_ones_own_images_train(tmp_path: pathlib.Path) -> None:
         *("--config.train.num_steps=2", "--config.train.batch_size=8", "--config.train.report=False"),
     ]
     main([f"--workdir={tmp_path / 'run'}", *arguments])
+    line = "mine: 30 train, 2 validation and 8 test images of 5x7x3 pixels, no classes\n"
+    assert capsys.readouterr().out.startswith(line)
     main(["evaluate", f"--workdir={tmp_path / 'run'}", "--num_samples=4"])
     result = read_json(tmp_path / "run" / "evaluation.json")
     assert (result["num_images"], result["measure"]) == (8, "continuous on [0, 1]")

@@ -91,6 +91,20 @@ def test_classes_of_one_pool_go_with_their_images(root: Path) -> None:
     np.testing.assert_array_equal(dataset.train_labels, np.repeat(np.arange(3), 4)[train])
 
 
+@pytest.mark.parametrize("resident_mb", [0, 1])
+def test_all_pictures_below_count_and_the_first_folder_is_the_class(root: Path, resident_mb: int) -> None:
+    """In the order of one level: a folder's own pictures, then those of the folders in it."""
+    names = ["cat/9.png", "cat/tabby/0.png", "cat/tabby/old/1.png", "cat-like/a/b/c/0.png", "dog/0.png", "dog/a/0.png"]
+    pixels = np.stack([write(root / "train" / name, seed) for seed, name in enumerate(names)])
+    write(root / "test" / "dog" / "deep" / "0.png", 7)
+    (root / "train" / "dog" / "again").symlink_to(root / "train" / "dog", target_is_directory=True)
+    dataset = load(root, resident_mb=resident_mb)
+    np.testing.assert_array_equal(dataset.train_images, pixels)
+    assert dataset.class_names == ("cat", "cat-like", "dog")
+    assert dataset.train_labels is not None and dataset.train_labels.tolist() == [0, 0, 0, 1, 2, 2]
+    assert dataset.test_labels is not None and dataset.test_labels.tolist() == [2]
+
+
 def test_one_folder_of_all_images_is_no_class(root: Path) -> None:
     for index in range(4):
         write(root / "train" / "img_align" / f"{index}.png", index)
@@ -189,7 +203,7 @@ def test_no_folder_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_without_images_is_refused(root: Path) -> None:
     (root / "a" / "b").mkdir(parents=True)
-    write(root / "a" / "b" / "0.png")
+    write(root / "a" / ".b" / "0.png")
     assert f"no images in '{root}/'" in refused(root) or f"no images in '{root}'" in refused(root)
     write(root / "train" / "0.png")
     (root / "test").mkdir()
@@ -236,7 +250,8 @@ def test_classes_in_one_part_only_are_refused(root: Path) -> None:
 
 def test_one_image_alone_is_refused(root: Path) -> None:
     write(root / "0.png")
-    assert "use more images" in refused(root)
+    message = refused(root)
+    assert "there is 1 image, and 1 would be held out" in message and "use more images" in message
 
 
 def test_files_that_cannot_be_read_are_named_and_left_out(root: Path, capsys: pytest.CaptureFixture) -> None:

@@ -1,6 +1,7 @@
 """Streamed batches are those of the same images in memory, bit for bit, and the workers come and go quietly."""
 
 import functools
+import gc
 import multiprocessing
 import os
 import signal
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing import shared_memory
 from pathlib import Path
 
 import numpy as np
@@ -81,9 +83,11 @@ def test_threads_give_the_batches_of_the_images_in_memory(pictures: Path, binari
 
 def test_two_workers_give_the_batches_of_the_images_in_memory(pictures: Path) -> None:
     resident, files = (folder_at(pictures, "fixed", mb) for mb in (1, 0))
+    before = shared_arrays()
     batches = streamed(files, 5, 12, workers=2, columns=slice(1, 6))
     assert_batches_of(resident, batches, 5, 12, slice(1, 6))
     assert not multiprocessing.active_children()
+    assert shared_arrays() == before
 
 
 def test_no_step_is_no_batch(pictures: Path) -> None:
@@ -185,15 +189,22 @@ def test_a_worker_reads_prepared_data_without_jax(prepared: Path) -> None:
         np.testing.assert_array_equal(labels[0], dataset.train_labels[rows])
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+def shared_arrays() -> int:
+    """Arrays in shared memory: what is left of them at the end of a program is told on stderr."""
+    return sum(isinstance(found, shared_memory.SharedMemory) for found in gc.get_objects())
+
+
+@pytest.mark.parametrize("workers", [0, 2])
 def test_a_damaged_file_ends_the_stream_with_its_name(pictures: Path, workers: int) -> None:
     data = folder_at(pictures, "none", 0, validation=0.0)
     (pictures / "train" / "b" / "05.png").write_bytes(b"")
+    before = shared_arrays()
     with pytest.raises(UserError, match=r"05\.png' can't be read.*repair or remove it") as caught:
         for _ in streamed(data, 0, 6, workers):
             pass
     assert "\n" not in str(caught.value)
     assert not multiprocessing.active_children()
+    assert shared_arrays() == before
 
 
 def wait_until(true: Callable[[], bool]) -> bool:

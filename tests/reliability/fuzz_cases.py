@@ -233,7 +233,7 @@ def report(rng: Rng, work: pathlib.Path, trained: TrainedRun) -> None:
     class_names = (any_text(rng), any_text(rng)) if rng.random() < 0.5 else ()
     kind = dataclasses.replace(trained.kind, num_classes=len(class_names), class_names=class_names)
     page = report_page(dataclasses.replace(trained, folder=runs.RunFolder(work), kind=kind))
-    assert "<script>alert" not in page
+    assert "<script>alert" not in page.html
 
 
 def _name(rng: Rng) -> str:

@@ -269,3 +269,51 @@ def test_what_cannot_be_is_refused(
         main(["report", *folder, *arguments])
     assert caught.value.code == 2
     assert reason in capsys.readouterr().err
+
+
+def test_a_run_is_not_compared_with_itself(run: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        main(["report", f"--workdir={run}", f"--workdir={run.parent}/./run"])
+    assert "name each run once" in capsys.readouterr().err
+    assert not (run / "comparison.html").exists()
+
+
+def test_what_is_left_out_is_told_on_standard_output(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
+    np.savez(tmp_path / "mine.npz", images=np.random.default_rng(0).integers(0, 256, (40, 6, 6), np.uint8))
+    source = ["--config.data.source=npz", f"--config.data.path={tmp_path / 'mine.npz'}", "--config.train.batch_size=16"]
+    runs = [train(tmp_path / name, *source, "--config.train.num_steps=3") for name in "ab"]
+    (tmp_path / "mine.npz").unlink()
+    for folders in (runs[:1], runs):
+        capsys.readouterr()
+        page = report(*folders)
+        told = capsys.readouterr().out
+        for text in (told, page.text):
+            assert text.count("what needs them is left out") == len(folders)
+        assert "there is no file" in told and "--config." not in told
+
+
+def test_one_test_image_is_one(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
+    """It has nothing to lie between, and doesn't tell which dimensions tell images apart."""
+    images = np.random.default_rng(0).integers(0, 256, (41, 6, 6), np.uint8)
+    np.savez(tmp_path / "mine.npz", train_images=images[1:], test_images=images[:1])
+    source = ["--config.data.source=npz", f"--config.data.path={tmp_path / 'mine.npz'}", "--config.train.batch_size=16"]
+    run = train(tmp_path / "one", *source, "--config.train.num_steps=3")
+    assert "is collapsing" not in capsys.readouterr().out
+    page = report(run)
+    assert "The test image, left of its reconstruction" in page.text
+    assert "1 test image, measured in training" in page.text and "over 1 test image;" in page.text
+    for wrong in ("1 test images", "Interpolation", "has collapsed", "tell images apart"):
+        assert wrong not in page.text
+    assert "interpolation" not in page.data["pictures"]
+
+
+def test_own_parts_are_called_as_in_the_config(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (pathlib.Path(__file__).parents[2] / "docs" / "howto" / "own_likelihood.md").read_text()
+    ((name, code),) = re.findall(r"```python\n# (\w+)\.py\n(.*?)```", text, re.DOTALL)
+    (tmp_path / f"{name}.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    flags = [f"--config.model.likelihood={name}:likelihood", "--config.data.binarization=none"]
+    page = report(train(tmp_path / "own", *flags, "--config.train.num_steps=3"), arguments=("--allow_custom",))
+    assert f"p(x|z) {name}:likelihood, q(z|x) diagonal_gaussian" in page.text
+    assert "The mean of p(x|z) is that of Laplace, which a page can't compute, so pictures were" in page.text
+    assert page.data["pictures"]["decoder"] is None

@@ -6,7 +6,7 @@ same table take.
 
 from vae_jax.build.model import build_model, build_model_for
 from vae_jax.build.objective import build_loss, check_objective
-from vae_jax.build.registry import choose
+from vae_jax.build.registry import choose, choose_or_import
 from vae_jax.build.run import (
     build_data,
     build_optimizer,
@@ -35,6 +35,7 @@ __all__ = [
     "check_fit",
     "check_objective",
     "choose",
+    "choose_or_import",
     "resolve",
     "seeds_of",
     "steps_in_one_call",

@@ -8,7 +8,8 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from vae_jax.build.registry import choose, make
+from vae_jax.build.own import check_members, check_pair, outputs_per_pixel, rehearse
+from vae_jax.build.registry import choose, choose_or_import, make
 from vae_jax.config import Config, ModelConfig
 from vae_jax.data import Data, ImageKind
 from vae_jax.errors import UserError
@@ -44,7 +45,7 @@ DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 
 def _network_options(model: ModelConfig) -> dict[str, Any]:
     return {
-        "activation": choose("model.activation", model.activation, ACTIVATIONS),
+        "activation": choose_or_import("model.activation", model.activation, ACTIVATIONS),
         "dtype": choose("model.dtype", model.dtype, DTYPES),
     }
 
@@ -121,15 +122,16 @@ def build_model(config: ModelConfig, image_shape: ImageShape, max_value: int = 2
     posterior = make("model.posterior", config.posterior, POSTERIORS, config)
     prior = make("model.prior", config.prior, PRIORS, config, image_shape)
     for field, part in (("likelihood", likelihood), ("posterior", posterior), ("prior", prior)):
-        if not isinstance(part, nn.Module):
-            raise UserError(f"config field 'model.{field}' made {part!r}; a Flax module is wanted")
-    outputs = (height, width, likelihood.outputs_per_pixel(channels))
-    encoder, decoder = make("model.network", config.network, NETWORKS, config, outputs)
+        check_members(field, getattr(config, field), part)
+    outputs = (height, width, outputs_per_pixel(config.likelihood, likelihood, channels))
+    encoder, decoder = check_pair(config.network, make("model.network", config.network, NETWORKS, config, outputs))
     classes = num_classes if config.conditional else 0
     reason = refusal(posterior, prior, classes)
     if reason is not None:
         raise UserError(reason)
-    return VAE(encoder, posterior, prior, decoder, likelihood, classes)
+    model = VAE(encoder, posterior, prior, decoder, likelihood, classes)
+    rehearse(model, config, image_shape, outputs)
+    return model
 
 
 def build_model_for(config: Config, data: Data | ImageKind) -> VAE:

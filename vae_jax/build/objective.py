@@ -5,7 +5,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from vae_jax.build.registry import choose, make
+from vae_jax.build.own import rehearse_objective
+from vae_jax.build.registry import choose, is_own, make
 from vae_jax.config import Config, ObjectiveConfig
 from vae_jax.errors import UserError
 from vae_jax.likelihoods import mse_loss_from_elbo
@@ -84,7 +85,7 @@ _NEEDS = {
 }
 
 
-def check_objective(config: Config, model: VAE, num_images: int) -> None:
+def check_objective(config: Config, model: VAE, num_images: int, image_shape: tuple[int, int, int]) -> None:
     """Refuses an objective that needs what the posterior doesn't declare, or doesn't read a field that was set.
 
     Raises:
@@ -98,6 +99,8 @@ def check_objective(config: Config, model: VAE, num_images: int) -> None:
             f"train.accumulation is {config.train.accumulation}, but objective.name '{config.objective.name}' looks at "
             "the whole batch at once (it doesn't declare over_images); leave train.accumulation at 1"
         )
+    if is_own(config.objective.name):
+        rehearse_objective(objective, config.objective.name, model, image_shape)
     for need in objective.needs:
         if not getattr(model.posterior, need, False):
             raise UserError(

@@ -13,7 +13,7 @@ from jaxtyping import Array, Key
 
 from vae_jax.build.model import ImageShape, build_model_for
 from vae_jax.build.objective import build_loss, check_objective
-from vae_jax.build.registry import choose
+from vae_jax.build.registry import choose, make
 from vae_jax.config import SEEDS, Config
 from vae_jax.data import (
     BINARIZATIONS,
@@ -76,12 +76,15 @@ def build_data(config: Config) -> Data:
     """Loads the data set and decides its splits and binarization."""
     choose("data.binarization", config.data.binarization, dict.fromkeys(BINARIZATIONS))
     choose("data.unreadable", config.data.unreadable, dict.fromkeys(UNREADABLE))
-    source = choose("data.source", config.data.source, SOURCES)
     if config.data.image_size and config.data.source in ("digits", "npz"):
         raise UserError(
             f"data.image_size has no effect on data.source '{config.data.source}'; set it to 0, or use folder or tfds"
         )
-    dataset = source(config)
+    dataset = make("data.source", config.data.source, SOURCES, config)
+    if not isinstance(dataset, Dataset):
+        raise UserError(
+            f"'data.source' {config.data.source!r} gives a {type(dataset).__name__}; a vae_jax.data.Dataset is needed"
+        )
     return Data(dataset, config.data.binarization, config.data.validation_fraction, config.data.seed)
 
 
@@ -126,7 +129,7 @@ def check_fit(config: Config, data: Data) -> None:
     if config.model.conditional and not data.num_classes:
         raise UserError("model.conditional needs class labels, but the data has none; set it to False")
     num_images = len(data.training.images)
-    check_objective(config, model, num_images)
+    check_objective(config, model, num_images, data.dataset.image_shape)
     if config.train.batch_size % config.train.accumulation:
         raise UserError(
             f"train.accumulation is {config.train.accumulation} but must divide train.batch_size, which is "
@@ -139,7 +142,7 @@ def check_fit(config: Config, data: Data) -> None:
     if config.train.batch_size > num_images:
         raise UserError(
             f"train.batch_size is {config.train.batch_size} but there are {num_images} training images; "
-            f"use at most {num_images}"
+            f"use at most {num_images}: --config.train.batch_size={num_images}"
         )
 
 

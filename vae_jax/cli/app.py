@@ -8,7 +8,8 @@ import types
 from absl import flags
 
 from vae_jax.cli.flags import parse, usage
-from vae_jax.errors import Stopped, UserError
+from vae_jax.cli.terminal import put_out
+from vae_jax.errors import DataError, Stopped, UserError
 from vae_jax.printable import printable
 
 VERBS = {
@@ -64,14 +65,23 @@ def _run(arguments: list[str]) -> None:
         raise UserError(f"there is no verb '{verb}'; choose from {', '.join(VERBS)}, or see --help")
     module = _module(verb)
     if any(argument in ("--help", "-h", "-help", "--helpfull") for argument in rest):
-        print(usage(pathlib.Path(sys.argv[0]).name, verb, module, VERBS, brief=not has_verb))
+        put_out(usage(pathlib.Path(sys.argv[0]).name, verb, module, VERBS, brief=not has_verb))
         return
     values = parse(module, rest)
     # Here, since it takes JAX, which those who only ask for help need not wait for.
     from vae_jax.cli.compilation import remember_compiled
 
     remember_compiled()
-    module.run(values)
+    try:
+        module.run(values)
+    except DataError as error:
+        if "config" in values:
+            raise
+        # This verb takes no setting: what a run reads is said in its own folder.
+        raise UserError(
+            f"{error.cause}; repair or bring back what the run was trained on; where that is says data in its "
+            "config.json"
+        ) from error
 
 
 def _leave(status: int) -> None:

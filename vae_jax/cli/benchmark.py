@@ -47,7 +47,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 def run(values: Flags) -> None:
     """Runs the verb."""
     config, output = read_config(values), pathlib.Path(values["output"])
-    check_output(output)
+    check_output(output, (".json",))
     data = _data(config, values)
     config = build.resolve(config, data)
     build.check_fit(config, data)

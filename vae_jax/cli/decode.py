@@ -37,9 +37,7 @@ def run(values: Flags) -> None:
         raise UserError("no latents are named; add --latents=FILE, e.g. what encode wrote")
     trained = open_run(values["workdir"], values["checkpoint"], values["replica"], values["allow_custom"])
     output = pathlib.Path(values["output"] or trained.folder.images / f"decoded_{values['show']}{trained.suffix}.png")
-    if output.suffix not in (".png", ".npz"):
-        raise UserError(f"--output is '{output}' but must end in .png or .npz")
-    check_output(output)
+    check_output(output, (".png", ".npz"))
     z, labels = read_latents(values["latents"], trained, values["label"])
     images = decode_all(trained.model, trained.params, z, jax.random.key(values["seed"]), values["show"], labels)
     if output.suffix == ".png":
@@ -64,7 +62,9 @@ def read_latents(path: str, trained: TrainedRun, label: int | None) -> tuple[jax
         )
     z, labels = found.arrays[name], found.arrays.get("labels")
     size = trained.model.prior.latents
-    if z.ndim != 2 or z.shape[1] != size or not len(z) or z.dtype.kind not in "iuf":
+    if z.ndim == 2 and not len(z):
+        raise UserError(f"'{path}' holds no latents ({name} has shape {z.shape}); set --latents to a file with some")
+    if z.ndim != 2 or z.shape[1] != size or z.dtype.kind not in "iuf":
         raise UserError(
             f"'{path}' holds {z.dtype} of shape {z.shape}, but this model has {size} latents: it needs [N, {size}]"
         )

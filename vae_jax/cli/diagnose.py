@@ -9,7 +9,7 @@ import numpy as np
 import tqdm
 from absl import flags
 
-from vae_jax.build import choose
+from vae_jax.build import choose_or_import
 from vae_jax.cli.charts import kl_chart, spectrum_chart
 from vae_jax.cli.evaluate import check_has_density, evaluation_key
 from vae_jax.cli.flags import Flags, define_replica, define_section, define_workdir, given_section
@@ -81,7 +81,7 @@ def run(values: Flags) -> None:
 def _features(name: str, trained: TrainedRun) -> Features:
     """The user's feature function, or our random convolutions."""
     ours: dict[str, Any] = {"random_convolutions": random_convolutions(trained.kind.image_shape)}
-    given = choose("diagnose.features", name, ours)
+    given = choose_or_import("diagnose.features", name, ours)
 
     def features(images: np.ndarray) -> np.ndarray:
         try:

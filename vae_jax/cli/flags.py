@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import pathlib
+import re
 import sys
 import types
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from ml_collections import config_flags
 
 from vae_jax.config import Config, flatten, from_mapping, to_config_dict, unknown_field
 from vae_jax.errors import UserError
+from vae_jax.printable import one_line
 
 Flags = Mapping[str, Any]
 
@@ -70,8 +72,8 @@ def parse(module: types.ModuleType, arguments: list[str]) -> Flags:
         The value of each flag by its name.
 
     Raises:
-        UserError: For a flag that isn't there, with the closest one that is.
-        absl.flags.Error: For a value that doesn't parse.
+        UserError: For a flag that isn't there, with the closest one that is; for a number that is none.
+        absl.flags.Error: For another value that doesn't parse.
     """
     values = flags.FlagValues()
     module.define(values, arguments)
@@ -82,6 +84,8 @@ def parse(module: types.ModuleType, arguments: list[str]) -> Flags:
         known = ", ".join(f"--{name}" for name in sorted(values) if not name.startswith("config."))
         hint = f"did you mean --{close[0]}?" if close else f"the flags are {known}"
         raise UserError(f"there is no flag --{error.flagname}; {hint}") from error
+    except flags.IllegalFlagValueError as error:
+        raise _in_plain_words(error, values) from error
     except (UserError, flags.Error):
         raise
     except Exception as error:
@@ -96,6 +100,19 @@ def parse(module: types.ModuleType, arguments: list[str]) -> Flags:
     if leftover:
         raise UserError(f"'{leftover[0]}' is no flag; flags are written --name=value")
     return values.flag_values_dict()
+
+
+_NUMBERS = {"int": "a whole number", "float": "a number"}
+
+
+def _in_plain_words(error: flags.IllegalFlagValueError, values: flags.FlagValues) -> Exception:
+    """What absl says of a value, but where it says how Python failed to read a number."""
+    found = re.fullmatch(r"flag --([\w.]+)=(.*): (invalid literal|could not convert).*", str(error), re.DOTALL)
+    if found is None:
+        return error
+    name, value = found[1], found[2]
+    kind = values[name].flag_type() if name in values else ""
+    return UserError(f"--{name} is {one_line(repr(value), 60)} but must be {_NUMBERS.get(kind, 'a number')}")
 
 
 def define_config(values: flags.FlagValues, arguments: list[str]) -> None:

@@ -9,17 +9,22 @@ from absl import flags
 
 from vae_jax.cli.flags import Flags
 from vae_jax.data import take
+from vae_jax.data.folder import class_of
 from vae_jax.data.other import NamedImages, read_images
 from vae_jax.data.splits import OTHER_IMAGES, Split, fixed
 from vae_jax.errors import UserError
 from vae_jax.files import check_output
 from vae_jax.trained import TrainedRun
 
+_SPLIT = "test"
+_CLASSES_SHOWN = 10
+
 
 def define_images(values: flags.FlagValues) -> None:
     """`--input` and `--split`, which choose between images brought along and those of the data set."""
     flags.DEFINE_string("input", None, "folder of pictures, .npz with images, or one picture", flag_values=values)
-    flags.DEFINE_string("split", "test", "train, validation or test, where no --input is given", flag_values=values)
+    meaning = "train, validation or test, where no --input is given; test if neither is"
+    flags.DEFINE_string("split", None, meaning, flag_values=values)
     flags.DEFINE_integer("num_images", 0, "only the first so many; 0: all", flag_values=values, lower_bound=0)
     flags.DEFINE_boolean("skip_unreadable", True, "name and leave out files that can't be used", flag_values=values)
 
@@ -28,8 +33,10 @@ def chosen_images(trained: TrainedRun, values: Flags) -> NamedImages:
     """The images that the flags name, as the model sees them; files that can't be used are named on stderr.
 
     Raises:
-        UserError: If there are none, one can't be used that shouldn't be left out, or a label is missing.
+        UserError: If there are none, one can't be used that shouldn't be left out, a label is missing, or a split is
+            named beside others.
     """
+    source = _source(values)
     if values["input"]:
         found, wrong = read_images(values["input"], trained.kind, trained.config.data.image_fit)
         if wrong and not values["skip_unreadable"]:
@@ -39,14 +46,15 @@ def chosen_images(trained: TrainedRun, values: Flags) -> NamedImages:
         if wrong:
             print(f"{len(wrong)} of {len(wrong) + len(found.names)} files are left out", file=sys.stderr)
         data = trained.config.data
-        found = NamedImages(found.names, fixed(found.split, data.binarization, data.seed, OTHER_IMAGES))
+        split = fixed(found.split, data.binarization, data.seed, OTHER_IMAGES)
+        found = dataclasses.replace(found, split=split)
     else:
-        split = trained.data.for_evaluation(values["split"])
+        split = trained.data.for_evaluation(source)
         numbers = [str(number) for number in range(len(split.images))]
         found = NamedImages(numbers, split, trained.kind.class_names)
     if values["num_images"]:
         found = _first(found, values["num_images"])
-    _check_labels(trained, found.split)
+    _check_labels(trained, found)
     return found
 
 
@@ -54,12 +62,19 @@ def output_file(trained: TrainedRun, values: Flags, kind: str, suffix: str) -> p
     """Where the answer goes: `--output`, or a file in the run's folder that is named after the images.
 
     Raises:
-        UserError: If nothing can be written there.
+        UserError: If nothing can be written there, or its name ends otherwise.
     """
-    source = "input" if values["input"] else values["split"]
-    output = pathlib.Path(values["output"] or trained.folder.root / f"{kind}_{source}{trained.suffix}{suffix}")
-    check_output(output)
+    default = trained.folder.root / f"{kind}_{_source(values)}{trained.suffix}{suffix}"
+    output = pathlib.Path(values["output"] or default)
+    check_output(output, (suffix,))
     return output
+
+
+def _source(values: Flags) -> str:
+    """`input`, or the name of the split."""
+    if values["input"] and values["split"]:
+        raise UserError("--input and --split both say which images to take; leave one of them out")
+    return "input" if values["input"] else values["split"] or _SPLIT
 
 
 def pictures_of(images: NamedImages, numbers: np.ndarray) -> np.ndarray:
@@ -74,11 +89,17 @@ def _first(images: NamedImages, count: int) -> NamedImages:
     return dataclasses.replace(images, names=images.names[:count], split=first)
 
 
-def _check_labels(trained: TrainedRun, split: Split) -> None:
-    classes = trained.model.num_classes
+def _check_labels(trained: TrainedRun, images: NamedImages) -> None:
+    classes, split = trained.model.num_classes, images.split
     if not classes:
         return
     if split.labels is None:
-        raise UserError("this model is conditional, and these images have no labels; bring an .npz with labels")
+        known = {trained.kind.class_name(label) for label in range(classes)}
+        stray = next((name for name in images.names if class_of(name) not in known), images.names[0])
+        shown = ", ".join(sorted(known)[:_CLASSES_SHOWN]) + (", ..." if classes > _CLASSES_SHOWN else "")
+        raise UserError(
+            f"this model is conditional, and these images have no labels: '{stray}' lies in no folder that is named "
+            f"after a class ({shown}); sort pictures into such folders, or bring an .npz with images and labels"
+        )
     if split.labels.min() < 0 or split.labels.max() >= classes:
         raise UserError(f"labels must be from 0 to {classes - 1}; found {split.labels.min()} to {split.labels.max()}")

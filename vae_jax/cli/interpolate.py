@@ -14,6 +14,7 @@ from vae_jax.cli.terminal import say
 from vae_jax.data.other import NamedImages
 from vae_jax.data.splits import Split
 from vae_jax.errors import UserError
+from vae_jax.files import check_output
 from vae_jax.pictures import grid, write_png
 from vae_jax.trained import open_run
 
@@ -35,6 +36,9 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 def run(values: Flags) -> None:
     """Runs the verb."""
     trained = open_run(values["workdir"], values["checkpoint"], values["replica"], values["allow_custom"])
+    default = trained.folder.images / f"interpolation_{values['path']}{trained.suffix}.png"
+    output = pathlib.Path(values["output"] or default)
+    check_output(output, (".png",))
     images = _named(chosen_images(trained, values), values["between"])
     z = encode_images(trained, images)["mean"]
     rows = []
@@ -49,8 +53,6 @@ def run(values: Flags) -> None:
         decoded = decode_all(trained.model, trained.params, jnp.asarray(points), None, "mean", labels)
         rows.append(np.concatenate([originals[first : first + 1], decoded, originals[first + 1 : first + 2]]))
     picture = grid(np.concatenate(rows), len(rows[0]))
-    default = trained.folder.images / f"interpolation_{values['path']}{trained.suffix}.png"
-    output = pathlib.Path(values["output"] or default)
     write_png(output, picture)
     say(f"{' to '.join(images.names)}: originals at the ends, {values['path']} in between, in {output}")
 
@@ -86,6 +88,8 @@ def _named(images: NamedImages, wanted: list[str]) -> NamedImages:
     """These images alone, in this order."""
     if len(wanted) < 2:
         raise UserError("it takes two images to lie between; set --between=FIRST,SECOND")
+    if len(images.names) < 2:
+        raise UserError("there is one image alone, and it takes two to lie between; choose other images")
     numbers = []
     for name in wanted:
         if name in images.names:

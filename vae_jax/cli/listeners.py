@@ -15,6 +15,7 @@ from tensorboardX import RecordWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 
+from vae_jax.cli.terminal import put_out
 from vae_jax.files import replacing
 from vae_jax.runs import read_rows
 
@@ -138,7 +139,7 @@ class Console(Listener):
     def say(self, line: str) -> None:
         """Prints a line above the bar."""
         self._bar.clear()
-        print(line, flush=True)
+        put_out(line)
         self._bar.refresh()
 
     def close(self) -> None:
@@ -175,7 +176,8 @@ class CollapseWatch(Listener):
 
     def _collapsed(self, row: Row) -> bool:
         active, kl = row.get("active_units"), row.get("kl")
-        if active is None or kl is None:
+        # Of one image alone none is known.
+        if active is None or kl is None or row.get("num_images", 2) < 2:
             return False
         if active >= self._most:
             self._most, self._kl_of_most = active, kl

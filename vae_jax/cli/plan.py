@@ -66,7 +66,7 @@ def run(values: Flags) -> None:
         raise UserError("libtpu, which compiles for TPUs, isn't installed; pip install libtpu")
     output = None if values["output"] is None else pathlib.Path(values["output"])
     if output is not None:
-        check_output(output)
+        check_output(output, (".json",))
     plan = _compiled_elsewhere(config, _facts(config, values), topology, values["quick"])
     say("\n".join(_lines(plan, config, topology)))
     if output is not None:

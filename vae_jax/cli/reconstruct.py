@@ -7,6 +7,7 @@ from absl import flags
 from vae_jax.cli.flags import Flags, define_replica, define_seed, define_workdir
 from vae_jax.cli.show import SHOWS, reconstruction_grid
 from vae_jax.cli.terminal import say
+from vae_jax.files import check_output
 from vae_jax.pictures import write_png
 from vae_jax.trained import open_run
 
@@ -26,10 +27,11 @@ def run(values: Flags) -> None:
     """Runs the verb."""
     trained = open_run(values["workdir"], values["checkpoint"], values["replica"], values["allow_custom"])
     show, name = values["show"], values["split"]
+    default = trained.folder.images / f"reconstructions_{name}_{show}_step{trained.step}{trained.suffix}.png"
+    output = pathlib.Path(values["output"] or default)
+    check_output(output, (".png",))
     split = trained.data.for_evaluation(name)
     num_images = min(values["num_images"], len(split.images))
     picture = reconstruction_grid(trained.model, trained.params, split, num_images, show, values["seed"])
-    default = trained.folder.images / f"reconstructions_{name}_{show}_step{trained.step}{trained.suffix}.png"
-    output = pathlib.Path(values["output"] or default)
     write_png(output, picture)
     say(f"{num_images} {name} images, each left of its reconstruction (the {show} of p(x|z)), in {output}")

@@ -7,6 +7,7 @@ from absl import flags
 from vae_jax.cli.flags import Flags, define_replica, define_seed, define_workdir
 from vae_jax.cli.show import SHOWS, manifold_grid, sample_grid
 from vae_jax.cli.terminal import say
+from vae_jax.files import check_output
 from vae_jax.pictures import write_png
 from vae_jax.trained import open_run
 
@@ -27,9 +28,11 @@ def run(values: Flags) -> None:
     """Runs the verb."""
     trained = open_run(values["workdir"], values["checkpoint"], values["replica"], values["allow_custom"])
     show = values["show"]
+    kind = "manifold" if values["manifold"] else "samples"
+    default = trained.folder.images / f"{kind}_{show}_step{trained.step}{trained.suffix}.png"
+    output = pathlib.Path(values["output"] or default)
+    check_output(output, (".png",))
     arguments = trained.model, trained.params, values["num_images"], values["seed"], show
     picture = manifold_grid(*arguments) if values["manifold"] else sample_grid(*arguments, values["label"])
-    kind = "manifold" if values["manifold"] else "samples"
-    output = values["output"] or trained.folder.images / f"{kind}_{show}_step{trained.step}{trained.suffix}.png"
-    write_png(pathlib.Path(output), picture)
+    write_png(output, picture)
     say(f"{kind}: {values['num_images']} images (the {show} of p(x|z)) of step {trained.step} in {output}")

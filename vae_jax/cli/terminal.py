@@ -2,20 +2,42 @@
 
 import sys
 
-import rich.console
-import rich.highlighter
-import rich.theme
-
+from vae_jax.errors import UserError
 from vae_jax.printable import printable
-
-_COLOURS = rich.theme.Theme({"repr.number": "bold cyan", "repr.path": "magenta", "repr.filename": "magenta"})
 
 
 def say(text: str) -> None:
-    """Prints lines of a result, `printable`; where standard output is no terminal, without colours."""
+    """Prints lines of a result, `printable`; where standard output is no terminal, without colours.
+
+    Raises:
+        UserError: As `put_out`.
+    """
     text = "\n".join(map(printable, text.split("\n")))
     if not sys.stdout.isatty():
-        print(text, flush=True)
+        put_out(text)
         return
-    console = rich.console.Console(theme=_COLOURS, highlighter=rich.highlighter.ReprHighlighter())
+    import rich.console
+    import rich.highlighter
+    import rich.theme
+
+    colours = {"repr.number": "bold cyan", "repr.path": "magenta", "repr.filename": "magenta"}
+    console = rich.console.Console(theme=rich.theme.Theme(colours), highlighter=rich.highlighter.ReprHighlighter())
     console.print(text, markup=False, emoji=False, soft_wrap=True)
+
+
+def put_out(text: str) -> None:
+    """Prints lines as they are.
+
+    Raises:
+        UserError: If standard output doesn't take them, a full disk for example.
+    """
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # Python would try once more at its end, and complain in many lines.
+        sys.stdout = None
+        raise UserError(
+            f"standard output can't be written ({error.strerror or error}); send it to another place"
+        ) from error

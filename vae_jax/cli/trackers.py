@@ -4,7 +4,7 @@ import importlib
 import pathlib
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from vae_jax.cli.listeners import Listener, Row
@@ -88,21 +88,33 @@ TRACKERS: Mapping[str, Callable[[pathlib.Path, Config, str], Tracker]] = {
     "wandb": WeightsAndBiases,
     "mlflow": MLflow,
 }
+_MODULES = {"wandb": ("wandb",), "mlflow": ("mlflow.tracking", "mlflow.entities")}
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Finds out before anything is written whether these services can be used, as far as that is known here.
+
+    Raises:
+        UserError: If there is no such service, or its package is missing.
+    """
+    for name in names:
+        if name not in TRACKERS:
+            raise UserError(f"--track is '{name}' but must be among {', '.join(TRACKERS)}")
+        for module in _MODULES[name]:
+            _imported(module, name)
 
 
 def open_tracker(name: str, folder: pathlib.Path, config: Config) -> Tracker:
     """Starts to track a run, or goes on where an earlier start of it left off.
 
     Args:
-        name: One of `TRACKERS`.
+        name: One of `TRACKERS`; see `check_trackers`.
         folder: Of the run.
         config: The run.
 
     Raises:
-        UserError: If there is no such service, its package is missing, or it refuses.
+        UserError: If its package is missing, or it refuses.
     """
-    if name not in TRACKERS:
-        raise UserError(f"--track is '{name}' but must be among {', '.join(TRACKERS)}")
     try:
         return TRACKERS[name](folder, config, _run_id(folder))
     except UserError:

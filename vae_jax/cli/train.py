@@ -17,7 +17,7 @@ from vae_jax.cli.report import write_report
 from vae_jax.cli.session import Session
 from vae_jax.cli.stopping import StopRequest
 from vae_jax.cli.terminal import say
-from vae_jax.cli.trackers import TRACKERS, open_tracker
+from vae_jax.cli.trackers import TRACKERS, check_trackers, open_tracker
 from vae_jax.config import Config
 from vae_jax.errors import Stopped, UserError
 from vae_jax.printable import one_line
@@ -66,6 +66,7 @@ def train(
     Raises:
         UserError: For whatever a user can mend; what was saved before stays whole.
     """
+    check_trackers(track)
     folder = RunFolder(workdir)
     with contextlib.ExitStack() as held:
         session = Session.prepare(config, folder, init_from, held)
@@ -88,6 +89,8 @@ def _continue(session: Session, track: Sequence[str], quiet: bool) -> None:
             say(f"continuing {workdir} at step {start} of {num_steps}")
     if start >= num_steps:
         return
+    if is_writer() and not quiet:
+        say(f"{session.data}")
     began = time.perf_counter()
     last, request = None, StopRequest()
     try:

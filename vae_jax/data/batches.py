@@ -8,6 +8,7 @@ import atexit
 import contextlib
 import dataclasses
 import functools
+import gc
 import multiprocessing
 import os
 import pickle
@@ -135,13 +136,14 @@ def _decoded_ahead(
         else:
             options = grain.ReadOptions(num_threads=min(_THREADS, prefetch), prefetch_buffer_size=prefetch)
             batches = steps.map(batch_of_step).to_iter_dataset(options)
-        iterator = iter(batches)
+        # The only reference, which `_close` takes away.
+        iterator = [iter(batches)]
         held.callback(_close, iterator)
         with _ctrl_c_later():
-            batch = _next(iterator)
+            batch = _next(iterator[0])
         while batch is not None:
             yield batch
-            batch = _next(iterator)
+            batch = _next(iterator[0])
 
 
 def _next(iterator: Iterator[Batch]) -> Batch | None:
@@ -242,7 +244,10 @@ def _ctrl_c_later() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _close(iterator: Any) -> None:
-    iterator.close()
+def _close(iterator: list[Any]) -> None:
+    iterator.pop().close()
+    # Batches that nobody asked for any more hang on Grain's iterator, which refers to itself: without this they would
+    # wait for the end of the program, too late for their shared memory.
+    gc.collect()
     # A thread of Grain's gives shared memory back, which must not outlive the program.
     time.sleep(_SECONDS_TO_CLEAN_UP)

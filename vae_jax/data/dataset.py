@@ -74,8 +74,9 @@ def split_indices(num_images: int, fraction: float, seed: int) -> tuple[np.ndarr
     smaller = max(1, round(num_images * fraction)) if fraction > 0 else 0
     if smaller >= num_images:
         raise UserError(
-            f"{num_images} images cannot give up {smaller} of them ({fraction:.0%}) and leave any to "
-            "train on; use more images or a smaller fraction (data.test_fraction, data.validation_fraction)"
+            f"there {'is 1 image' if num_images == 1 else f'are {num_images} images'}, and {smaller} would be held out "
+            f"({fraction:.4g} of them, but at least 1), which leaves none to train on; use more images or a smaller "
+            "fraction (data.test_fraction, data.validation_fraction)"
         )
     # Sorting raw generator output keeps the draw the same in every version of NumPy.
     order = np.argsort(np.random.PCG64(seed).random_raw(num_images), kind="stable")

@@ -5,7 +5,7 @@ import dataclasses
 import hashlib
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from vae_jax.data.archives import check_memory
 from vae_jax.data.dataset import Dataset, Labels, split_indices
 from vae_jax.data.decoding import Sizing, decoded
 from vae_jax.data.streamed import Images, StreamedImages, take
-from vae_jax.errors import UserError
+from vae_jax.errors import DataError, UserError
 from vae_jax.printable import one_line, printable
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -31,8 +31,9 @@ def load_folder(
     """The images of a folder, in memory where they fit and else in their files.
 
     `train/` and one of `test/`, `val/` and `validation/` are the parts where they are there; else all images are
-    divided. Where images lie in folders below that, one for each class, the sorted names of the folders are the
-    labels from 0. Images are grey where the first is, and else have three channels.
+    divided. All pictures below count, however deep. Where they lie in folders, the first folder on the way to a picture
+    is its class, and the sorted names of these are the labels from 0. Images are grey where the first is, and else have
+    three channels.
 
     Args:
         path: The folder.
@@ -49,10 +50,10 @@ def load_folder(
         UserError: If there is no such folder, no image in it, one that can't be read, or they differ in size.
     """
     if not path:
-        raise UserError("data.source is 'folder' but no folder is named; add --config.data.dir=FOLDER")
+        raise DataError("data.source is 'folder' but no folder is named", "add --config.data.dir=FOLDER")
     root = Path(path).expanduser().absolute()
     if not root.is_dir():
-        raise UserError(f"there is no folder '{path}'; set --config.data.dir to one with images")
+        raise DataError(f"there is no folder '{path}'", "set --config.data.dir to one with images")
     parts = _part_folders(root)
     names = [f"{part}{name}" for part in parts for name in _image_names(root / part)]
     if unreadable == "skip":
@@ -60,9 +61,9 @@ def load_folder(
     counts = [sum(name.startswith(part) for name in names) for part in parts]
     if not all(counts):
         empty = root / parts[counts.index(0)]
-        raise UserError(
-            f"there are no images in '{empty}' (nor one folder below it); put some there ({', '.join(EXTENSIONS)}) "
-            "or set --config.data.dir to another folder"
+        raise DataError(
+            f"there are no images in '{empty}' or below ({', '.join(EXTENSIONS)})",
+            "put some there, or set --config.data.dir to another folder",
         )
     reader = _opened(root, names, sizing)
     files = _fingerprint(root, names, sizing)
@@ -111,10 +112,10 @@ class FolderReader:
         for row, index in enumerate(indices.tolist()):
             pixels = _decoded(self.root, self.names[index], self.image_shape[-1] == 1, self.sizing)
             if pixels.shape != self.image_shape:
-                raise UserError(
+                raise DataError(
                     f"images in '{self.root}' differ in size: {self.names[0]} is {_size(self.image_shape)}, "
-                    f"{self.names[index]} {_size(pixels.shape)}; bring them to one size with "
-                    "--config.data.image_size=64, say"
+                    f"{self.names[index]} {_size(pixels.shape)}",
+                    "bring them to one size with --config.data.image_size=64, say",
                 )
             images[row] = pixels
         return images
@@ -156,39 +157,66 @@ def _part_folders(root: Path) -> list[str]:
 
 
 def _image_names(folder: Path) -> list[str]:
-    """Images in a folder, or in the folders right below it, as sorted relative names."""
+    """Images below a folder, all of them in folders or none."""
     try:
-        with os.scandir(folder) as entries:
-            visible = sorted((entry for entry in entries if entry.name[0] != "."), key=lambda entry: entry.name)
-        here = [entry.name for entry in visible if _is_image(entry)]
-        below = []
-        for entry in visible:
-            if entry.is_dir():
-                with os.scandir(entry.path) as entries:
-                    names = sorted(image.name for image in entries if image.name[0] != "." and _is_image(image))
-                below += [f"{entry.name}/{name}" for name in names]
+        names = pictures_below(folder)
     except OSError as error:
-        raise UserError(f"'{folder}' can't be read: {error}; make it readable or set --config.data.dir") from error
+        raise DataError(f"'{folder}' can't be read: {error}", "make it readable or set --config.data.dir") from error
+    here = [name for name in names if not class_of(name)]
+    below = [name for name in names if class_of(name)]
     if here and below:
         raise UserError(
             f"'{folder}' has images of its own ({here[0]}) and in folders of classes ({below[0]}); move one kind away"
         )
-    return here or below
+    return names
+
+
+def pictures_below(folder: Path) -> list[str]:
+    """Pictures in a folder and in all folders below it, as relative names; hidden files and folders are left out.
+
+    Those of a folder stand before those of the folders in it, both sorted by name. Links are followed, but not back to
+    a folder that they lie in.
+
+    Raises:
+        OSError: If a folder can't be read.
+    """
+    return list(_below(os.fspath(folder), "", ()))
+
+
+def _below(path: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
+    status = os.stat(path)
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        return
+    with os.scandir(path) as entries:
+        visible = sorted((entry for entry in entries if entry.name[0] != "."), key=lambda entry: entry.name)
+    yield from (f"{prefix}{entry.name}" for entry in visible if _is_image(entry))
+    for entry in visible:
+        if entry.is_dir():
+            yield from _below(entry.path, f"{prefix}{entry.name}/", (*above, here))
 
 
 def _is_image(entry: os.DirEntry) -> bool:
     return entry.name.lower().endswith(EXTENSIONS) and entry.is_file()
 
 
+def class_of(name: str) -> str:
+    """The first folder on the way to a picture; nothing where it lies in none.
+
+    >>> class_of("cat/tabby/1.png"), class_of("1.png")
+    ('cat', '')
+    """
+    return name.partition("/")[0] if "/" in name else ""
+
+
 def _labels(root: Path, parts: Iterable[str], names: Sequence[str]) -> tuple[Labels | None, tuple[str, ...]]:
     """The class of each image by its folder, and their names; none where there's one alone, which says nothing."""
     below = [name.removeprefix(next(part for part in parts if name.startswith(part))) for name in names]
-    classed = ["/" in name for name in below]
-    if any(classed) and not all(classed):
+    classes = [class_of(name) for name in below]
+    if any(classes) and not all(classes):
         raise UserError(
             f"'{root}' has folders of classes in one of {' and '.join(parts)} only; have them in both or in neither"
         )
-    classes = [name.partition("/")[0] for name in below] if all(classed) else []
     numbers = {name: number for number, name in enumerate(sorted(set(classes)))}
     if len(numbers) < 2:
         return None, ()
@@ -209,8 +237,9 @@ def _decoded(root: str, name: str, grey: bool | None, sizing: Sizing) -> np.ndar
     except Exception as error:
         # Pillow raises whatever comes to hand where a file is damaged.
         reason = one_line(error).removesuffix(f" '{printable(path)}'")
-        raise UserError(
-            f"'{path}' can't be read as an image: {reason}; repair or remove it, or set --config.data.unreadable=skip"
+        raise DataError(
+            f"'{path}' can't be read as an image: {reason}",
+            "repair or remove it, or set --config.data.unreadable=skip",
         ) from error
     return sizing(pixels)
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from vae_jax.data.archives import read_arrays
 from vae_jax.data.dataset import MOST_CLASSES, Dataset, Labels, fingerprint, split_indices
-from vae_jax.errors import UserError
+from vae_jax.errors import DataError, UserError
 
 
 def load_npz(path: str, test_fraction: float, seed: int) -> Dataset:
@@ -26,9 +26,9 @@ def load_npz(path: str, test_fraction: float, seed: int) -> Dataset:
             memory that is free.
     """
     if not path:
-        raise UserError("data.source is 'npz' but no file is named; add --config.data.path=images.npz")
+        raise DataError("data.source is 'npz' but no file is named", "add --config.data.path=images.npz")
     if not pathlib.Path(path).is_file():
-        raise UserError(f"there is no file '{path}'; set --config.data.path to an .npz with uint8 images")
+        raise DataError(f"there is no file '{path}'", "set --config.data.path to an .npz with uint8 images")
     found = read_arrays(path, _NAMES, "an .npz of plain arrays", "write it with np.savez(path, images=...)")
     arrays = found.arrays
     if "images" in arrays:
@@ -78,9 +78,19 @@ def _checked_images(path: str, name: str, images: np.ndarray) -> np.ndarray:
         )
     if images.ndim not in (3, 4):
         raise UserError(f"'{path}': {name} have shape {images.shape} but must be [N, H, W] or [N, H, W, C]")
-    if 0 in images.shape:
-        raise UserError(f"'{path}': {name} have shape {images.shape}: there are no pixels; put at least two images in")
+    check_any(path, name, images)
     return images if images.ndim == 4 else images[..., np.newaxis]
+
+
+def check_any(path: str, name: str, images: np.ndarray) -> None:
+    """Refuses images without a pixel.
+
+    Raises:
+        UserError: If there is no image, or it has no pixel.
+    """
+    if 0 in images.shape:
+        what = "no image" if not len(images) else "images without pixels"
+        raise UserError(f"'{path}' holds {what} ({name} have shape {images.shape}); put images in")
 
 
 def checked_labels(path: str, name: str, labels: np.ndarray | None, num_images: int) -> Labels | None:

@@ -1,16 +1,16 @@
 """Images that are brought to a trained model: from a folder, an archive or a single file."""
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from vae_jax.data.archives import read_arrays
+from vae_jax.data.dataset import Labels
 from vae_jax.data.decoding import Sizing, decoded
-from vae_jax.data.folder import EXTENSIONS
-from vae_jax.data.npz import checked_labels
+from vae_jax.data.folder import EXTENSIONS, class_of, pictures_below
+from vae_jax.data.npz import check_any, checked_labels
 from vae_jax.data.splits import ImageKind, Split
 from vae_jax.errors import UserError
 from vae_jax.printable import one_line, printable
@@ -36,6 +36,7 @@ def read_images(path: str, kind: ImageKind, fit: str = "crop") -> tuple[NamedIma
 
     Args:
         path: A folder, with folders in it or not; an `.npz` with `images` and, optionally, `labels`; or one picture.
+            Where all pictures of a folder lie in folders that are named as the model's classes are, these are labels.
         kind: What the model is for. Pictures of another size are brought to its own where the model is for square
             images; colours are dropped for a model of grey images, and grey repeated for one of colours.
         fit: As `Sizing.fit`.
@@ -48,7 +49,10 @@ def read_images(path: str, kind: ImageKind, fit: str = "crop") -> tuple[NamedIma
     """
     place = Path(path).expanduser()
     if place.is_dir():
-        files = _pictures_below(place)
+        try:
+            files = sorted(pictures_below(place))
+        except OSError as error:
+            raise UserError(f"'{path}' can't be read: {error}; make it readable or set --input to images") from error
         if not files:
             raise UserError(f"there are no images in '{path}' or below; put some there ({', '.join(EXTENSIONS)})")
         return _read_files(place, files, kind, fit)
@@ -57,22 +61,6 @@ def read_images(path: str, kind: ImageKind, fit: str = "crop") -> tuple[NamedIma
     if place.suffix == ".npz":
         return _read_archive(path, kind), []
     return _read_files(place.parent, [place.name], kind, fit)
-
-
-def _pictures_below(folder: Path) -> list[str]:
-    """Names relative to the folder, sorted; hidden files and folders are left out."""
-    found = []
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        relative = os.path.relpath(parent, folder)
-        found += [
-            os.path.normpath(os.path.join(relative, name))
-            for name in files
-            if name.lower().endswith(EXTENSIONS)
-            and not name.startswith(".")
-            and os.path.isfile(os.path.join(parent, name))
-        ]
-    return sorted(found)
 
 
 def _read_files(root: Path, files: Sequence[str], kind: ImageKind, fit: str) -> tuple[NamedImages, list[str]]:
@@ -96,7 +84,17 @@ def _read_files(root: Path, files: Sequence[str], kind: ImageKind, fit: str) -> 
         images.append(pixels)
     if not images:
         raise UserError(f"none of the {len(files)} files can be used: {wrong[0]}; set --input to other images")
-    return NamedImages(names, Split(np.stack(images), None, 255)), wrong
+    class_names, labels = _classes(names, kind)
+    return NamedImages(names, Split(np.stack(images), labels, 255), class_names), wrong
+
+
+def _classes(names: Sequence[str], kind: ImageKind) -> tuple[tuple[str, ...], Labels | None]:
+    """The model's classes and which of them each picture is of, by its folder; nothing unless that holds for all."""
+    numbers = {kind.class_name(label): label for label in range(kind.num_classes)}
+    found = [numbers.get(class_of(name), -1) for name in names]
+    if -1 in found:
+        return (), None
+    return tuple(numbers), np.array(found, np.int32)
 
 
 def _read_archive(path: str, kind: ImageKind) -> NamedImages:
@@ -106,8 +104,9 @@ def _read_archive(path: str, kind: ImageKind) -> NamedImages:
         raise UserError(f"'{path}' holds {found.listed()}, and no 'images'; {mend}")
     images = found.arrays["images"]
     labels = checked_labels(path, "labels", found.arrays.get("labels"), len(images)) if images.ndim else None
+    check_any(path, "images", images)
     images = images[..., np.newaxis] if images.ndim == 3 else images
-    if images.dtype != np.uint8 or images.shape[1:] != kind.image_shape or not len(images):
+    if images.dtype != np.uint8 or images.shape[1:] != kind.image_shape:
         raise UserError(
             f"'{path}': images are {images.dtype} of shape {images.shape}, but this model needs uint8 of shape "
             f"(N, {', '.join(map(str, kind.image_shape))})"

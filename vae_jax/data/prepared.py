@@ -13,7 +13,7 @@ from jaxtyping import Int, UInt8
 
 from vae_jax.data.dataset import Labels
 from vae_jax.data.decoding import Sizing, opened
-from vae_jax.errors import UserError
+from vae_jax.errors import DataError, UserError
 from vae_jax.printable import one_line
 
 _EXAMPLES_AT_ONCE = 1000
@@ -192,16 +192,16 @@ def size_error(name: str, first: tuple[int, ...], other: tuple[int, ...]) -> Use
     """The error for a data set whose images differ in size."""
     sizes = " and ".join("x".join(map(str, shape)) for shape in (first, other))
     mend = "bring them to one size with --config.data.image_size=64, say"
-    return UserError(f"the images of {name} differ in size ({sizes}); {mend}")
+    return DataError(f"the images of {name} differ in size ({sizes})", mend)
 
 
 def _check_format(builder: Any, prepared: str) -> None:
     formats = sorted(file_format.value for file_format in builder.info.available_file_formats())
     if "array_record" not in formats:
-        raise UserError(
-            f"{prepared} holds {' and '.join(formats) or 'unknown'} files, but array_record is needed; set "
-            "--config.data.dir to another folder to prepare it there, or run, where TensorFlow is installed: "
-            f"tfds convert_format --dataset_version_dir={prepared} --out_file_format=array_record"
+        raise DataError(
+            f"{prepared} holds {' and '.join(formats) or 'unknown'} files, but array_record is needed",
+            "set --config.data.dir to another folder to prepare it there, or run, where TensorFlow is installed: "
+            f"tfds convert_format --dataset_version_dir={prepared} --out_file_format=array_record",
         )
 
 
@@ -209,9 +209,9 @@ def _split_names(builder: Any, name: str) -> tuple[str, str]:
     present = list(builder.info.splits)
     test = next((split for split in ("test", "validation") if split in present), None)
     if "train" not in present or test is None:
-        raise UserError(
-            f"{name} has the splits {', '.join(present) or '(none)'}, but needs train and one of test and "
-            "validation; write its images into an .npz and set --config.data.source=npz"
+        raise DataError(
+            f"{name} has the splits {', '.join(present) or '(none)'}, but needs train and one of test and validation",
+            "write its images into an .npz and set --config.data.source=npz",
         )
     return "train", test
 

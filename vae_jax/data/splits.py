@@ -102,6 +102,13 @@ class Data:
     validation_fraction: float
     seed: int
 
+    def __str__(self) -> str:
+        """How many images there are of each split, and of what kind, in one line."""
+        counts = [f"{len(self.part(split).images):,} {split}" for split in SPLITS]
+        size, classes = "x".join(map(str, self.dataset.image_shape)), self.num_classes
+        labels = f"{classes} classes" if classes else "no classes"
+        return f"{self.dataset.name}: {', '.join(counts[:-1])} and {counts[-1]} images of {size} pixels, {labels}"
+
     @property
     def is_binary(self) -> bool:
         """Whether the model sees zeros and ones."""

@@ -22,7 +22,7 @@ from vae_jax.data.dataset import Dataset, Labels, fingerprint
 from vae_jax.data.decoding import AS_THEY_ARE, Sizing
 from vae_jax.data.prepared import PreparedReader, open_prepared, reading
 from vae_jax.data.streamed import StreamedImages
-from vae_jax.errors import UserError
+from vae_jax.errors import DataError, UserError
 from vae_jax.files import read_json
 from vae_jax.printable import one_line
 
@@ -55,7 +55,7 @@ def load_tfds(name: str, data_dir: str | None, sizing: Sizing = AS_THEY_ARE, res
         _prepare(root, request)
         prepared = _find_prepared(root, request)
         if prepared is None:
-            raise UserError(f"TFDS left no {name} in {root}; set --config.data.dir to a folder that has it")
+            raise DataError(f"TFDS left no {name} in {root}", "set --config.data.dir to a folder that has it")
     place = prepared.relative_to(root)
     with reading(prepared):
         digest = cache.prepared_fingerprint(prepared)
@@ -108,14 +108,14 @@ class _Request(NamedTuple):
 def _parse(name: str) -> _Request:
     match = _NAME.fullmatch(name)
     if match is None:
-        raise UserError(f"'{name}' can't be the name of a TFDS data set; use, say, --config.data.name=mnist")
+        raise DataError(f"'{name}' can't be the name of a TFDS data set", "use, say, --config.data.name=mnist")
     return _Request(name, *match.groups())
 
 
 def _data_root(data_dir: str | None) -> Path:
     root = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     if "://" in root:
-        raise UserError(f"{root} is not a local folder; copy it to one and set --config.data.dir to that")
+        raise DataError(f"{root} is not a local folder", "copy it to one and set --config.data.dir to that")
     return Path(root).expanduser().absolute()
 
 
@@ -144,7 +144,7 @@ def _prepare(root: Path, request: _Request) -> None:
     if request.dataset not in known:
         close = difflib.get_close_matches(request.dataset.lower(), known, n=3, cutoff=0.5)
         meant = f"did you mean {' or '.join(close)}?" if close else "the TFDS catalog lists the names"
-        raise UserError(f"TFDS has no data set '{request.dataset}' and {root} holds none prepared; {meant}")
+        raise DataError(f"TFDS has no data set '{request.dataset}' and {root} holds none prepared", meant)
     in_family = request.dataset in mnist_family.NAMES
     config = tfds.download.DownloadConfig(force_checksums_validation=in_family)
     try:
@@ -166,10 +166,11 @@ def _require_network(builder: Any, root: Path, request: _Request) -> None:
     # TFDS by itself tries to connect for over three minutes before it gives up.
     problem = _network_problem(_urls_to_download(builder, root))
     if problem:
-        raise UserError(
+        raise DataError(
             f"{request.name} isn't in {root} (no {request.dataset}/<version>/dataset_info.json) and can't be "
-            f"downloaded ({problem}); set --config.data.dir=FOLDER or TFDS_DATA_DIR=FOLDER to one with it, "
-            f"or run this command once where there's a network and copy {root / request.dataset} from there"
+            f"downloaded ({problem})",
+            "set --config.data.dir=FOLDER or TFDS_DATA_DIR=FOLDER to one with it, or run this command once where "
+            f"there's a network and copy {root / request.dataset} from there",
         )
 
 
@@ -235,4 +236,4 @@ def _preparation_error(error: Exception, root: Path, request: _Request) -> UserE
         mend = "set --config.data.dir to a folder that can be written and has room"
     else:
         mend = "run the same command again, or set --config.data.dir to a folder that has it"
-    return UserError(f"{request.name} cannot be prepared in {root}: {reason}; {mend}")
+    return DataError(f"{request.name} cannot be prepared in {root}: {reason}", mend)

@@ -56,6 +56,28 @@ class Decoding:
         return np.concatenate(parts)
 
 
+TOO_LARGE = f"The decoder's weights take more than the {MOST_BYTES / 1e6:g} MB that a page has room for"
+
+
+def obstacle(model: VAE) -> str:
+    """Why `decoder.js` can't compute the mean of p(x|z), however few weights there are; nothing where it can.
+
+    Args:
+        model: The model.
+
+    Returns:
+        The beginning of a sentence.
+    """
+    network: Any = model.decoder
+    if type(network) is not MLPDecoder:
+        return "The decoder is no fully connected network of this package"
+    if network.activation not in ACTIVATIONS:
+        return f"The decoder's activation is none that a page can compute ({', '.join(ACTIVATIONS.values())})"
+    if type(model.likelihood) not in MEANS:
+        return f"The mean of p(x|z) is that of {type(model.likelihood).__name__}, which a page can't compute"
+    return ""
+
+
 def live_decoder(
     model: VAE, params: Params, decoding: Decoding, z: Float[np.ndarray, "n d"], labels: np.ndarray | None
 ) -> dict[str, Any] | None:
@@ -75,9 +97,9 @@ def live_decoder(
         Layers, activation and image shape; None where the decoder is another network, the mean another function of its
         outputs, or the weights take more than `MOST_BYTES`.
     """
-    network, mean = model.decoder, MEANS.get(type(model.likelihood))
-    if type(network) is not MLPDecoder or mean is None or network.activation not in ACTIVATIONS:
+    if obstacle(model):
         return None
+    network: Any = model.decoder
     layers = [params["decoder"][f"Dense_{index}"] for index in range(len(network.hidden) + 1)]
     exact = decoding(z, labels)
     for dtype in (np.float16, np.float32):
@@ -94,7 +116,7 @@ def live_decoder(
     return {
         "layers": [{name: packed(layer[name]) for name in ("kernel", "bias")} for layer in rounded],
         "activation": ACTIVATIONS[network.activation],
-        "mean": mean,
+        "mean": MEANS[type(model.likelihood)],
         "height": height,
         "width": width,
         "outputs": outputs,

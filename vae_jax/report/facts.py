@@ -46,6 +46,11 @@ class Result:
     source: str
 
 
+def images_of(count: int, split: str) -> str:
+    """So many images of a split, in words."""
+    return f"{count:,} {split} image{'' if count == 1 else 's'}"
+
+
 def read_result(trained: TrainedRun) -> Result | None:
     """The evaluation of this checkpoint where there is one, else what was measured in training; None without either."""
     for path in trained.folder.evaluations(trained.replica):
@@ -68,7 +73,7 @@ def _is_of(evaluation: dict[str, Any], trained: TrainedRun) -> bool:
 
 
 def _of_evaluation(evaluation: dict[str, Any]) -> Result:
-    images = f"{evaluation['num_images']:,} {evaluation['split']} images"
+    images = images_of(evaluation["num_images"], evaluation["split"])
     source = f"{images}, importance sampling with K = {evaluation['num_samples']:,}, density: {evaluation['measure']}"
     if "over_replicas" in evaluation:
         spread, count = evaluation["over_replicas"], evaluation["num_replicas"]
@@ -110,7 +115,7 @@ def _number(value: Any) -> float:
 
 
 def _of_row(row: dict[str, Any]) -> Result:
-    images = f"{row['num_images']:,} {row['split']} images" if "num_images" in row else f"{row['split']} images"
+    images = images_of(row["num_images"], row["split"]) if "num_images" in row else f"{row['split']} images"
     if row["elbo"] is None:
         return Result(
             (Quantity("reconstruction", row["reconstruction"]),), f"{images}; no bound, since q(z|x) has no density"
@@ -202,13 +207,9 @@ def model_line(trained: TrainedRun) -> str:
     told = ", told the class" if model.num_classes else ""
     network = f"{config.model.network} {widths}" if config.model.network == "mlp" else config.model.network
     return (
-        f"{network}{told}; p(x|z) {_plain(config.model.likelihood)}, q(z|x) {_plain(config.model.posterior)}, "
-        f"p(z) {_plain(config.model.prior)}; {parameters:,} parameters"
+        f"{network}{told}; p(x|z) {config.model.likelihood}, q(z|x) {config.model.posterior}, "
+        f"p(z) {config.model.prior}; {parameters:,} parameters"
     )
-
-
-def _plain(name: str) -> str:
-    return name.replace("_", " ")
 
 
 def _shown(value: Any) -> str:

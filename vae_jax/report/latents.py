@@ -85,7 +85,8 @@ def axes(trained: TrainedRun, encoded: Encoded | None) -> Axes:
     if not (trained.model.prior.is_standard_normal and trained.model.posterior.has_density):
         centre, reach = means.mean(axis=0), np.maximum(_REACH * means.std(axis=0), 1e-3)
     weight = np.var(means, axis=0) if encoded.kl is None else encoded.kl[:size]
-    active = np.isin(np.arange(size), active_units(means))
+    # One image alone doesn't tell which dimensions tell images apart.
+    active = np.isin(np.arange(size), active_units(means)) | (len(means) < 2)
     order = np.lexsort((-weight, ~active))
     return Axes(order, int(active.sum()), centre, reach)
 

@@ -5,34 +5,34 @@ from typing import Any
 from vae_jax.errors import UserError
 from vae_jax.report import facts
 from vae_jax.report.latents import Encoded, encode, projection
-from vae_jax.report.page import render
+from vae_jax.report.page import Page, render
 from vae_jax.report.shown import Pictures
 from vae_jax.trained import TrainedRun
 
 _MOST_CURVE_ROWS = 40
 
 
-def report_page(trained: TrainedRun) -> str:
-    """HTML of one run.
+def report_page(trained: TrainedRun) -> Page:
+    """The page of one run.
 
     What needs images is left out, and said to be, where the run's data can't be read.
 
     Args:
         trained: The run.
     """
-    encoded, split, notes = encode_some(trained)
+    encoded, split, left_out = encode_some(trained)
     pictures = Pictures(trained, encoded)
     shown, axes = pictures.all(), pictures.axes
     curves = facts.read_curves(trained.folder)
     scatter, caption = _scatter(trained, encoded, split)
     diagnosis = facts.read_diagnosis(trained)
-    notes += _notes(trained, shown, axes.num_active)
+    notes = [*left_out, *_notes(trained, shown, axes.num_active, pictures.why_no_decoder)]
     if diagnosis is None and facts.diagnosis_path(trained).exists():
         notes.append(f"{facts.diagnosis_path(trained).name} can't be read; diagnose writes it anew.")
     kl = None if encoded is None or encoded.kl is None else encoded.kl
     starts = facts.read_starts(trained.folder)
     name = trained.folder.root.resolve().name
-    return render(
+    html = render(
         "report.html",
         {"pictures": shown, "curves": curves, "scatter": scatter, "class_names": _class_names(trained)},
         title=f"{name} – vae_jax",
@@ -55,8 +55,9 @@ def report_page(trained: TrainedRun) -> str:
         encoded=encoded is not None,
         split=split,
         num_encoded=0 if encoded is None else len(encoded.means),
+        images_encoded="" if encoded is None else facts.images_of(len(encoded.means), split),
         num_pairs=len(shown["originals"].images) if encoded is not None else 0,
-        num_picked=len(shown["interpolation"]["images"].images) if encoded is not None else 0,
+        num_picked=len(shown["interpolation"]["images"].images) if "interpolation" in shown else 0,
         num_active=axes.num_active,
         num_latents=len(axes.order),
         scatter=scatter is not None,
@@ -67,6 +68,7 @@ def report_page(trained: TrainedRun) -> str:
         starts=starts,
         settings=facts.settings(trained.config),
     )
+    return Page(html, tuple(left_out))
 
 
 def encode_some(trained: TrainedRun) -> tuple[Encoded | None, str, list[str]]:
@@ -94,7 +96,7 @@ def _scatter(trained: TrainedRun, encoded: Encoded | None, split: str) -> tuple[
     found = projection(encoded.means[:, :size])
     shares = found.pop("shares")
     by_label = "" if labels is None else " by label"
-    what = f"Means of q(z|x) of {len(encoded.means):,} {split} images{by_label}"
+    what = f"Means of q(z|x) of {facts.images_of(len(encoded.means), split)}{by_label}"
     if size == 1:
         heights = [0] * len(found["x"]) if labels is None else labels
         return {
@@ -110,7 +112,7 @@ def _scatter(trained: TrainedRun, encoded: Encoded | None, split: str) -> tuple[
     return {**found, "labels": labels, "titles": titles}, caption
 
 
-def _notes(trained: TrainedRun, shown: dict[str, Any], num_active: int) -> list[str]:
+def _notes(trained: TrainedRun, shown: dict[str, Any], num_active: int, why_no_decoder: str) -> list[str]:
     notes = []
     classes = trained.model.num_classes
     if trained.config.num_seeds > 1:
@@ -121,10 +123,7 @@ def _notes(trained: TrainedRun, shown: dict[str, Any], num_active: int) -> list[
     if not trained.model.posterior.has_density:
         notes.append("A plain autoencoder has no distribution of z, so there are no samples from it.")
     if shown["decoder"] is None:
-        notes.append(
-            "The decoder is no fully connected network of moderate size, so pictures were computed beforehand instead "
-            "of in this page."
-        )
+        notes.append(f"{why_no_decoder}, so pictures were computed beforehand instead of in this page.")
         if shown["classes"] < classes:
             notes.append(f"Traversals are there for the first {shown['classes']} of {classes} classes.")
     if not num_active:

@@ -4,7 +4,7 @@ import base64
 import functools
 import hashlib
 import importlib.resources
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 from markupsafe import Markup
@@ -18,6 +18,18 @@ _SCRIPTS = (
     *("data.js", "decoder.js", "frames.js", "pictures.js"),
     *("explorer.js", "interpolation.js", "charts.js", "main.js"),
 )
+
+
+class Page(NamedTuple):
+    """A page, and what whoever asked for it should know.
+
+    Attributes:
+        html: The whole of it.
+        left_out: What it lacks because images can't be read, in sentences.
+    """
+
+    html: str
+    left_out: tuple[str, ...]
 
 
 def render(template: str, data: dict[str, Any], **values: Any) -> str:

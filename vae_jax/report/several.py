@@ -6,26 +6,26 @@ from typing import Any
 from vae_jax.report import facts
 from vae_jax.report.latents import axes
 from vae_jax.report.one import encode_some
-from vae_jax.report.page import render
+from vae_jax.report.page import Page, render
 from vae_jax.report.shown import SAMPLES, comparison_samples
 from vae_jax.trained import TrainedRun
 
 _TITLES = ("log p(x)", "ELBO", "reconstruction", "KL")
 
 
-def comparison_page(runs: Sequence[TrainedRun]) -> str:
-    """HTML of several runs: results, curves, samples at the same latents, what differs.
+def comparison_page(runs: Sequence[TrainedRun]) -> Page:
+    """The page of several runs: results, curves, samples at the same latents, what differs.
 
     Args:
         runs: At least two.
     """
     names = _names(runs)
     samples = comparison_samples(runs, SAMPLES)
-    rows, data = [], []
+    rows, data, left_out = [], [], []
     notes = _notes(runs)
     for name, trained, sheet in zip(names, runs, samples, strict=True):
         encoded, _, problems = encode_some(trained)
-        notes += [f"{name}: {problem}" for problem in problems]
+        left_out += [f"{name}: {problem}" for problem in problems]
         result = facts.read_result(trained)
         start = (facts.read_starts(trained.folder) or [{}])[-1]
         found = None if encoded is None else axes(trained, encoded)
@@ -51,18 +51,19 @@ def comparison_page(runs: Sequence[TrainedRun]) -> str:
                 "samples": None if sheet is None else {"shown": len(sheet.images), "sheet": sheet},
             }
         )
-    return render(
+    html = render(
         "comparison.html",
         {"runs": data},
         title=f"{', '.join(names)} – vae_jax",
         runs=rows,
-        notes=notes,
+        notes=[*notes, *left_out],
         titles=[title for title in _TITLES if any(title in row["quantities"] for row in rows)],
         any_samples=any(row["has_samples"] for row in rows),
         samples_caption=_samples_caption(runs),
         any_kl=any(each["kl"] for each in data),
         differing=_differing(runs),
     )
+    return Page(html, tuple(left_out))
 
 
 def _names(runs: Sequence[TrainedRun]) -> list[str]:

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from vae_jax.data import Split
 from vae_jax.keys import Stream, stream_key
-from vae_jax.report.decoder import Decoding, live_decoder
+from vae_jax.report.decoder import TOO_LARGE, Decoding, live_decoder, obstacle
 from vae_jax.report.latents import Axes, Encoded, axes
 from vae_jax.report.payload import Sheet, packed
 from vae_jax.trained import TrainedRun
@@ -36,6 +36,7 @@ class Pictures:
 
     Attributes:
         decoder: For the page, if it can have it.
+        why_no_decoder: Why it can't, as the beginning of a sentence; nothing where it can.
         axes: What there is to move along.
     """
 
@@ -46,6 +47,7 @@ class Pictures:
         self.axes: Axes = axes(trained, encoded)
         z, labels = self._trial()
         self.decoder = live_decoder(trained.model, trained.params, self._decoding, z, labels)
+        self.why_no_decoder = "" if self.decoder else obstacle(trained.model) or TOO_LARGE
 
     def all(self) -> dict[str, Any]:
         """Everything for the page's scripts; parts that this model hasn't are left out."""
@@ -57,7 +59,8 @@ class Pictures:
         if self._encoded is not None:
             parts["originals"] = Sheet(_as_floats(self._encoded.split, _PAIRS))
             parts["reconstructions"] = self._frames(*self._latents_of(_PAIRS))
-            parts["interpolation"] = self._interpolation()
+            if len(self._encoded.means) > 1:
+                parts["interpolation"] = self._interpolation()
         if self._trained.model.prior.num_decoded == 2 and self._trained.model.prior.is_standard_normal:
             parts["manifold"] = self._manifold()
         return parts

@@ -1,0 +1,226 @@
+"""Parts of the user's own that are wrong: one line with the part, what it gave and what is needed."""
+
+import pathlib
+
+import pytest
+
+from vae_jax.cli import main
+
+TINY = [
+    *("--config.model.hidden=(4,)", "--config.model.latents=2", "--config.train.num_steps=2"),
+    "--config.train.report=False",
+]
+PARTS = """
+import flax.linen as nn
+import jax.numpy as jnp
+
+
+class Encoder(nn.Module):
+    @nn.compact
+    def __call__(self, x, context=None):
+        return nn.Dense(4)(x.reshape(x.shape[0], -1))
+
+
+class Decoder(nn.Module):
+    shape: tuple
+
+    @nn.compact
+    def __call__(self, z):
+        return nn.Dense(64)(z).reshape(-1, *self.shape)
+
+
+class Seven(nn.Module):
+    @nn.compact
+    def __call__(self, z):
+        return nn.Dense(7)(z)
+
+
+class Gives(nn.Module):
+    value: object
+
+    def __call__(self, x, context=None):
+        return self.value
+
+
+class Lost(nn.Module):
+    def __call__(self, x, context=None):
+        return {}["lost"]
+
+
+class Squares(nn.Module):
+    measure = "binary"
+    fits = frozenset({"binary"})
+
+    def outputs_per_pixel(self, channels):
+        return channels
+
+    def log_prob(self, outputs, x):
+        return -((outputs - x) ** 2)
+
+    def mean(self, outputs):
+        return outputs
+
+
+class Unsummed(Squares):
+    def sample(self, outputs, key):
+        return outputs
+
+
+class Fraction(Unsummed):
+    def outputs_per_pixel(self, channels):
+        return channels / 2
+
+
+class Narrow(nn.Module):
+    latents: int = 2
+    noise_size: int = 2
+    analytic_kl = False
+    has_density = True
+    log_prob_anywhere = False
+    reparameterized = True
+
+    def __call__(self, features):
+        return features
+
+    def mean(self, parameters):
+        return parameters[:, :1]
+
+    def transform(self, parameters, noise):
+        return noise, noise.sum(axis=-1)
+
+
+def short(config, shape):
+    return Encoder(), Seven()
+
+
+def number(config, shape):
+    return Gives(3), Decoder(shape)
+
+
+def whole(config, shape):
+    return Gives(jnp.zeros((2, 4), jnp.int32)), Decoder(shape)
+
+
+def lost(config, shape):
+    return Lost(), Decoder(shape)
+
+
+def alone(config, shape):
+    return Encoder()
+
+
+def fails(config, shape):
+    raise RuntimeError("no weights\\nin this folder")
+
+
+def squares(config, shape, levels):
+    return Squares()
+
+
+def unsummed(config, shape, levels):
+    return Unsummed()
+
+
+def fraction(config, shape, levels):
+    return Fraction()
+
+
+def narrow(config):
+    return Narrow()
+
+
+def pair(config, num_images):
+    def objective(model, params, x, key, step, label):
+        return jnp.zeros(2), None
+
+    objective.needs = ()
+    return objective
+
+
+def needless(config, num_images):
+    return lambda *arguments: None
+
+
+def source(config):
+    return [1, 2]
+"""
+RAISES = PARTS.splitlines().index('        return {}["lost"]') + 1
+WRONG = {
+    "decoder of another shape": ("model.network", "short", ["its decoder", "(2, 7)", "(2, 8, 8, 1)"]),
+    "encoder that gives a number": ("model.network", "number", ["its encoder", "int 3", "(2, F)"]),
+    "encoder that gives whole numbers": ("model.network", "whole", ["int32 of shape (2, 4)", "floats"]),
+    "encoder that raises": ("model.network", "lost", ["its encoder", f"KeyError: 'lost' (wrong_parts.py:{RAISES})"]),
+    "encoder without a decoder": ("model.network", "alone", ["Encoder()", "(encoder, decoder)"]),
+    "network that can't be made": ("model.network", "fails", ["RuntimeError: no weights in this folder (wrong_parts"]),
+    "network that isn't there": ("model.network", "shrot", ["module 'wrong_parts' has no 'shrot'", "mean 'short'"]),
+    "likelihood without a method": ("model.likelihood", "squares", ["Squares without sample", "log_prob, mean"]),
+    "likelihood that isn't summed": ("model.likelihood", "unsummed", ["log_prob", "(3, 2, 8, 8, 1)", "(3, 2)"]),
+    "likelihood of half numbers": ("model.likelihood", "fraction", ["0.5", "outputs_per_pixel", "whole number"]),
+    "posterior of another size": ("model.posterior", "narrow", ["mean", "(2, 1)", "(2, 2)"]),
+    "objective of no pair": ("objective.name", "pair", ["tuple of 2", "ElboTerms"]),
+    "objective without its needs": ("objective.name", "needless", ["no needs"]),
+    "source of no images": ("data.source", "source", ["list", "vae_jax.data.Dataset"]),
+}
+
+
+@pytest.fixture(autouse=True)
+def parts(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The module above, on the path; no test writes anywhere else."""
+    (tmp_path / "wrong_parts.py").write_text(PARTS)
+    monkeypatch.setattr("sys.dont_write_bytecode", True)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem("sys.modules", "wrong_parts", raising=False)
+
+
+@pytest.mark.parametrize(("field", "name", "words"), WRONG.values(), ids=WRONG)
+def test_part_that_is_wrong(field: str, name: str, words: list[str], refused) -> None:
+    message = refused(f"--config.{field}=wrong_parts:{name}", *TINY)
+    assert [word for word in (field, f"wrong_parts:{name}", *words) if word not in message] == []
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("import nothing_of_that_name", ["No module named 'nothing_of_that_name'", "(breaks.py:2)"]),
+        ("from math import nothing", ["cannot import name 'nothing'", "(breaks.py:2)"]),
+        ("def f(:", ["SyntaxError", "line 2"]),
+        ("raise SystemExit(0)", ["SystemExit", "(breaks.py:2)"]),
+    ],
+)
+def test_import_that_fails_inside_a_module(code: str, words: list[str], refused, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "breaks.py").write_text(f"# of the user's own\n{code}\n")
+    message = refused("--config.model.network=breaks:network", *TINY)
+    assert [word for word in ("'breaks:network'", "module 'breaks'", *words) if word not in message] == []
+    assert "PYTHONPATH" not in message
+
+
+def test_module_that_is_not_there(refused) -> None:
+    message = refused("--config.model.network=nowhere.at_all:network", *TINY)
+    assert "no module 'nowhere'" in message and "PYTHONPATH" in message
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong", "right"),
+    [
+        ("model.dtype", "float16", "bfloat16"),
+        ("model.upsampling", "bilinear", "resize"),
+        ("data.unreadable", "wrong_parts:short", "skip"),
+        ("data.image_fit", "stretch", "crop"),
+        ("train.optimizer", "adan", "adam"),
+        ("train.schedule", "step", "cosine"),
+    ],
+)
+def test_no_own_parts_are_offered_where_none_can_be(field: str, wrong: str, right: str, refused) -> None:
+    source = ["--config.data.source=folder", "--config.data.dir=."] if field == "data.image_fit" else []
+    network = ["--config.model.network=conv"] if field == "model.upsampling" else []
+    message = refused(f"--config.{field}={wrong}", *TINY, *source, *network)
+    assert field in message and right in message and "package.module:Name" not in message
+
+
+def test_part_that_is_right_trains(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "right.py").write_text(
+        PARTS + "\n\ndef network(config, shape):\n    return Encoder(), Decoder(shape)\n"
+    )
+    main([f"--workdir={tmp_path / 'run'}", "--config.model.network=right:network", *TINY])
+    assert "test ELBO" in capsys.readouterr().out
