@@ -20,6 +20,7 @@ from vae_jax.errors import UserError
 from vae_jax.runs import RunFolder, read_rows
 
 FIRST_RELEASE = pathlib.Path(__file__).parents[1] / "fixtures" / "first_release"
+pytestmark = pytest.mark.usefixtures("remembered")
 TINY = ["--config.model.hidden=(4,)", "--config.model.latents=2", "--config.train.report=False"]
 STEPS = [*TINY, "--config.train.num_steps=6", "--config.train.checkpoint_every=2", "--config.train.log_every=1"]
 
@@ -213,18 +214,20 @@ def test_damaged_metrics_are_told_and_training_goes_on(
     assert after[-1]["step"] == 7
 
 
-@pytest.mark.parametrize("line", [b"1", b"[]", b"null", b'"step"', b"{}", b'{"step": 1}', b'{"split": 1, "step": 1}'])
+ROW = b'{"step": 1, "epoch": 0.1, "split": "train", "elbo": -3.0, "reconstruction": -2.0, "kl": 1.0}'
+
+
+@pytest.mark.parametrize("line", [b"1", b"[]", b"null", b'"step"', b"{}", b'{"step": 1}', ROW.replace(b"1,", b'"1",')])
 def test_line_that_is_no_row(tmp_path: pathlib.Path, line: bytes, caplog: pytest.LogCaptureFixture) -> None:
-    row = b'{"step": 1, "split": "train"}\n'
-    (tmp_path / "metrics.jsonl").write_bytes(row + line + b"\n" + row)
-    assert [found["step"] for found in read_rows(tmp_path / "metrics.jsonl")] == [1, 1]
+    (tmp_path / "metrics.jsonl").write_bytes(b"\n".join([ROW, line, ROW, b""]))
+    assert read_rows(tmp_path / "metrics.jsonl") == [json.loads(ROW)] * 2
     assert "its lines 2" in caplog.text
 
 
 def test_line_that_was_cut_off_in_writing_is_nothing_to_tell(
     tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1, "split": "train"}\n{"step": 2, "spl')
+    (tmp_path / "metrics.jsonl").write_bytes(ROW + b"\n" + ROW[:15])
     assert len(read_rows(tmp_path / "metrics.jsonl")) == 1 and not caplog.records
 
 
