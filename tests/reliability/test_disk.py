@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 import shutil
+import time
 import warnings
 from collections.abc import Callable, Iterator
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from harms import HARMS, SmallDisk
 from PIL import Image
-from runs_that_die import Command, differences, finish
+from runs_that_die import SECONDS_TO_LIVE, Command, differences, finish
 
 from vae_jax import checkpoints
 from vae_jax.cli import main
@@ -110,6 +111,8 @@ def test_disk_that_fills_up(kilobytes: int, named: str, disk, stopped, whole: pa
     assert differences(workdir, whole) == []
 
 
+# A thread of Orbax goes on with what it can't finish, when nobody waits for it any more.
+@pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning")
 def test_disk_that_somebody_else_fills_while_a_checkpoint_is_written(
     disk, before_checkpoint, monkeypatch: pytest.MonkeyPatch, whole: pathlib.Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -279,7 +282,7 @@ def test_program_that_does_not_fit_is_not_kept(
     small = disk(64)
     programs.rmdir()
     programs.symlink_to(small.place)
-    (small.place / "others").write_bytes(bytes(shutil.disk_usage(small.place).free - 4096))
+    (small.place / "others").write_bytes(bytes(shutil.disk_usage(small.place).free))
     assert compiled(3) == 9.0
     said = capsys.readouterr().err
     assert f"compiled programs in {programs} are not kept" in said and said.count("\n") == 1
@@ -290,17 +293,20 @@ def test_second_process_is_refused_until_the_first_is_killed(tmp_path: pathlib.P
     folder = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
     first = Command(tmp_path / "run", num_steps=10**7, every=50, environment=folder)
     (process,) = first.start()
-    while not checkpoints.listing(first.workdir / "checkpoints"):
-        assert process.poll() is None, first.log.read_text()
-    before = (first.workdir / "config.json").read_bytes()
-    # Another number of steps may be asked of a run, but not while somebody works at it.
-    second = dataclasses.replace(first, num_steps=50)
-    (other,) = second.start()
-    assert other.wait(timeout=120) == 2
-    assert f"another process is training in '{first.workdir}'" in first.log.read_text().splitlines()[-1]
-    assert process.poll() is None and (first.workdir / "config.json").read_bytes() == before
-    process.kill()
-    process.wait()
+    try:
+        while not checkpoints.listing(first.workdir / "checkpoints"):
+            assert process.poll() is None, first.log.read_text()
+            time.sleep(0.02)
+        before = (first.workdir / "config.json").read_bytes()
+        # Another number of steps may be asked of a run, but not while somebody works at it.
+        (other,) = dataclasses.replace(first, num_steps=10**6).start()
+        assert other.wait(timeout=SECONDS_TO_LIVE) == 2
+        refusal = f"vae-jax: error: another process is training in '{first.workdir}'"
+        assert [line for line in first.log.read_text().splitlines() if line.startswith(refusal)]
+        assert process.poll() is None and (first.workdir / "config.json").read_bytes() == before
+    finally:
+        process.kill()
+        process.wait()
     more = checkpoints.listing(first.workdir / "checkpoints")[-1].step + 10
     third = dataclasses.replace(first, num_steps=more)
     finish(third.start(), third.log)

@@ -6,9 +6,7 @@ import pathlib
 import pytest
 from long_run import Level, Tail, growth, long_command, settled, shown, watch
 
-STEADY = [
-    Level(step, 400.0 + step % 7, 30 + step % 2, 20, 4, 300) for step in range(100, 2100, 100)
-]
+STEADY = [Level(step, 400.0 + step % 7, 30 + step % 2, 20, 4, 300) for step in range(100, 2100, 100)]
 LEAKS = {"megabytes": 2.0, "files": 1, "threads": 1, "entries": 1, "kilobytes": 2}
 
 
@@ -19,7 +17,8 @@ def test_what_is_steady_does_not_grow() -> None:
 @pytest.mark.parametrize(("name", "step"), LEAKS.items())
 def test_what_grows_is_seen(name: str, step: float) -> None:
     leaking = [
-        dataclasses.replace(level, **{name: getattr(level, name) + number * step}) for number, level in enumerate(STEADY)
+        dataclasses.replace(level, **{name: getattr(level, name) + number * step})
+        for number, level in enumerate(STEADY)
     ]
     (found,) = growth(leaking)
     assert found.startswith(f"{name} grew from")
