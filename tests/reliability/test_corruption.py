@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from harms import HARMS, flipped
+from harms import HARMS, flipped, some_slow
 
 from vae_jax import checkpoints
 from vae_jax.cli import main
@@ -61,13 +61,14 @@ def test_no_file_of_a_checkpoint_is_damaged_unseen(run: pathlib.Path, harm: str,
         assert list(wrong) == [copy / "checkpoints" / "6"] and name in wrong[copy / "checkpoints" / "6"]
 
 
-def test_every_byte_of_a_record_counts(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize("every", some_slow((7, 61), quick=(61,)))
+def test_every_byte_of_a_record_counts(run: pathlib.Path, tmp_path: pathlib.Path, every: int) -> None:
     sound = checkpoints.choose(run / "checkpoints", "6")
     original = (sound.folder / "checkpoint.json").read_bytes()
     folder = tmp_path / "6"
     folder.mkdir()
     unseen = []
-    for content in flipped(original):
+    for content in flipped(original, every):
         (folder / "checkpoint.json").write_bytes(content)
         for found in checkpoints.listing(tmp_path):
             # A space that became another space says the same.
@@ -90,7 +91,7 @@ def test_a_file_that_was_added_is_no_part_of_a_checkpoint(copy: pathlib.Path) ->
         checkpoints.load(newest)
 
 
-@pytest.mark.parametrize("name", ["checkpoint.json", "state/_METADATA"])
+@pytest.mark.parametrize("name", some_slow(["checkpoint.json", "state/_METADATA"], quick=["state/_METADATA"]))
 def test_training_goes_back_and_says_so(
     copy: pathlib.Path, run: pathlib.Path, name: str, capsys: pytest.CaptureFixture
 ) -> None:
@@ -140,6 +141,7 @@ def test_best_one_is_unknown_while_a_record_is_damaged(copy: pathlib.Path) -> No
             checkpoints.choose(copy / "checkpoints", which)
 
 
+@pytest.mark.smoke
 def test_run_of_the_first_release_goes_on(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
     workdir = pathlib.Path(shutil.copytree(FIRST_RELEASE, tmp_path / "first"))
     recorded = next(row for row in read_rows(workdir / "metrics.jsonl") if row["split"] == "test" and row["step"] == 20)
@@ -185,7 +187,7 @@ def test_every_byte_of_a_config_counts(copy: pathlib.Path, caplog: pytest.LogCap
         (copy / name).write_bytes(original)
 
 
-@pytest.mark.parametrize("harm", ["truncate", "empty", "zero"])
+@pytest.mark.parametrize("harm", some_slow(["truncate", "empty", "zero"], quick=["truncate"]))
 def test_damaged_manifest_is_refused_by_training(copy: pathlib.Path, harm: str, capsys: pytest.CaptureFixture) -> None:
     HARMS[harm](copy / "manifest.json")
     with pytest.raises(SystemExit) as caught:
@@ -194,7 +196,7 @@ def test_damaged_manifest_is_refused_by_training(copy: pathlib.Path, harm: str, 
     assert caught.value.code == 2 and "manifest.json can't be read" in errors and errors.count("\n") == 1
 
 
-@pytest.mark.parametrize("harm", HARMS)
+@pytest.mark.parametrize("harm", some_slow(HARMS, quick=["flip"]))
 def test_damaged_metrics_are_told_and_training_goes_on(
     copy: pathlib.Path, harm: str, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture
 ) -> None:

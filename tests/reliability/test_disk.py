@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 import pytest
-from harms import HARMS, SmallDisk
+from harms import HARMS, SmallDisk, some_slow
 from PIL import Image
 from runs_that_die import SECONDS_TO_LIVE, Command, differences, finish
 
@@ -99,9 +99,9 @@ SIZES = {
 }
 
 
-@pytest.mark.parametrize(("kilobytes", "named"), SIZES.items(), ids=SIZES.values())
-def test_disk_that_fills_up(kilobytes: int, named: str, disk, stopped, whole: pathlib.Path) -> None:
-    small = disk(kilobytes)
+@pytest.mark.parametrize("kilobytes", some_slow(SIZES, quick=[100]))
+def test_disk_that_fills_up(kilobytes: int, disk, stopped, whole: pathlib.Path) -> None:
+    small, named = disk(kilobytes), SIZES[kilobytes]
     workdir = small.place / "run"
     message = stopped(f"--workdir={workdir}", *STEPS)
     assert named in message and "make room" in message
@@ -111,6 +111,7 @@ def test_disk_that_fills_up(kilobytes: int, named: str, disk, stopped, whole: pa
     assert differences(workdir, whole) == []
 
 
+@pytest.mark.slow
 # A thread of Orbax goes on with what it can't finish, when nobody waits for it any more.
 @pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning")
 def test_disk_that_somebody_else_fills_while_a_checkpoint_is_written(
@@ -137,6 +138,7 @@ def filling(place: pathlib.Path) -> int:
     return shutil.disk_usage(place).free - 20 * 1024
 
 
+@pytest.mark.slow
 def test_disk_that_becomes_read_only(disk, before_checkpoint, stopped, whole: pathlib.Path) -> None:
     small = disk(64 * 1024)
     workdir = small.place / "run"
@@ -151,6 +153,7 @@ def test_disk_that_becomes_read_only(disk, before_checkpoint, stopped, whole: pa
     assert differences(workdir, whole) == []
 
 
+@pytest.mark.slow
 def test_folder_that_is_deleted(before_checkpoint, stopped, tmp_path: pathlib.Path, whole: pathlib.Path) -> None:
     workdir = tmp_path / "run"
     before_checkpoint(4, lambda: shutil.rmtree(workdir))
@@ -160,6 +163,7 @@ def test_folder_that_is_deleted(before_checkpoint, stopped, tmp_path: pathlib.Pa
     assert differences(workdir, whole) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("again", [False, True], ids=["moved", "and another folder put in its place"])
 def test_folder_that_is_moved(
     again: bool, before_checkpoint, stopped, tmp_path: pathlib.Path, whole: pathlib.Path
@@ -184,6 +188,7 @@ def test_folder_that_is_moved(
     assert differences(workdir, whole) == []
 
 
+@pytest.mark.slow
 def test_checkpoints_that_are_deleted_meanwhile(before_checkpoint, tmp_path: pathlib.Path, whole: pathlib.Path) -> None:
     """The run goes on: its next checkpoint is worth as much as those that are gone."""
     before_checkpoint(4, lambda: shutil.rmtree(tmp_path / "run" / "checkpoints"))
@@ -193,6 +198,7 @@ def test_checkpoints_that_are_deleted_meanwhile(before_checkpoint, tmp_path: pat
     assert jax.tree.all(jax.tree.map(lambda a, b: np.array_equal(a, b), one, other))
 
 
+@pytest.mark.slow
 def test_report_that_does_not_fit(disk, stopped, whole: pathlib.Path) -> None:
     small = disk(1024)
     output = small.place / "report.html"
@@ -201,6 +207,7 @@ def test_report_that_does_not_fit(disk, stopped, whole: pathlib.Path) -> None:
     assert list(small.place.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_run_is_finished_where_its_report_does_not_fit(
     disk, whole: pathlib.Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -213,6 +220,7 @@ def test_run_is_finished_where_its_report_does_not_fit(
     assert checkpoints.choose(workdir / "checkpoints", "latest").step == 6
 
 
+@pytest.mark.slow
 def test_decoded_images_that_do_not_fit(
     disk, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

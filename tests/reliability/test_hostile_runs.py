@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 import tensorstore
+from harms import some_slow
 from on_disk import contents
 
 import vae_jax
@@ -211,7 +212,12 @@ def test_folders_that_are_links_are_no_way_out(given: pathlib.Path, capsys: pyte
     assert message and "leads out of the run's folder" in message
 
 
-@pytest.mark.parametrize("name", ["metrics.jsonl", "evaluation.json", "manifest.json", "diagnosis.json"])
+@pytest.mark.parametrize(
+    "name",
+    some_slow(
+        ["metrics.jsonl", "evaluation.json", "manifest.json", "diagnosis.json"], ["metrics.jsonl", "manifest.json"]
+    ),
+)
 def test_devices_and_pipes_are_not_read(given: pathlib.Path, capsys: pytest.CaptureFixture, name: str) -> None:
     (given / name).unlink(missing_ok=True)
     (given / name).symlink_to("/dev/zero")
@@ -493,6 +499,7 @@ def test_latents_of_other_types_are_numbers_too(given: pathlib.Path, capsys: pyt
     assert len(pictures) == 1
 
 
+@pytest.mark.slow
 def test_report_of_the_most_classes_there_can_be(given: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
     edit(given / "images.json", "num_classes", value=100_000)
     edit(given / "images.json", "class_names", value=[])
