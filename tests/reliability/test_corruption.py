@@ -173,13 +173,14 @@ def test_damaged_description_of_a_model(
         assert (name, harm) == ("images.json", "delete") or "has changed since training wrote it" in caplog.text
 
 
-def test_every_byte_of_a_config_counts(copy: pathlib.Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("every", some_slow((7, 61), quick=(61,)))
+def test_every_byte_of_a_config_counts(copy: pathlib.Path, every: int, caplog: pytest.LogCaptureFixture) -> None:
     folder = RunFolder(copy)
     folder.warn_of_changes()
     assert not caplog.records
     for name in ("config.json", "images.json"):
         original = (copy / name).read_bytes()
-        for content in flipped(original):
+        for content in flipped(original, every):
             (copy / name).write_bytes(content)
             caplog.clear()
             folder.warn_of_changes()

@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 import shutil
+import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -305,6 +306,8 @@ def test_second_process_is_refused_until_the_first_is_killed(tmp_path: pathlib.P
         while not checkpoints.listing(first.workdir / "checkpoints"):
             assert process.poll() is None, first.log.read_text()
             time.sleep(0.02)
+        # It lives, but leaves the machine to the second one.
+        process.send_signal(signal.SIGSTOP)
         before = (first.workdir / "config.json").read_bytes()
         # Another number of steps may be asked of a run, but not while somebody works at it.
         (other,) = dataclasses.replace(first, num_steps=10**6).start()
