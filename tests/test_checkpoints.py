@@ -41,6 +41,7 @@ def assert_same_bits(ours, theirs) -> None:
         assert np.asarray(one).tobytes() == np.asarray(other).tobytes()
 
 
+@pytest.mark.smoke
 def test_tree_comes_back_bit_for_bit(saved: pathlib.Path) -> None:
     checkpoint = checkpoints.choose(saved, "latest")
     assert (checkpoint.step, checkpoint.score) == (3, -1.5)

@@ -287,8 +287,13 @@ def test_damaged_manifest_of_a_run(refused, workdir: pathlib.Path) -> None:
     assert "manifest.json" in refused(f"--workdir={workdir}", *SAME)
 
 
-@pytest.mark.parametrize("name", ["metrics.jsonl", "tensorboard"])
-def test_file_of_a_run_that_cannot_be_written(name: str, workdir: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("name", "words"),
+    {"metrics.jsonl": "can't be read (it is no file); make it readable", "tensorboard": "can't be written"}.items(),
+)
+def test_file_of_a_run_that_cannot_be_written(
+    name: str, words: str, workdir: pathlib.Path, capsys: pytest.CaptureFixture
+) -> None:
     shutil.rmtree(workdir / "tensorboard")
     if name == "metrics.jsonl":
         (workdir / "metrics.jsonl").unlink()
@@ -301,7 +306,7 @@ def test_file_of_a_run_that_cannot_be_written(name: str, workdir: pathlib.Path, 
     errors = capsys.readouterr().err
     assert caught.value.code == 2
     assert errors.startswith(f"vae-jax: error: {workdir}") and errors.count("\n") == 1
-    assert "can't be written" in errors and "make room" in errors
+    assert words in errors
     assert contents(workdir / "checkpoints") == saved
 
 

@@ -109,6 +109,7 @@ def test_more_samples_leave_the_mean_and_shrink_the_variance() -> None:
     assert 8 < one.var() / ten.var() < 12.5
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("analytic_kl", [True, False])
 def test_gradient_is_that_of_central_differences(analytic_kl: bool) -> None:
     with jax.enable_x64(True):

@@ -13,6 +13,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import logging
 import os
 import pathlib
 import re
@@ -105,7 +106,7 @@ class Fuzzer:
         self._work.mkdir()
         out, what, trace = io.StringIO(), "", ""
         try:
-            with _limited(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+            with _limited(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(out), _logged(out):
                 what = self._outcome(lambda: self._kinds[kind](rng, self._work))
         except (Exception, TooLong) as error:
             what, trace = f"{type(error).__name__}: {error}", traceback.format_exc()
@@ -152,6 +153,17 @@ def _printed(text: str) -> str:
     """Complains of what a terminal would obey."""
     wrong = [letter for letter in text if letter not in "\n\r\t" and unicodedata.category(letter) in ("Cc", "Cf", "Cs")]
     return f"printed {wrong[0]!r}" if wrong else ""
+
+
+@contextlib.contextmanager
+def _logged(out: io.StringIO) -> Iterator[None]:
+    """Takes warnings that are logged down with what is printed."""
+    logger, handler = logging.getLogger(), logging.StreamHandler(out)
+    before, logger.handlers = logger.handlers, [handler]
+    try:
+        yield
+    finally:
+        logger.handlers = before
 
 
 @contextlib.contextmanager

@@ -2,7 +2,10 @@
 
 import pathlib
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import pytest
 
 
 def truncate(path: pathlib.Path) -> None:
@@ -33,14 +36,20 @@ def delete(path: pathlib.Path) -> None:
     path.unlink()
 
 
+def some_slow(values: Iterable[Any], quick: Iterable[Any]) -> list[Any]:
+    """Parameters of a test of which all but the quick ones are a long form."""
+    chosen = list(quick)
+    return [value if value in chosen else pytest.param(value, marks=pytest.mark.slow) for value in values]
+
+
 HARMS: dict[str, Callable[[pathlib.Path], None]] = {
     harm.__name__: harm for harm in (truncate, empty, zero, flip, delete)
 }
 
 
-def flipped(content: bytes) -> Iterator[bytes]:
-    """The content with one bit turned, at least one in each byte; each place in a byte has its turn."""
-    for bit in range(0, 8 * len(content), 7):
+def flipped(content: bytes, every: int = 7) -> Iterator[bytes]:
+    """The content with one bit turned: every seventh one, so that each byte and each place in a byte has its turn."""
+    for bit in range(0, 8 * len(content), every):
         changed = bytearray(content)
         changed[bit // 8] ^= 1 << bit % 8
         yield bytes(changed)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from harms import HARMS, flipped
+from harms import HARMS, flipped, some_slow
 
 from vae_jax import checkpoints
 from vae_jax.cli import main
@@ -20,6 +20,7 @@ from vae_jax.errors import UserError
 from vae_jax.runs import RunFolder, read_rows
 
 FIRST_RELEASE = pathlib.Path(__file__).parents[1] / "fixtures" / "first_release"
+pytestmark = pytest.mark.usefixtures("remembered")
 TINY = ["--config.model.hidden=(4,)", "--config.model.latents=2", "--config.train.report=False"]
 STEPS = [*TINY, "--config.train.num_steps=6", "--config.train.checkpoint_every=2", "--config.train.log_every=1"]
 
@@ -60,13 +61,14 @@ def test_no_file_of_a_checkpoint_is_damaged_unseen(run: pathlib.Path, harm: str,
         assert list(wrong) == [copy / "checkpoints" / "6"] and name in wrong[copy / "checkpoints" / "6"]
 
 
-def test_every_byte_of_a_record_counts(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize("every", some_slow((7, 61), quick=(61,)))
+def test_every_byte_of_a_record_counts(run: pathlib.Path, tmp_path: pathlib.Path, every: int) -> None:
     sound = checkpoints.choose(run / "checkpoints", "6")
     original = (sound.folder / "checkpoint.json").read_bytes()
     folder = tmp_path / "6"
     folder.mkdir()
     unseen = []
-    for content in flipped(original):
+    for content in flipped(original, every):
         (folder / "checkpoint.json").write_bytes(content)
         for found in checkpoints.listing(tmp_path):
             # A space that became another space says the same.
@@ -89,7 +91,7 @@ def test_a_file_that_was_added_is_no_part_of_a_checkpoint(copy: pathlib.Path) ->
         checkpoints.load(newest)
 
 
-@pytest.mark.parametrize("name", ["checkpoint.json", "state/_METADATA"])
+@pytest.mark.parametrize("name", some_slow(["checkpoint.json", "state/_METADATA"], quick=["state/_METADATA"]))
 def test_training_goes_back_and_says_so(
     copy: pathlib.Path, run: pathlib.Path, name: str, capsys: pytest.CaptureFixture
 ) -> None:
@@ -139,6 +141,7 @@ def test_best_one_is_unknown_while_a_record_is_damaged(copy: pathlib.Path) -> No
             checkpoints.choose(copy / "checkpoints", which)
 
 
+@pytest.mark.smoke
 def test_run_of_the_first_release_goes_on(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
     workdir = pathlib.Path(shutil.copytree(FIRST_RELEASE, tmp_path / "first"))
     recorded = next(row for row in read_rows(workdir / "metrics.jsonl") if row["split"] == "test" and row["step"] == 20)
@@ -170,13 +173,14 @@ def test_damaged_description_of_a_model(
         assert (name, harm) == ("images.json", "delete") or "has changed since training wrote it" in caplog.text
 
 
-def test_every_byte_of_a_config_counts(copy: pathlib.Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("every", some_slow((7, 61), quick=(61,)))
+def test_every_byte_of_a_config_counts(copy: pathlib.Path, every: int, caplog: pytest.LogCaptureFixture) -> None:
     folder = RunFolder(copy)
     folder.warn_of_changes()
     assert not caplog.records
     for name in ("config.json", "images.json"):
         original = (copy / name).read_bytes()
-        for content in flipped(original):
+        for content in flipped(original, every):
             (copy / name).write_bytes(content)
             caplog.clear()
             folder.warn_of_changes()
@@ -184,7 +188,7 @@ def test_every_byte_of_a_config_counts(copy: pathlib.Path, caplog: pytest.LogCap
         (copy / name).write_bytes(original)
 
 
-@pytest.mark.parametrize("harm", ["truncate", "empty", "zero"])
+@pytest.mark.parametrize("harm", some_slow(["truncate", "empty", "zero"], quick=["truncate"]))
 def test_damaged_manifest_is_refused_by_training(copy: pathlib.Path, harm: str, capsys: pytest.CaptureFixture) -> None:
     HARMS[harm](copy / "manifest.json")
     with pytest.raises(SystemExit) as caught:
@@ -193,7 +197,7 @@ def test_damaged_manifest_is_refused_by_training(copy: pathlib.Path, harm: str, 
     assert caught.value.code == 2 and "manifest.json can't be read" in errors and errors.count("\n") == 1
 
 
-@pytest.mark.parametrize("harm", HARMS)
+@pytest.mark.parametrize("harm", some_slow(HARMS, quick=["flip"]))
 def test_damaged_metrics_are_told_and_training_goes_on(
     copy: pathlib.Path, harm: str, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture
 ) -> None:
@@ -213,18 +217,20 @@ def test_damaged_metrics_are_told_and_training_goes_on(
     assert after[-1]["step"] == 7
 
 
-@pytest.mark.parametrize("line", [b"1", b"[]", b"null", b'"step"', b"{}", b'{"step": 1}', b'{"split": 1, "step": 1}'])
+ROW = b'{"step": 1, "epoch": 0.1, "split": "train", "elbo": -3.0, "reconstruction": -2.0, "kl": 1.0}'
+
+
+@pytest.mark.parametrize("line", [b"1", b"[]", b"null", b'"step"', b"{}", b'{"step": 1}', ROW.replace(b"1,", b'"1",')])
 def test_line_that_is_no_row(tmp_path: pathlib.Path, line: bytes, caplog: pytest.LogCaptureFixture) -> None:
-    row = b'{"step": 1, "split": "train"}\n'
-    (tmp_path / "metrics.jsonl").write_bytes(row + line + b"\n" + row)
-    assert [found["step"] for found in read_rows(tmp_path / "metrics.jsonl")] == [1, 1]
+    (tmp_path / "metrics.jsonl").write_bytes(b"\n".join([ROW, line, ROW, b""]))
+    assert read_rows(tmp_path / "metrics.jsonl") == [json.loads(ROW)] * 2
     assert "its lines 2" in caplog.text
 
 
 def test_line_that_was_cut_off_in_writing_is_nothing_to_tell(
     tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1, "split": "train"}\n{"step": 2, "spl')
+    (tmp_path / "metrics.jsonl").write_bytes(ROW + b"\n" + ROW[:15])
     assert len(read_rows(tmp_path / "metrics.jsonl")) == 1 and not caplog.records
 
 

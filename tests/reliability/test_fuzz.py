@@ -1,5 +1,6 @@
 """Some of the cases of `fuzz.py`, and that it notices what it is there for; thousands of them by hand."""
 
+import logging
 import os
 import pathlib
 import sys
@@ -63,6 +64,10 @@ def _print(rng: np.random.Generator, work: pathlib.Path) -> None:
     print("\x1b[2J")
 
 
+def _log(rng: np.random.Generator, work: pathlib.Path) -> None:
+    logging.getLogger("anybody").warning("\x1b[2J")
+
+
 def _escape(rng: np.random.Generator, work: pathlib.Path) -> None:
     (work / "../others/deep/file.json").write_text("changed")
 
@@ -77,6 +82,7 @@ WRONG = {
     _hog: "MB of memory",
     _ask: "MemoryError",
     _print: "printed '\\x1b'",
+    _log: "printed '\\x1b'",
     _escape: "deep/file.json",
     _leave: "new",
 }

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 import tensorstore
+from harms import some_slow
 from on_disk import contents
 
 import vae_jax
@@ -115,7 +116,16 @@ def edit(path: pathlib.Path, *keys: str, value: object) -> None:
     for key in keys[:-1]:
         section = section[key]
     section[keys[-1]] = value
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(believable(content)))
+
+
+def believable(content: dict) -> dict:
+    """With the digest of itself, where it has one, as somebody writes it who wants to be believed."""
+    if "digest" not in content:
+        return content
+    rest = {name: value for name, value in content.items() if name != "digest"}
+    canonical = json.dumps(rest, sort_keys=True, separators=(",", ":"))
+    return {**rest, "digest": hashlib.sha256(canonical.encode()).hexdigest()}
 
 
 def run(folder: pathlib.Path, capsys: pytest.CaptureFixture, verb: str, *arguments: str) -> str | None:
@@ -202,14 +212,21 @@ def test_folders_that_are_links_are_no_way_out(given: pathlib.Path, capsys: pyte
     assert message and "leads out of the run's folder" in message
 
 
-@pytest.mark.parametrize("name", ["metrics.jsonl", "evaluation.json", "manifest.json", "diagnosis.json"])
+@pytest.mark.parametrize(
+    "name",
+    some_slow(
+        ["metrics.jsonl", "evaluation.json", "manifest.json", "diagnosis.json"], ["metrics.jsonl", "manifest.json"]
+    ),
+)
 def test_devices_and_pipes_are_not_read(given: pathlib.Path, capsys: pytest.CaptureFixture, name: str) -> None:
     (given / name).unlink(missing_ok=True)
     (given / name).symlink_to("/dev/zero")
-    assert run(given, capsys, "report") is None
+    first = run(given, capsys, "report")
     (given / name).unlink()
     os.mkfifo(given / name)
-    assert run(given, capsys, "report") is None
+    # A page without curves would be no report of the run; the rest can be done without.
+    for message in (first, run(given, capsys, "report")):
+        assert message is None if name != "metrics.jsonl" else message and "can't be read (it is no file)" in message
 
 
 HOSTILE = {
@@ -235,7 +252,7 @@ HOSTILE = {
         {"../../../../outside/notes.txt": "0" * 64},
         "missing",
     ),
-    "step of text": ("checkpoints/4/checkpoint.json", ("step",), "4", "no checkpoint '4'"),
+    "step of text": ("checkpoints/4/checkpoint.json", ("step",), "4", "is that of step '4'"),
     "no files": ("checkpoints/4/checkpoint.json", ("files",), 7, "checkpoint"),
     "arrays beyond all memory": ("checkpoints/4/checkpoint.json", ("arrays",), {"step": f"float32[{10**15}]"}, "model"),
 }
@@ -250,10 +267,7 @@ def test_what_is_asked_for_is_refused(
         message = run(given, capsys, verb, "--checkpoint=4")
         if message is None:
             pytest.fail(f"{verb} took it")
-        if words not in message:
-            # The record of a step can't be read at all, which `choose` says in its own words.
-            assert "checkpoint" in file and "can't be read" in message, message
-        assert len(message) < 1000
+        assert words in message and len(message) < 1000
     with pytest.raises(UserError), _watch.over(given):
         vae_jax.load(given, checkpoint=4)
 
@@ -271,7 +285,12 @@ def test_chunks_are_bounded_by_the_memory_that_is_free(monkeypatch: pytest.Monke
 def test_json_that_is_none(given: pathlib.Path, capsys: pytest.CaptureFixture, name: str, content: bytes) -> None:
     (given / name).write_bytes(content)
     message = run(given, capsys, "sample", "--checkpoint=4")
-    assert message is None if name == "manifest.json" else message is not None and "can't be read" in message
+    if name == "manifest.json":
+        assert message is None
+    else:
+        assert message is not None and (
+            "can't be read" in message or "is damaged: checkpoint.json is no JSON" in message
+        )
 
 
 class Touch:
@@ -284,6 +303,8 @@ class Touch:
         return pathlib.Path.touch, (self.path,)
 
 
+# A thread of TensorStore goes on with what it can't read, when nobody waits for it any more.
+@pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning")
 def test_checkpoints_are_not_unpickled(given: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
     """Each file replaced by a pickle, beside checkpoints of kinds that are unpickled elsewhere; with checksums."""
     folder = given / "checkpoints" / "4"
@@ -298,7 +319,7 @@ def test_checkpoints_are_not_unpickled(given: pathlib.Path, capsys: pytest.Captu
         for other in ("checkpoint", "data.pkl", "checkpoint.msgpack"):
             (state / other).write_bytes(evil)
         files = {str(path.relative_to(state)): digest(path) for path in state.rglob("*") if path.is_file()}
-        (folder / "checkpoint.json").write_text(json.dumps({**record, "files": files}))
+        (folder / "checkpoint.json").write_text(json.dumps(believable({**record, "files": files})))
         message = run(given, capsys, "sample", "--checkpoint=4")
         refusals += message is not None
         assert message is None or "can't be read" in message
@@ -478,6 +499,7 @@ def test_latents_of_other_types_are_numbers_too(given: pathlib.Path, capsys: pyt
     assert len(pictures) == 1
 
 
+@pytest.mark.slow
 def test_report_of_the_most_classes_there_can_be(given: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
     edit(given / "images.json", "num_classes", value=100_000)
     edit(given / "images.json", "class_names", value=[])

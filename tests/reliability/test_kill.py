@@ -3,9 +3,16 @@
 import dataclasses
 import pathlib
 import random
+import shutil
 
+import numpy as np
 import pytest
 from runs_that_die import Command, differences, finish, kill_to_the_end, rows
+
+from vae_jax import checkpoints
+from vae_jax.config import Config
+from vae_jax.errors import UserError
+from vae_jax.runs import RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +27,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Command:
 def test_killed_run_ends_as_the_run_never_killed(whole: Command) -> None:
     command = dataclasses.replace(whole, workdir=whole.workdir.with_name("killed"))
     # The seed stands for: in the middle of a checkpoint, at a picture, at a new checkpoint.
-    kills = list(kill_to_the_end(command, 3, random.Random(5)))
+    kills = list(kill_to_the_end(command, 2, random.Random(5)))
     assert len(kills) > 1
     assert differences(command.workdir, whole.workdir) == []
 
@@ -33,13 +40,37 @@ def test_no_row_is_missing_or_there_twice(whole: Command) -> None:
 
 
 def test_differences_are_seen(whole: Command, tmp_path: pathlib.Path) -> None:
-    other = dataclasses.replace(whole, workdir=tmp_path / "other", more=["--config.seed=1"])
-    finish(other.start(), other.log)
-    found = differences(other.workdir, whole.workdir)
-    assert "metrics.jsonl" in found and "config.json" in found
-    assert any("params" in name for name in found) and any(name.startswith("images/") for name in found)
+    other = pathlib.Path(shutil.copytree(whole.workdir, tmp_path / "other"))
+    assert differences(other, whole.workdir) == []
+    newest = checkpoints.choose(other / "checkpoints", "latest")
+    state = checkpoints.load(newest)
+    bias = state["params"]["posterior"]["mean"]["bias"]
+    state["params"]["posterior"]["mean"]["bias"] = bias.at[0].set(np.nextafter(bias[0], np.float32(9)))
+    checkpoints.save(other / "checkpoints", newest.step, state, newest.score, keep=3)
+    lines = (other / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (other / "metrics.jsonl").write_text("".join(lines[:-1]))
+    picture = min((other / "images").iterdir())
+    picture.write_bytes(picture.read_bytes() + b"\0")
+    (other / "config.json").write_text("{}")
+    (other / "images.json").unlink()
+    (other / "images.json").write_text("{}")
+    (other / "more").write_text("")
+    found = differences(other, whole.workdir)
+    array = f"checkpoint {newest.step}, ['params']['posterior']['mean']['bias']"
+    assert found[:-1] == [array, "metrics.jsonl", "config.json", "images.json", f"images/{picture.name}"]
+    assert "more" in found[-1]
 
 
+@pytest.mark.parametrize("leftover", [".config.unfinished.json", ".images.unfinished.json", ".probe.unfinished"])
+def test_what_a_kill_leaves_is_no_reason_to_refuse(tmp_path: pathlib.Path, leftover: str) -> None:
+    (tmp_path / leftover).write_text("{")
+    RunFolder(tmp_path).check(Config())
+    (tmp_path / leftover[1:]).write_text("{")
+    with pytest.raises(UserError):
+        RunFolder(tmp_path).check(Config())
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("leftover", [".config.unfinished.json", ".images.unfinished.json"])
 def test_kill_before_the_config_is_whole(whole: Command, tmp_path: pathlib.Path, leftover: str) -> None:
     """What is left in the folder is the tool's own, and no reason to refuse it."""

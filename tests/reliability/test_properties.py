@@ -101,7 +101,7 @@ def test_any_value_of_a_field(name: str, field: dataclasses.Field) -> None:
     check()
 
 
-@examples(120)
+@examples(80)
 @given(VALUES | st.dictionaries(st.sampled_from([*dataclasses.asdict(Config()), "x"]), VALUES, max_size=3), st.data())
 def test_any_json_and_any_bytes_for_a_config(content: Any, data: st.DataObject) -> None:
     text = json.dumps(content).encode("utf-8", "surrogatepass")
@@ -112,7 +112,7 @@ def test_any_json_and_any_bytes_for_a_config(content: Any, data: st.DataObject) 
             assert isinstance(RunFolder(path.parent).read_config(), Config)
 
 
-@examples(150)
+@examples(100)
 @given(st.sampled_from([name for name, _ in FIELDS]), TEXTS | VALUES.map(str), st.sampled_from(["=", "", "==", "[0]="]))
 def test_any_text_on_the_command_line(name: str, value: str, between: str) -> None:
     with one_line(), contextlib.suppress(absl_flags.Error):
@@ -139,7 +139,7 @@ DTYPES = hnp.scalar_dtypes() | hnp.unicode_string_dtypes(max_len=3) | st.just(np
 SHAPES = hnp.array_shapes(min_dims=0, max_dims=5, min_side=0, max_side=4)
 
 
-@examples(150)
+@examples(100)
 @given(
     hnp.arrays(DTYPES, SHAPES) | hnp.arrays(np.uint8, hnp.array_shapes(min_dims=3, max_dims=4, max_side=4)), st.data()
 )
@@ -166,7 +166,7 @@ MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK")
 KIND = ImageKind((4, 4, 3), 255, 0)
 
 
-@examples(150)
+@examples(100)
 @given(
     hnp.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3))),
     st.sampled_from(MODES),
@@ -214,7 +214,7 @@ def fitted() -> vae_jax.VAETransformer:
     return vae_jax.VAETransformer(n_components=2, hidden=(4,), max_iter=1, batch_size=8, random_state=0).fit(X)
 
 
-@examples(100)
+@examples(60)
 @given(X=ANYTHING)
 @pytest.mark.filterwarnings("ignore")
 def test_any_array_for_a_fitted_estimator(fitted: vae_jax.VAETransformer, X: Any) -> None:
