@@ -5,6 +5,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vae_jax.networks.convolution import Conv
+
 Size = tuple[int, int]
 
 UPSAMPLING = ("transpose", "resize")
@@ -56,12 +58,12 @@ class Upsample(nn.Module):
         height, width = self.size
         if self.method == "resize":
             repeated = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
-            return nn.Conv(self.features, (3, 3), dtype=self.dtype)(repeated[:, :height, :width])
+            return Conv(self.features, (3, 3), dtype=self.dtype)(repeated[:, :height, :width])
         if self.method != "transpose":
             raise ValueError(f"upsampling is {self.method!r} but must be one of {', '.join(UPSAMPLING)}")
         # Padded by hand: as padding of the convolution it makes XLA's CPU gradient several times slower.
         padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-        phases = nn.Conv(4 * self.features, (2, 2), padding="VALID", use_bias=False, dtype=self.dtype)(padded)
+        phases = Conv(4 * self.features, (2, 2), padding="VALID", use_bias=False, dtype=self.dtype)(padded)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         larger = depth_to_space(phases)[:, 1 : 1 + height, 1 : 1 + width]
         return larger + bias.astype(larger.dtype)

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 from jaxtyping import Array, Float
 
+from vae_jax.networks.convolution import Conv
 from vae_jax.networks.mlp import Activation
 from vae_jax.networks.precision import at_least_float32
 from vae_jax.networks.resampling import Upsample, halved_sizes
@@ -41,9 +42,9 @@ class ResidualBlock(nn.Module):
         channels = x.shape[-1]
         groups = num_groups(channels)
         y = self.activation(nn.GroupNorm(groups, dtype=self.dtype)(x))
-        y = nn.Conv(channels, (3, 3), dtype=self.dtype)(y)
+        y = Conv(channels, (3, 3), dtype=self.dtype)(y)
         y = self.activation(nn.GroupNorm(groups, dtype=self.dtype)(y))
-        return x + nn.Conv(channels, (3, 3), dtype=self.dtype, kernel_init=nn.initializers.zeros)(y)
+        return x + Conv(channels, (3, 3), dtype=self.dtype, kernel_init=nn.initializers.zeros)(y)
 
 
 class ResNetEncoder(nn.Module):
@@ -83,7 +84,7 @@ class ResNetEncoder(nn.Module):
             raise ValueError("a residual encoder needs at least one width in hidden, e.g. (64, 128, 256)")
         for index, channels in enumerate(self.hidden):
             stride = 1 if index == 0 else 2
-            x = nn.Conv(channels, (3, 3), strides=(stride, stride), dtype=self.dtype)(x)
+            x = Conv(channels, (3, 3), strides=(stride, stride), dtype=self.dtype)(x)
             if index == 0 and context is not None:
                 x = x + nn.Dense(channels, use_bias=False, dtype=self.dtype, name="context")(context)[:, None, None]
             for _ in range(self.blocks):
@@ -132,4 +133,4 @@ class ResNetDecoder(nn.Module):
             for _ in range(self.blocks):
                 x = ResidualBlock(self.activation, self.dtype)(x)
         x = self.activation(nn.GroupNorm(num_groups(x.shape[-1]), dtype=self.dtype)(x))
-        return at_least_float32(nn.Conv(outputs, (3, 3), dtype=self.dtype)(x))
+        return at_least_float32(Conv(outputs, (3, 3), dtype=self.dtype)(x))
