@@ -21,8 +21,8 @@ from runs_that_die import Command
 _STEPS_PER_EPOCH = 21
 _EPOCHS_PER_CHECKPOINT = 10
 _WINDOWS = 20
-# TensorStore's metrics, which Orbax asks for at each checkpoint, lose 7 KB a call; with what allocators keep that is up to
-# 0.1 MB a checkpoint. Of 2,000 epochs a quarter has 50 checkpoints.
+# TensorStore's metrics, which Orbax asks for at each checkpoint, lose 7 KB a call; with what allocators keep that is up
+# to 0.1 MB a checkpoint. Of 2,000 epochs a quarter has 50 checkpoints.
 _MORE_MEGABYTES = 8.0
 _SECONDS_BETWEEN = 0.02
 
