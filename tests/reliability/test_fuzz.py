@@ -52,6 +52,11 @@ def _hang(rng: np.random.Generator, work: pathlib.Path) -> None:
         time.sleep(0.01)
 
 
+def _work(rng: np.random.Generator, work: pathlib.Path) -> None:
+    while True:
+        pass
+
+
 def _hog(rng: np.random.Generator, work: pathlib.Path) -> None:
     np.ones(2**28 + 2**24, np.float32)
 
@@ -78,7 +83,8 @@ def _leave(rng: np.random.Generator, work: pathlib.Path) -> None:
 
 WRONG = {
     _raise: "KeyError",
-    _hang: "TooLong",
+    _hang: "more than 0.3 s",
+    _work: "more than 0.2 s",
     _hog: "MB of memory",
     _ask: "MemoryError",
     _print: "printed '\\x1b'",
@@ -91,7 +97,8 @@ WRONG = {
 @pytest.mark.parametrize(("case", "words"), WRONG.items(), ids=[case.__name__ for case in WRONG])
 def test_what_is_wrong_is_noticed(fuzz, case, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     script, fuzzer = fuzz
-    monkeypatch.setattr(script, "SECONDS", 0.3 if case is _hang else 10.0)
+    monkeypatch.setattr(script, "SECONDS", 0.2 if case is _work else 10.0)
+    monkeypatch.setattr(script, "SECONDS_OF_CLOCK", 0.3 if case is _hang else 60.0)
     monkeypatch.setitem(fuzzer._kinds, "npz", case)
     failure = fuzzer.case("npz", 0)
     assert failure is not None and words in failure.what
