@@ -74,7 +74,7 @@ def growth(levels: Sequence[Level]) -> list[str]:
     second, third = levels[quarter : 2 * quarter], levels[-2 * quarter : -quarter]
     compared = {
         "megabytes": (third, _MORE_MEGABYTES),
-        **{"files": (second, 0), "threads": (second, 1), "entries": (second, 0), "kilobytes": (second, 32)},
+        **{"files": (second, 0), "threads": (second, 1), "entries": (second, 1), "kilobytes": (second, 100)},
     }
     found = []
     for name, (before, more) in compared.items():
