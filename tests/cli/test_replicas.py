@@ -94,7 +94,10 @@ def test_what_does_not_fit_the_memory_is_told_before_it_starts(
 @pytest.mark.parametrize(
     ("network", "words"),
     [
-        (["--config.model.hidden=(4096,4096)"], ["parameters and the optimizer's state", "model.hidden", "latents"]),
+        (
+            ["--config.model.hidden=(4096,4096)"],
+            ["parameters and the optimizer's state", "lower --config.model.hidden (now (4096, 4096))"],
+        ),
         (
             ["--config.train.batch_size=1000", "--config.objective.num_samples=50"],
             ["computed on the way", "train.batch_size (now 1000)", "objective.num_samples (now 50)", "accumulation"],
