@@ -65,6 +65,7 @@ def test_optimizer_that_divides_by_zero(tmp_path: pathlib.Path, capsys: pytest.C
     assert "raise --config.train.adam_epsilon" in message
 
 
+@pytest.mark.slow
 def test_one_of_several_replicas_is_named(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
     replicas = ["--config.num_seeds=2", "--config.seed=3", SGD, "--config.train.learning_rate=1e6"]
     message = diverged(capsys, f"--workdir={tmp_path / 'run'}", *SMALL, *replicas)

@@ -202,6 +202,7 @@ def test_data_that_is_gone_leaves_out_what_needs_it(tmp_path: pathlib.Path) -> N
     assert "Reconstructions" not in text and "Interpolation" not in text
 
 
+@pytest.mark.slow
 def test_replicas_show_one_and_the_spread_of_all(tmp_path: pathlib.Path) -> None:
     run = train(tmp_path / "run", "--config.num_seeds=2")
     last = rows(run)[-1]
