@@ -1,8 +1,8 @@
 """Parts combine freely: every two that can meet do, in some model that trains; what can't is refused, with a reason.
 
 The combinations are a covering array of strength two: each pair of members (a network and a likelihood, a prior
-and an objective, ...) that any model can have is in at least one combination. At every change those are trained that have nine of ten
-pairs, by `pytest -m slow` the others and the full product of the five choices.
+and an objective, ...) that any model can have is in at least one combination. At every change those with nine of
+ten pairs are trained, by `pytest -m slow` the others and the full product of the five choices.
 """
 
 import functools
