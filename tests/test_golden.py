@@ -68,6 +68,7 @@ def test_a_slightly_larger_learning_rate_would_be_noticed(tmp_path: pathlib.Path
     assert distance(numbers(tmp_path / "run", "--config.train.learning_rate=1.02e-3"), golden) > 5 * TOLERANCE
 
 
+@pytest.mark.slow
 def test_same_bits_beside_a_load_on_the_machine(tmp_path: pathlib.Path) -> None:
     """Two processes that share nothing, not even compiled programs: no bit depends on which thread is first."""
     quiet, loaded = (

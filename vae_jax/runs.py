@@ -234,7 +234,7 @@ class RunFolder:
         if before and before != now:
             _logger.warning(
                 "the images of %s may have changed since '%s' was trained (their fingerprint was %s and is %s): what "
-                "follows is about those that are there now",
+                "follows is about those that are there now, and test images may be among those it was trained on",
                 data.dataset.name,
                 self.root,
                 before,

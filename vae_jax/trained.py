@@ -80,7 +80,7 @@ def replica_of(replicas: list[TrainedRun], replica: int) -> TrainedRun:
     """
     if not 0 <= replica < len(replicas):
         instead = (
-            "this run has one model: leave --replica out"
+            "this run has one model, 0"
             if len(replicas) == 1
             else f"this run has {len(replicas)}: choose a replica from 0 to {len(replicas) - 1}"
         )

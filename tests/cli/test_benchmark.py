@@ -124,7 +124,7 @@ BAD = {
     "batch too large": (["--synthetic", "--num_images=5"], ["train.batch_size is 64", "5"]),
     "no repeats": (["--repeats=0"], ["repeats"]),
     "negative steps": (["--steps=-1"], ["steps"]),
-    "a folder": (["--output=folder"], ["'folder' is a folder", "--output"]),
+    "a folder": (["--output=folder"], ["--output is 'folder' but must end in .json"]),
     "below a file": (["--output=file/benchmark.json"], ["file", "--output"]),
     "a likelihood that doesn't fit": (["--synthetic", "--config.model.likelihood=gaussian"], ["data.binarization"]),
 }

@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 
 from vae_jax.cli import evaluate, main
-from vae_jax.cli.listeners import CollapseWatch
 from vae_jax.evaluation import image_batches
 
 TRAINING = [
@@ -215,12 +214,3 @@ def test_interrupted_evaluation_goes_on_and_ends_with_the_same_numbers(
         main(arguments)
         assert "continuing" not in capsys.readouterr().out
         assert (run / "evaluation.json").read_text() == expected
-
-
-def test_watch_warns_once_units_fall() -> None:
-    said: list[str] = []
-    watch = CollapseWatch([{"split": "test", "active_units": 8}], said.append)
-    for active in (7, 9, 7, 6):
-        watch.write({"split": "test", "active_units": active})
-    watch.write({"split": "train", "loss": 1.0})
-    assert len(said) == 1 and "fell from 9 to 6" in said[0] and "free_bits" in said[0]

@@ -31,7 +31,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pathlib.Path]:
     folder = tmp_path_factory.mktemp("runs")
     main([f"--workdir={folder / 'plain'}", *TINY, "--config.model.latents=2", "--config.train.num_steps=300"])
     main([f"--workdir={folder / 'told'}", *TINY, "--config.model.latents=3", "--config.model.conditional=True"])
-    main([f"--workdir={folder / 'flow'}", *TINY, "--config.model.latents=4", "--config.model.posterior=iaf"])
+    small = ["--config.model.posterior_flows=1", "--config.model.posterior_hidden=(8,)"]
+    main([f"--workdir={folder / 'flow'}", *TINY, "--config.model.latents=4", "--config.model.posterior=iaf", *small])
     return {name: folder / name for name in ("plain", "told", "flow")}
 
 

@@ -79,7 +79,7 @@ def test_single_models_parameters_start_all_replicas(runs: dict[str, pathlib.Pat
 def test_replica_that_is_not_there(runs: dict[str, pathlib.Path], refused) -> None:
     for verb in ("evaluate", "diagnose", "sample", "reconstruct"):
         message = refused(verb, f"--workdir={runs['three']}", "--replica=3")
-        assert "this run has 3: choose --replica from 0 to 2" in message
+        assert "this run has 3: choose a replica from 0 to 2" in message
 
 
 def test_what_does_not_fit_the_memory_is_told_before_it_starts(
@@ -94,20 +94,21 @@ def test_what_does_not_fit_the_memory_is_told_before_it_starts(
 @pytest.mark.parametrize(
     ("network", "words"),
     [
-        (["--config.model.hidden=(4096,4096)"], ["parameters and the optimizer's state", "model.hidden", "latents"]),
+        (["--config.model.hidden=(4096,4096)"], ["lower --config.model.hidden (now ", "4096, 4096"]),
+        (["--config.model.latents=200000"], ["lower --config.model.latents (now 200000)"]),
         (
             ["--config.train.batch_size=1000", "--config.objective.num_samples=50"],
             ["computed on the way", "train.batch_size (now 1000)", "objective.num_samples (now 50)", "accumulation"],
         ),
     ],
-    ids=["parameters", "work"],
+    ids=["hidden", "latents", "work"],
 )
 def test_what_takes_most_of_the_memory_is_named(
     network: list[str], words: list[str], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, refused
 ) -> None:
     monkeypatch.setattr(memory, "free_bytes", lambda mesh: 200_000)
     message = refused(f"--workdir={tmp_path / 'run'}", *SMALL, *network)
-    assert all(word in message for word in words)
+    assert [word for word in words if word not in message] == [], message
 
 
 def test_devices_that_have_nothing_to_do_are_told_of(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:

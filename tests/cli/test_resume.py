@@ -139,6 +139,7 @@ def test_init_from_starts_from_the_others_parameters(tmp_path: pathlib.Path) -> 
     assert_same_bits(saved(tmp_path / "second")["params"], saved(tmp_path / "first")["params"])
 
 
+@pytest.mark.slow
 def test_init_from_takes_the_average_where_one_is_kept(tmp_path: pathlib.Path) -> None:
     train(tmp_path / "first", 7, "--config.train.ema_decay=0.5")
     first = saved(tmp_path / "first")

@@ -100,7 +100,7 @@ def test_service_that_is_not_there(tmp_path: pathlib.Path, monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "mlflow.tracking", None)
     with pytest.raises(SystemExit) as stop:
         main([f"--workdir={tmp_path / 'other'}", *TINY, "--config.train.num_steps=5", "--track=mlflow"])
-    assert stop.value.code == 2 and "pip install 'vae-jax[mlflow]'" in capsys.readouterr().err
+    assert stop.value.code == 2 and "pip install mlflow" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
 
 
@@ -115,5 +115,4 @@ def test_quiet_prints_the_result_alone(tmp_path: pathlib.Path, capsys: pytest.Ca
         ]
     )
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("20 steps in ") and lines[-1].startswith("everything is in ")
-    assert not [line for line in lines if line.startswith("step ")]
+    assert len(lines) == 1 and lines[0].startswith("20 steps in ")

@@ -222,13 +222,15 @@ def is_running(pid: int) -> bool:
 
 
 SCRIPT = """
-import multiprocessing, sys, time
+import multiprocessing, signal, sys, time
 from vae_jax.data.batches import streamed_batches
 from vae_jax.data.decoding import Sizing
 from vae_jax.data.folder import load_folder
 from vae_jax.errors import UserError
 
 if __name__ == "__main__":
+    # A shell that starts something in the background lets it ignore this.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     images = load_folder(sys.argv[1], 0.2, 0, Sizing(), 0).train_images
     batches = streamed_batches(images, None, (0,), 0, 10**6, 5, slice(None), 1, 1)
     next(batches)
@@ -274,3 +276,4 @@ def test_no_process_outlives_another(pictures: Path, tmp_path: Path, ended: str)
         assert (output, errors) == ("interrupted\n", "")
     if ended == "worker killed":
         assert "exit code -9" in output and "--config.data.workers" in output and output.count("\n") == 1
+        assert errors == ""

@@ -22,7 +22,7 @@ from vae_jax.sharding import replicated, split_batch
 from vae_jax.vae import init_params
 
 KEY = jax.random.key(4)
-SIZES = [((4, 4, 1), 2), ((5, 6, 2), 5)]
+SIZES = [((4, 4, 1), 2), pytest.param((5, 6, 2), 5, marks=pytest.mark.slow)]
 STARTS = ("prior", "posterior")
 # Both starts are tried for what is quick; the long forms of the start from the prior are run by hand.
 ONE_LONG = [pytest.param(start, marks=[pytest.mark.slow] if start == "prior" else []) for start in STARTS]
@@ -58,6 +58,7 @@ def test_scores_of_the_exact_log_likelihood_are_standard_normal(
     assert 0.7 < scores.std() < 1.35
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", STARTS)
 def test_weights_are_unbiased_forward_and_in_reverse(start: str) -> None:
     # One chain each: E[w] = p(x), and from an exact sample of the posterior E[1/w] = 1 / p(x).

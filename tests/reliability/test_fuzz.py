@@ -31,6 +31,8 @@ def fuzz(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
             sys.modules.pop(name)
 
 
+# A thread of TensorStore goes on with what it can't read, when nobody waits for it any more.
+@pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("kind", CASES)
 def test_every_case_ends_as_it_should(fuzz, kind: str) -> None:
     _, fuzzer = fuzz
@@ -50,6 +52,11 @@ def _raise(rng: np.random.Generator, work: pathlib.Path) -> None:
 def _hang(rng: np.random.Generator, work: pathlib.Path) -> None:
     while True:
         time.sleep(0.01)
+
+
+def _work(rng: np.random.Generator, work: pathlib.Path) -> None:
+    while True:
+        pass
 
 
 def _hog(rng: np.random.Generator, work: pathlib.Path) -> None:
@@ -78,7 +85,8 @@ def _leave(rng: np.random.Generator, work: pathlib.Path) -> None:
 
 WRONG = {
     _raise: "KeyError",
-    _hang: "TooLong",
+    _hang: "more than 0.3 s",
+    _work: "more than 0.2 s",
     _hog: "MB of memory",
     _ask: "MemoryError",
     _print: "printed '\\x1b'",
@@ -88,10 +96,19 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(("case", "words"), WRONG.items(), ids=[case.__name__ for case in WRONG])
+# Where earlier tests of a process have taken more memory, what the hog takes can't be seen.
+ALONE = (_hog,)
+
+
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [pytest.param(*item, marks=[pytest.mark.slow] if item[0] in ALONE else []) for item in WRONG.items()],
+    ids=[case.__name__ for case in WRONG],
+)
 def test_what_is_wrong_is_noticed(fuzz, case, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     script, fuzzer = fuzz
-    monkeypatch.setattr(script, "SECONDS", 0.3 if case is _hang else 10.0)
+    monkeypatch.setattr(script, "SECONDS", 0.2 if case is _work else 10.0)
+    monkeypatch.setattr(script, "SECONDS_OF_CLOCK", 0.3 if case is _hang else 60.0)
     monkeypatch.setitem(fuzzer._kinds, "npz", case)
     failure = fuzzer.case("npz", 0)
     assert failure is not None and words in failure.what

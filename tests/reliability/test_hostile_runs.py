@@ -27,6 +27,9 @@ from vae_jax.errors import UserError
 from vae_jax.evaluation import importance, samples_at_once
 from vae_jax.runs import RunFolder
 
+# A thread of TensorStore goes on with what it can't read, when nobody waits for it any more.
+pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning")
+
 TINY = ["--config.model.hidden=(8,)", "--config.model.latents=2", "--config.train.report=False"]
 STEPS = ["--config.train.num_steps=4", "--config.train.checkpoint_every=2", "--config.evaluate.num_samples=5"]
 # What each does to a folder is watched from before these modules of a stranger could be imported.
@@ -303,8 +306,6 @@ class Touch:
         return pathlib.Path.touch, (self.path,)
 
 
-# A thread of TensorStore goes on with what it can't read, when nobody waits for it any more.
-@pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning")
 def test_checkpoints_are_not_unpickled(given: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
     """Each file replaced by a pickle, beside checkpoints of kinds that are unpickled elsewhere; with checksums."""
     folder = given / "checkpoints" / "4"

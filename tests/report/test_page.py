@@ -73,7 +73,8 @@ class Page(html.parser.HTMLParser):
 
 def report(*folders: pathlib.Path, arguments: tuple[str, ...] = ()) -> Page:
     main(["report", *(f"--workdir={folder}" for folder in folders), *arguments])
-    name = "report.html" if len(folders) == 1 else "comparison.html"
+    replica = "_replica1" if "--replica=1" in arguments else ""
+    name = f"report{replica}.html" if len(folders) == 1 else "comparison.html"
     return Page((folders[0] / name).read_text())
 
 
@@ -201,6 +202,7 @@ def test_data_that_is_gone_leaves_out_what_needs_it(tmp_path: pathlib.Path) -> N
     assert "Reconstructions" not in text and "Interpolation" not in text
 
 
+@pytest.mark.slow
 def test_replicas_show_one_and_the_spread_of_all(tmp_path: pathlib.Path) -> None:
     run = train(tmp_path / "run", "--config.num_seeds=2")
     last = rows(run)[-1]
@@ -259,7 +261,7 @@ def test_end_of_training_writes_it_and_a_failure_harms_nothing(
 
 @pytest.mark.parametrize(
     ("arguments", "reason"),
-    [([], "no run is named"), (["--workdir=nowhere"], "holds no run"), (["--output=."], "is a folder")],
+    [([], "no run is named"), (["--workdir=nowhere"], "holds no run"), (["--output=."], "must end in .html")],
 )
 def test_what_cannot_be_is_refused(
     arguments: list[str], reason: str, finished: pathlib.Path, capsys: pytest.CaptureFixture

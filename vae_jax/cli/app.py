@@ -1,6 +1,7 @@
 """Finds the verb, and turns errors into one line and an exit status."""
 
 import importlib
+import logging
 import pathlib
 import sys
 import types
@@ -39,6 +40,8 @@ def main(argv: list[str] | None = None) -> None:
         argv: The arguments after the program's name; those of the process if None.
     """
     arguments = sys.argv[1:] if argv is None else argv
+    if argv is None:
+        _warn_plainly()
     try:
         _run(arguments)
     except Stopped as stopped:
@@ -56,6 +59,14 @@ def main(argv: list[str] | None = None) -> None:
         # Verbs that can go on say from where.
         print(f"vae-jax: stopped; {str(interrupt) or 'the same command starts again'}", file=sys.stderr)
         sys.exit(130)
+
+
+def _warn_plainly() -> None:
+    """Shows this package's warnings as lines for people, whatever some library has made of logging."""
+    logger, handler = logging.getLogger("vae_jax"), logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.addHandler(handler)
+    logger.propagate = False
 
 
 def _run(arguments: list[str]) -> None:

@@ -59,6 +59,11 @@ def _forget_damaged(folder: pathlib.Path) -> None:
                 path.unlink()
         if doing not in told:
             told.add(doing)
+            if not folder.is_dir():
+                told.update(("reading", "writing"))
+                what = "aren't kept: that is no folder; name another one with JAX_COMPILATION_CACHE_DIR"
+                print(f"compiled programs in {folder} {what}", file=sys.stderr)
+                return
             what = "made anew" if doing == "reading" else "not kept"
             print(f"compiled programs in {folder} are {what} ({' '.join(reason.split())})", file=sys.stderr)
 

@@ -46,8 +46,11 @@ def divergence(session: Session, step: int) -> UserError:
     finding, rows, replica, losses = _explained(session, broken)
     of_replica = "" if replica is None else f" of replica {replica} (seed {session.config.seed + replica})"
     earlier = f"; losses of the steps before: {', '.join(f'{loss:.4g}' for loss in losses)}" if losses else ""
+    what = "training has diverged: at step"
+    if session.config.train.skip_nonfinite:
+        what = f"no step up to {step} can be taken any more, all are skipped; the first since step {start} was"
     return UserError(
-        f"training has diverged: at step {int(broken.state.step) + 1}{of_replica} {_what(finding, rows)}{earlier}; the "
+        f"{what} {int(broken.state.step) + 1}{of_replica}: {_what(finding, rows)}{earlier}; the "
         f"largest parameter was {finding.largest:.3g} ({finding.largest_path}). {_mend(finding, losses, session)}; "
         f"{saved}"
     )

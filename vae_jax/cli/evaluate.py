@@ -46,24 +46,24 @@ def run(values: Flags) -> None:
     first, split = replicas[0], values["split"]
     settings = given_section(values, first.config.evaluate)
     first.folder.check_writable()
-    results = []
+    results, lines = [], []
     for trained in replicas:
         partial = _partial(trained, split, settings)
         estimates = importance_estimates(trained, trained.data.for_evaluation(split), settings, partial)
         results.append(summary(trained, split, settings, estimates))
         if len(replicas) > 1:
-            say(f"replica {trained.replica}, seed {trained.config.seed + trained.replica}:")
-        say(table(results[-1]))
+            lines.append(f"replica {trained.replica}, seed {trained.config.seed + trained.replica}:")
+        lines.append(table(results[-1]))
     result = results[0] if len(results) == 1 else over_replicas(results)
     if len(results) > 1:
-        say(replica_table(result))
+        lines.append(replica_table(result))
     # One of several stands beside what is said of all.
     one = f"_replica{first.replica}" if first.config.num_seeds > 1 and len(replicas) == 1 else ""
     name = f"evaluation{'' if split == 'test' else f'_{split}'}{one}.json"
     first.folder.write_json(first.folder.root / name, result)
     for trained in replicas:
         _partial(trained, split, settings).remove()
-    say(f"written to {first.folder.root / name}")
+    say("\n".join([*lines, f"written to {first.folder.root / name}"]))
 
 
 def importance_estimates(

@@ -44,11 +44,10 @@ def _largest(trained: int, data: int, work: int, config: Config) -> tuple[str, s
     """What takes most of the memory, and what would make it less."""
     model, train = config.model, config.train
     replicas = f" or --config.num_seeds (now {config.num_seeds})" if config.num_seeds > 1 else ""
+    wide = model.latents > max(model.hidden, default=0)
+    size = f"--config.model.latents (now {model.latents})" if wide else f"--config.model.hidden (now {model.hidden})"
     if trained >= max(data, work):
-        return (
-            f"{in_words(trained)}, are parameters and the optimizer's state",
-            f"lower --config.model.hidden (now {model.hidden}), --config.model.latents (now {model.latents}){replicas}",
-        )
+        return f"{in_words(trained)}, are parameters and the optimizer's state", f"lower {size}{replicas}"
     if data >= work:
         mend = "bring fewer or smaller images"
         if config.data.source in ("folder", "tfds"):
@@ -58,8 +57,8 @@ def _largest(trained: int, data: int, work: int, config: Config) -> tuple[str, s
     fewer = f", --config.objective.num_samples (now {samples})" if samples > 1 else ""
     return (
         f"{in_words(work)}, is what is computed on the way",
-        f"lower --config.train.batch_size (now {train.batch_size}){fewer}{replicas}, raise --config.train.accumulation "
-        f"(now {train.accumulation}), or use a smaller network (--config.model.hidden is {model.hidden})",
+        f"lower {size}, --config.train.batch_size (now {train.batch_size}){fewer}{replicas}, or raise "
+        f"--config.train.accumulation (now {train.accumulation})",
     )
 
 

@@ -1,5 +1,6 @@
 """What is printed as a result: with colours in a terminal, plain in a log file or a pipe."""
 
+import os
 import sys
 
 from vae_jax.errors import UserError
@@ -26,7 +27,7 @@ def say(text: str) -> None:
 
 
 def put_out(text: str) -> None:
-    """Prints lines as they are.
+    """Prints lines as they are; where nobody reads them any more they are lost.
 
     Raises:
         UserError: If standard output doesn't take them, a full disk for example.
@@ -34,7 +35,10 @@ def put_out(text: str) -> None:
     try:
         print(text, flush=True)
     except BrokenPipeError:
-        raise
+        # Whoever read it has closed it, as `head` does: there is nobody to tell, but work to finish.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
     except OSError as error:
         # Python would try once more at its end, and complain in many lines.
         sys.stdout = None

@@ -85,7 +85,7 @@ def _continue(session: Session, track: Sequence[str], quiet: bool) -> None:
         folder.add_to_manifest(command_line(), session.data)
         if start >= num_steps:
             say(f"{workdir} is finished: it has {start} steps, and {num_steps} are asked for. {_last_result(folder)}")
-        elif start:
+        elif start and not quiet:
             say(f"continuing {workdir} at step {start} of {num_steps}")
     if start >= num_steps:
         return
@@ -124,8 +124,9 @@ def _continue(session: Session, track: Sequence[str], quiet: bool) -> None:
         say(f"{num_steps - start} steps in {time.perf_counter() - began:.1f} s. {_last_result(folder)}")
         if isinstance(last, CheckpointDue) and session.config.train.report:
             _report(session, last)
-        following = "evaluate" if session.model.posterior.has_density else "reconstruct"
-        say(f"everything is in {workdir}; next: {program()} {following} --workdir={workdir}")
+        if not quiet:
+            following = "evaluate" if session.model.posterior.has_density else "reconstruct"
+            say(f"everything is in {workdir}; next: {program()} {following} --workdir={workdir}")
 
 
 def _report(session: Session, event: CheckpointDue) -> None:

@@ -17,7 +17,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Generator, Iterator
-from multiprocessing import shared_memory
+from multiprocessing import resource_tracker, shared_memory
 from typing import Any
 
 import numpy as np
@@ -126,6 +126,7 @@ def _decoded_ahead(
     with contextlib.ExitStack() as held:
         steps = grain.MapDataset.range(first_step, last_step)
         if num_workers:
+            _start_tracker()
             function = held.enter_context(_shared(batch_of_step))
             # A worker is itself what runs ahead, and Grain keeps as many batches of each in a queue as in the parent.
             batches = steps.map(function).to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
@@ -182,6 +183,22 @@ class _BatchOfStep:
         once, places = np.unique(rows.ravel(), return_inverse=True)
         pixels = self.images.take(once).decode(num_threads=1)[places]
         return pixels.reshape(*rows.shape, *pixels.shape[1:]), None if self.labels is None else self.labels[rows]
+
+
+def _start_tracker() -> None:
+    """Starts Python's own process that clears away shared memory in the end, without its words.
+
+    What a killed worker leaves is what it is there for; its warning would follow the error that says so.
+    """
+    stderr = 2
+    kept = os.dup(stderr)
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), stderr)
+        resource_tracker.ensure_running()
+    finally:
+        os.dup2(kept, stderr)
+        os.close(kept)
 
 
 @contextlib.contextmanager
