@@ -4,7 +4,6 @@ import flax.linen as nn
 import jax
 from jaxtyping import Array, Float
 
-from vae_jax.networks.convolution import Conv
 from vae_jax.networks.mlp import Activation
 from vae_jax.networks.precision import at_least_float32
 from vae_jax.networks.resampling import Upsample, halved_sizes
@@ -43,7 +42,7 @@ class ConvEncoder(nn.Module):
         if not self.hidden:
             raise ValueError("a convolutional encoder needs at least one width in hidden, e.g. (32, 64)")
         for index, channels in enumerate(self.hidden):
-            x = Conv(channels, (4, 4), strides=(2, 2), dtype=self.dtype)(x)
+            x = nn.Conv(channels, (4, 4), strides=(2, 2), dtype=self.dtype)(x)
             if index == 0 and context is not None:
                 x = x + nn.Dense(channels, use_bias=False, dtype=self.dtype, name="context")(context)[:, None, None]
             x = self.activation(x)

@@ -63,7 +63,7 @@ class Upsample(nn.Module):
             raise ValueError(f"upsampling is {self.method!r} but must be one of {', '.join(UPSAMPLING)}")
         # Padded by hand: as padding of the convolution it makes XLA's CPU gradient several times slower.
         padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-        phases = Conv(4 * self.features, (2, 2), padding="VALID", use_bias=False, dtype=self.dtype)(padded)
+        phases = nn.Conv(4 * self.features, (2, 2), padding="VALID", use_bias=False, dtype=self.dtype)(padded)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         larger = depth_to_space(phases)[:, 1 : 1 + height, 1 : 1 + width]
         return larger + bias.astype(larger.dtype)
