@@ -116,7 +116,7 @@ ERRORS = {
         ["--topology=v5e:2x4", "--config.data.source=npz", "--config.data.path=nothing.npz"],
         ["nothing.npz", "--image_shape"],
     ),
-    "output in no folder": (["--topology=v5e:2x4", "--output=nowhere/plan.json"], ["nowhere", "make it first"]),
+    "output of another kind": (["--topology=v5e:2x4", "--output=plan.txt"], ["plan.txt", ".json"]),
     "config of no model": (["--topology=v5e:2x4", "--config.model.latents=0"], ["model.latents"]),
     "objective of no model": (["--topology=v5e:2x4", "--config.objective.name=elb"], ["'elb'", "elbo"]),
 }

@@ -50,17 +50,13 @@ def _backward(geometry: Any, saved: tuple[Array, Array], dy: Array) -> tuple[Arr
         padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
         ends = (rows - 1) * strides_h + 1, (columns - 1) * strides_w + 1
 
-        def product(i: int, j: int) -> Array:
-            met = lax.slice(
-                padded,
-                (0, i, j, 0),
-                (num_images, i + ends[0], j + ends[1], channels),
-                (1, strides_h, strides_w, 1),
-            )
-            return jnp.einsum("nhwc,nhwo->co", met, dy)
+        def product(offset: Array) -> Array:
+            window = (num_images, *ends, channels)
+            met = lax.dynamic_slice(padded, (0, offset // width, offset % width, 0), window)
+            return jnp.einsum("nhwc,nhwo->co", met[:, ::strides_h, ::strides_w], dy)
 
-        offsets = [product(i, j) for i in range(height) for j in range(width)]
-        return jnp.stack(offsets).reshape(kernel.shape)
+        # One after the other, so that only one shifted copy of the map takes memory at a time.
+        return lax.map(product, jnp.arange(height * width)).reshape(kernel.shape)
 
     def by_convolution(x: Array, dy: Array) -> Array:
         (found,) = jax.linear_transpose(lambda kernel: _plain(x, kernel, geometry), kernel)(dy)

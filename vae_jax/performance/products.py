@@ -52,21 +52,24 @@ class Product:
         return f"{left} · {right} -> {list(self.output.shape)}"
 
 
-def products_of(function: Callable[..., Any], *arguments: Any) -> list[Product]:
+def products_of(function: Callable[..., Any], *arguments: Any, platform: str | None = None) -> list[Product]:
     """The products that a function computes.
 
     Args:
         function: What is traced, gradients and all; what doesn't reach its result is left out, as compilers do.
         arguments: Arrays, or their shapes and types.
+        platform: Whose products, where it is not the same on all: `cpu`, `gpu` or `tpu`; None for that of the
+            devices in use.
 
     Returns:
         Each kind once, with its count; a loop counts as often as it runs, of the branches of a condition the most
         expensive one counts. A `while` whose length isn't known counts as one turn.
     """
+    platform = jax.default_backend() if platform is None else platform
     closed = jax.make_jaxpr(function)(*arguments)
     jaxpr, _ = partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
     kinds: dict[tuple[str, ...], Product] = {}
-    for product in _walk(jaxpr):
+    for product in _walk(jaxpr, platform):
         before = kinds.get(product.kind)
         count = product.count + (0 if before is None else before.count)
         kinds[product.kind] = dataclasses.replace(product, count=count)
@@ -78,19 +81,30 @@ def total_flops(products: list[Product]) -> int:
     return sum(product.flops * product.count for product in products)
 
 
-def _walk(jaxpr: core.Jaxpr) -> list[Product]:
+def _walk(jaxpr: core.Jaxpr, platform: str) -> list[Product]:
     found: list[Product] = []
     for equation in jaxpr.eqns:
         if str(equation.primitive) in _PRODUCTS:
             found.append(_product(equation))
             continue
-        within = [_walk(inner) for inner in core.jaxprs_in_params(equation.params)]
+        within = [_walk(inner, platform) for inner in core.jaxprs_in_params(equation.params)]
         if str(equation.primitive) == "cond":
-            within = [max(within, key=total_flops)]
+            within = [_branch(within, equation.params.get("branches_platforms"), platform)]
         times = equation.params["length"] if str(equation.primitive) == "scan" else 1
         for product in (product for inner in within for product in inner):
             found.append(dataclasses.replace(product, count=product.count * times))
     return found
+
+
+def _branch(
+    branches: list[list[Product]], platforms: tuple[tuple[str, ...] | None, ...] | None, platform: str
+) -> list[Product]:
+    """The products of the branch that counts; `platforms` says whose each is (None: everyone else's)."""
+    if platforms is None:
+        return max(branches, key=total_flops)
+    named = {"cuda", "rocm"} if platform == "gpu" else {platform}
+    pairs = zip(branches, platforms, strict=True)
+    return next(branch for branch, names in pairs if names is None or not named.isdisjoint(names))
 
 
 def _product(equation: core.JaxprEqn) -> Product:
