@@ -14,6 +14,7 @@ from vae_jax.data.archives import read_arrays
 from vae_jax.errors import UserError
 from vae_jax.files import check_output, replacing
 from vae_jax.pictures import grid, write_png
+from vae_jax.printable import counted
 from vae_jax.trained import TrainedRun, open_run
 
 _COLUMNS, _SHOWN = 16, 1024
@@ -40,14 +41,15 @@ def run(values: Flags) -> None:
     check_output(output, (".png", ".npz"))
     z, labels = read_latents(values["latents"], trained, values["label"])
     images = decode_all(trained.model, trained.params, z, jax.random.key(values["seed"]), values["show"], labels)
+    made = f"{counted(len(images), 'image')} (the {values['show']} of p(x|z))"
     if output.suffix == ".png":
         write_png(output, grid(images[:_SHOWN], _COLUMNS))
-        say(f"{min(len(images), _SHOWN)} of {len(images)} images (the {values['show']} of p(x|z)) in {output}")
+        say(f"{min(len(images), _SHOWN)} of {made} in {output}")
         return
     pixels = np.round(255.0 * np.clip(images, 0.0, 1.0)).astype(np.uint8)
     with replacing(output, "choose another --output") as unfinished, unfinished.open("wb") as file:
         np.savez_compressed(file, images=pixels)
-    say(f"{len(images)} images (the {values['show']} of p(x|z)), uint8{list(pixels.shape)}, in {output}")
+    say(f"{made}, uint8{list(pixels.shape)}, in {output}")
 
 
 def read_latents(path: str, trained: TrainedRun, label: int | None) -> tuple[jax.Array, jax.Array | None]:

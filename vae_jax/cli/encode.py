@@ -14,6 +14,7 @@ from vae_jax.data.other import NamedImages
 from vae_jax.evaluation import map_images
 from vae_jax.exported import describe_posterior
 from vae_jax.files import replacing
+from vae_jax.printable import counted
 from vae_jax.sharding import filled_up, put, replicated, whole_mesh
 from vae_jax.trained import TrainedRun, open_run
 
@@ -42,7 +43,7 @@ def run(values: Flags) -> None:
     with replacing(output, "choose another --output") as unfinished, unfinished.open("wb") as file:
         np.savez_compressed(file, **content)
     count, size = latents["mean"].shape
-    say(f"{count} images, {size} latents each ({', '.join(latents)}), in {output}")
+    say(f"{counted(count, 'image')}, {size} latents each ({', '.join(latents)}), in {output}")
 
 
 def encode_images(trained: TrainedRun, images: NamedImages) -> dict[str, np.ndarray]:

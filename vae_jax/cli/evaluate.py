@@ -20,6 +20,7 @@ from vae_jax.errors import UserError
 from vae_jax.evaluation import ImportanceEstimate, image_batches, make_importance_estimate, samples_at_once
 from vae_jax.keys import Stream, stream_key
 from vae_jax.numerics import Estimate, bits_per_dim, estimate
+from vae_jax.printable import counted
 from vae_jax.sharding import filled_up, replicated, whole_mesh
 from vae_jax.trained import TrainedRun, open_replicas, replica_of
 
@@ -213,8 +214,8 @@ def table(result: dict[str, Any]) -> str:
     """The summary for people."""
     ess = result["effective_sample_size"]
     lines = [
-        f"{result['num_images']} {result['split']} images, step {result['step']}, K = {result['num_samples']}, "
-        f"{result['unit']}, density: {result['measure']}",
+        f"{counted(result['num_images'], result['split'] + ' image')}, step {result['step']}, "
+        f"K = {result['num_samples']}, {result['unit']}, density: {result['measure']}",
         f"  ELBO            {_text(result['elbo'])}",
         f"    reconstruction {result['reconstruction']:.3f}, KL {result['kl']:.3f}",
         f"  log p(x)        {_text(result['log_likelihood'])}",

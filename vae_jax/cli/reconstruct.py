@@ -9,6 +9,7 @@ from vae_jax.cli.show import SHOWS, reconstruction_grid
 from vae_jax.cli.terminal import say
 from vae_jax.files import check_output
 from vae_jax.pictures import write_png
+from vae_jax.printable import counted
 from vae_jax.trained import open_run
 
 
@@ -34,4 +35,4 @@ def run(values: Flags) -> None:
     num_images = min(values["num_images"], len(split.images))
     picture = reconstruction_grid(trained.model, trained.params, split, num_images, show, values["seed"])
     write_png(output, picture)
-    say(f"{num_images} {name} images, each left of its reconstruction (the {show} of p(x|z)), in {output}")
+    say(f"{counted(num_images, f'{name} image')}, each left of its reconstruction (the {show} of p(x|z)), in {output}")

@@ -9,6 +9,7 @@ from vae_jax.cli.show import SHOWS, manifold_grid, sample_grid
 from vae_jax.cli.terminal import say
 from vae_jax.files import check_output
 from vae_jax.pictures import write_png
+from vae_jax.printable import counted
 from vae_jax.trained import open_run
 
 
@@ -35,4 +36,4 @@ def run(values: Flags) -> None:
     arguments = trained.model, trained.params, values["num_images"], values["seed"], show
     picture = manifold_grid(*arguments) if values["manifold"] else sample_grid(*arguments, values["label"])
     write_png(output, picture)
-    say(f"{kind}: {values['num_images']} images (the {show} of p(x|z)) of step {trained.step} in {output}")
+    say(f"{kind}: {counted(values['num_images'], 'image')} (the {show} of p(x|z)) of step {trained.step} in {output}")

@@ -15,6 +15,7 @@ from vae_jax.data.other import NamedImages
 from vae_jax.evaluation import ImportanceEstimate
 from vae_jax.files import replacing
 from vae_jax.pictures import grid, write_png
+from vae_jax.printable import counted
 from vae_jax.trained import open_run
 
 _SHOWN, _COLUMNS, _PRINTED = 64, 8, 10
@@ -50,7 +51,7 @@ def run(values: Flags) -> None:
         writer.writerows(rows)
     picture = output.with_name(f"{output.stem}_strangest.png")
     write_png(picture, grid(pictures_of(images, order[:_SHOWN]), _COLUMNS))
-    say(f"log p(x) in nats, K = {settings.num_samples}; the least likely of {len(rows)} images:")
+    say(f"log p(x) in nats, K = {settings.num_samples}; the least likely of {counted(len(rows), 'image')}:")
     width = max(len(str(row["name"])) for row in rows[:_PRINTED])
     for row in rows[:_PRINTED]:
         say(f"  {row['name']:<{width}}  {row['log_likelihood']:10.2f} ± {row['standard_error']:.2f} (estimator)")

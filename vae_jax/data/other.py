@@ -83,7 +83,8 @@ def _read_files(root: Path, files: Sequence[str], kind: ImageKind, fit: str) -> 
         names.append(printable(name))
         images.append(pixels)
     if not images:
-        raise UserError(f"none of the {len(files)} files can be used: {wrong[0]}; set --input to other images")
+        none = f"none of the {len(files)} files can be used: " if len(files) > 1 else ""
+        raise UserError(f"{none}{wrong[0]}; set --input to other images")
     class_names, labels = _classes(names, kind)
     return NamedImages(names, Split(np.stack(images), labels, 255), class_names), wrong
 
