@@ -141,8 +141,8 @@ def check_fit(config: Config, data: Data) -> None:
         )
     if config.train.batch_size > num_images:
         raise UserError(
-            f"train.batch_size is {config.train.batch_size} but the data ({data.dataset.name}) has {num_images} training "
-            f"images; use at most {num_images}: --config.train.batch_size={num_images}"
+            f"train.batch_size is {config.train.batch_size} but the data ({data.dataset.name}) has {num_images} "
+            f"training images; use at most {num_images}: --config.train.batch_size={num_images}"
         )
 
 
