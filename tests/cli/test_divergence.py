@@ -33,6 +33,7 @@ def test_learning_rate(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) ->
     assert "NaN" not in (tmp_path / "run" / "metrics.jsonl").read_text()
 
 
+@pytest.mark.slow
 def test_images_that_a_learned_noise_cannot_bear(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
     images = np.full((200, 6, 6), 128, np.uint8)
     images[7], images[8] = 255, 0

@@ -111,6 +111,7 @@ def test_what_takes_most_of_the_memory_is_named(
     assert [word for word in words if word not in message] == [], message
 
 
+@pytest.mark.slow
 def test_devices_that_have_nothing_to_do_are_told_of(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
     small = [*SMALL, "--config.train.num_steps=1"]
     main([f"--workdir={tmp_path / 'run'}", *small, "--config.train.batch_size=12"])

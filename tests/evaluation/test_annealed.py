@@ -36,7 +36,7 @@ def schedule_for(truth: LinearGaussian, params, start: str, num_temperatures: in
 
 
 @pytest.mark.parametrize("start", ONE_LONG)
-@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize("double", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("shape", "latents"), SIZES)
 def test_scores_of_the_exact_log_likelihood_are_standard_normal(
     shape: tuple[int, int, int], latents: int, double: bool, start: str
@@ -124,7 +124,7 @@ def test_pilot_finds_the_wanted_acceptance(start: str) -> None:
 
 @pytest.mark.parametrize(
     "posterior",
-    [*(pytest.param(name, marks=pytest.mark.slow) for name in ("iaf", "planar", "hierarchical")), "full_gaussian"],
+    [pytest.param(name, marks=pytest.mark.slow) for name in ("iaf", "planar", "hierarchical", "full_gaussian")],
 )
 def test_every_posterior_and_prior_can_be_annealed(posterior: str) -> None:
     # Against importance sampling in NumPy with 200,000 draws from the prior of two or three latents.

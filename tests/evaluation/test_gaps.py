@@ -28,7 +28,7 @@ def close(value: np.ndarray, variance: np.ndarray, exact: np.ndarray | float, sl
     return abs(error.mean()) < 4 * np.sqrt(np.sum(variance)) / len(error) + slack
 
 
-@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize("double", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("shape", "latents"), [((4, 4, 1), 2), ((5, 6, 2), 5)])
 def test_diagonal_family_falls_short_by_the_known_divergence(
     shape: tuple[int, int, int], latents: int, double: bool
