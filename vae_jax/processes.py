@@ -5,6 +5,7 @@ import importlib.util
 import os
 import socket
 import sys
+import time
 from collections.abc import Mapping
 from typing import NoReturn
 
@@ -13,6 +14,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from vae_jax.errors import UserError
+
+_SECONDS_TO_LEAVE = 1.0
 
 
 def join(coordinator_address: str | None, num_processes: int | None, process_id: int | None) -> None:
@@ -69,6 +72,19 @@ def together(name: str) -> None:
     """
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
+
+
+def end_together(name: str) -> None:
+    """Waits until all processes have come to the same end, and lets the others leave before the first one.
+
+    They abort, with a trace of the runtime, as soon as it is gone.
+
+    Args:
+        name: As in `together`.
+    """
+    together(name)
+    if jax.process_count() > 1 and jax.process_index() == 0:
+        time.sleep(_SECONDS_TO_LEAVE)
 
 
 def any_process(flag: bool) -> bool:

@@ -21,7 +21,7 @@ from vae_jax.cli.trackers import TRACKERS, check_trackers, open_tracker
 from vae_jax.config import Config
 from vae_jax.errors import Stopped, UserError
 from vae_jax.printable import one_line
-from vae_jax.processes import is_writer, join
+from vae_jax.processes import end_together, is_writer, join
 from vae_jax.provenance import command_line, program
 from vae_jax.runs import RunFolder, read_rows
 from vae_jax.training import CheckpointDue, Interrupted
@@ -98,7 +98,9 @@ def _continue(session: Session, track: Sequence[str], quiet: bool) -> None:
             listeners = _listeners(session, track, quiet, opened) if is_writer() else []
             for event in session.events(request):
                 if not session.is_finite(event):
-                    raise divergence(session, event.step)
+                    diverged = divergence(session, event.step)
+                    end_together("diverged")
+                    raise diverged
                 for row in session.rows(event):
                     _check_finite(row)
                     for listener in listeners:
