@@ -92,7 +92,12 @@ def parse_json(content: bytes | str) -> Any:
         ValueError: If it is none, or deeper than any that this package writes.
     """
     try:
-        return json.loads(content)
+        # Told that it is UTF-8, or the parser would guess other encodings from zeros.
+        return json.loads(content.decode() if isinstance(content, bytes) else content)
+    except UnicodeDecodeError as error:
+        raise ValueError("it is no text") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is no JSON: {error}") from error
     except RecursionError as error:
         raise ValueError("it is too deep") from error
 

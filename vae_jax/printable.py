@@ -1,9 +1,12 @@
 """Texts of others, such as names of files, for a terminal."""
 
+import re
 import unicodedata
 
 # Control characters and those that change the direction of what follows; halves of characters; line separators.
 _HARMFUL = ("Cc", "Cf", "Cs", "Zl", "Zp")
+# Where an object lies in memory, which some libraries tell of it.
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 def printable(text: str) -> str:
@@ -19,7 +22,7 @@ def printable(text: str) -> str:
 
 def one_line(error: object, most: int = 300) -> str:
     """What an exception, or any text, says: on one line, harmless to print, and not too much of it."""
-    text = printable(" ".join(str(error).split())).rstrip(".:") or type(error).__name__
+    text = printable(" ".join(_ADDRESS.sub("", str(error)).split())).rstrip(".:") or type(error).__name__
     return text if len(text) <= most else f"{text[:most]}..."
 
 

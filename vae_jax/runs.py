@@ -124,7 +124,7 @@ class RunFolder:
                 raise UserError(
                     f"'{self.root}' was made by export and is no run; name a run's folder, or open it with vae_jax.load"
                 )
-            return from_mapping(content)
+            return _config_of(content, self.config)
         except (OSError, ValueError) as error:
             raise UserError(
                 f"{self.config} can't be read ({one_line(error)}); restore it or start a new run"
@@ -337,6 +337,13 @@ def _digest(path: pathlib.Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def _config_of(content: Any, path: pathlib.Path) -> Config:
+    try:
+        return from_mapping(content)
+    except UserError as error:
+        raise UserError(f"{path} is damaged, or of another version of this package: {error}") from error
+
+
 def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
     """The rows of a metrics file.
 
@@ -377,6 +384,8 @@ _MEASURED = ("epoch", "reconstruction", "elbo", "kl")
 def _is_row(row: Any) -> bool:
     """Whether this is what training writes: a step, a split, what was measured, and nothing but numbers beside."""
     if not isinstance(row, dict) or type(row.get("step")) is not int or row.get("split") not in SPLITS:
+        return False
+    if type(row.get("num_images", 1)) is not int:
         return False
     numbers = {name: value for name, value in row.items() if name not in ("split", "replicas")}
     if not all(value is None or type(value) is float or _is_short(value) for value in numbers.values()):

@@ -1,6 +1,7 @@
 """A folder of images is read in an order of its own, brought to one size, and refused with one line that helps."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -226,6 +227,18 @@ def test_a_damaged_file_is_named(root: Path, name: str, content: bytes | None) -
     (root / name).write_bytes((root / name).read_bytes()[:1000] if content is None else content)
     message = refused(root)
     assert message.count(str(root / name)) == 1 and "repair or remove it" in message
+
+
+@pytest.mark.parametrize(
+    "make", [os.mkfifo, lambda path: path.symlink_to("nowhere"), lambda path: path.symlink_to("/dev/zero")]
+)
+def test_what_is_no_file_is_named_and_not_waited_for(root: Path, make: Callable[[Path], None]) -> None:
+    for name in ("0.png", "1.png", "3.png"):
+        write(root / name)
+    make(root / "2.png")
+    message = refused(root)
+    assert message.count(str(root / "2.png")) == 1 and "repair or remove it" in message
+    assert len(load_folder(str(root), 0.34, 0, Sizing(), 1, "skip").train_images) == 2
 
 
 def test_pixels_of_32_bits_are_refused(root: Path) -> None:

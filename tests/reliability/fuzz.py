@@ -154,8 +154,10 @@ class Fuzzer:
 
 def _printed(text: str) -> str:
     """Complains of what a terminal would obey."""
-    wrong = [letter for letter in text if letter not in "\n\r\t" and unicodedata.category(letter) in ("Cc", "Cf", "Cs")]
-    return f"printed {wrong[0]!r}" if wrong else ""
+    for place, letter in enumerate(text):
+        if letter not in "\n\r\t" and unicodedata.category(letter) in ("Cc", "Cf", "Cs"):
+            return f"printed {letter!r} after {text[max(0, place - 200) : place]!r}"
+    return ""
 
 
 @contextlib.contextmanager

@@ -173,6 +173,20 @@ def test_damaged_description_of_a_model(
         assert (name, harm) == ("images.json", "delete") or "has changed since training wrote it" in caplog.text
 
 
+def test_name_in_a_config_that_is_damaged_is_no_mistake_of_the_user(copy: pathlib.Path) -> None:
+    config = copy / "config.json"
+    config.write_bytes(config.read_bytes().replace(b'"num_steps"', b'"num_wteps"'))
+    with pytest.raises(UserError, match=r"config\.json is damaged.*'train\.num_wteps'"):
+        RunFolder(copy).read_config()
+
+
+def test_manifest_of_zeros_is_no_json(copy: pathlib.Path) -> None:
+    # So many zeros would be taken for text in UTF-32.
+    (copy / "manifest.json").write_bytes(bytes(1126))
+    with pytest.raises(UserError, match=r"manifest\.json can't be read \(it is no JSON: "):
+        RunFolder(copy).last_start()
+
+
 @pytest.mark.parametrize("every", some_slow((7, 61), quick=(61,)))
 def test_every_byte_of_a_config_counts(copy: pathlib.Path, every: int, caplog: pytest.LogCaptureFixture) -> None:
     folder = RunFolder(copy)

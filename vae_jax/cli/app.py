@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> None:
 def _warn_plainly() -> None:
     """Shows this package's warnings as lines for people, whatever some library has made of logging."""
     logger, handler = logging.getLogger("vae_jax"), logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(logging.Formatter("vae-jax: warning: %(message)s"))
     logger.addHandler(handler)
     logger.propagate = False
 

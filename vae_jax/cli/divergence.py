@@ -16,6 +16,7 @@ from vae_jax.training import BatchOrder, BrokenStep, Finding, explain, find_brok
 
 _TERMS = {"kl": "KL", "reconstruction": "reconstruction"}
 _NAMED = 3
+_GROWTH = 100.0
 _LEARNED_NOISE = ("gaussian_learned", "gaussian_per_pixel")
 
 
@@ -124,7 +125,9 @@ def _mend(finding: Finding, losses: Sequence[float], session: Session) -> str:
     if config.model.dtype != "float32":
         advice.append("use --config.model.dtype=float32")
     advice.append(_slower(config))
-    if not config.train.skip_nonfinite:
+    # Where it grew and grew, the parameters are lost by then: nothing comes of leaving steps out.
+    grew = bool(losses) and losses[-1] > _GROWTH * max(1.0, abs(losses[0]))
+    if not config.train.skip_nonfinite and not grew:
         advice.append("leave such steps out and count them with --config.train.skip_nonfinite=True")
     return f"To mend it, {'; or '.join(advice)}"
 

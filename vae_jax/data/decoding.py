@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import os
+import stat
 import threading
 import warnings
 from typing import IO, Any
@@ -60,8 +61,10 @@ def opened(file: str | os.PathLike[str] | IO[bytes] | io.BytesIO) -> Image.Image
     """Opens a picture of one of `FORMATS`, of which nothing is decoded yet.
 
     Raises:
-        Exception: Whatever Pillow raises for a damaged file; `ValueError` for too many pixels.
+        Exception: Whatever Pillow raises for a damaged file; `ValueError` for too many pixels and for what is no file.
     """
+    if isinstance(file, str | os.PathLike) and not stat.S_ISREG(os.stat(file).st_mode):
+        raise ValueError("it is a pipe or a device")
     try:
         with _FILTERING, warnings.catch_warnings():
             # What is damaged beside the pixels, such as the place where a photo was taken, doesn't matter here.

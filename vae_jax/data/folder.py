@@ -197,7 +197,8 @@ def _below(path: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterat
 
 
 def _is_image(entry: os.DirEntry) -> bool:
-    return entry.name.lower().endswith(EXTENSIONS) and entry.is_file()
+    # Links to nowhere, pipes and devices too: they are named as files that can't be read.
+    return entry.name.lower().endswith(EXTENSIONS) and not entry.is_dir()
 
 
 def class_of(name: str) -> str:
@@ -249,7 +250,8 @@ def _fingerprint(root: Path, names: Sequence[str], sizing: Sizing) -> str:
     digest = hashlib.sha256(f"{str(sizing) or 0}\n".encode())
     # Names needn't be UTF-8.
     for name in names:
-        status = (root / name).stat()
+        path = root / name
+        status = path.stat() if path.exists() else path.lstat()
         digest.update(os.fsencode(f"{name}:{status.st_size}:{status.st_mtime_ns}\n"))
     return digest.hexdigest()[:16]
 
