@@ -58,12 +58,10 @@ class Watch:
             self.found.append(f"exec {arguments[0].co_filename}")
         elif event == "open" and isinstance(arguments[0], str | bytes) and self._writes(*arguments[1:3]):
             path = pathlib.Path(os.fsdecode(arguments[0]))
-            ours = pathlib.Path(os.devnull), pathlib.Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
-            if (
-                path not in ours
-                and path.parent not in ours
-                and not path.resolve().is_relative_to(self.inside.resolve())
-            ):
+            # What tests have compiled is kept for others.
+            others = {os.devnull, os.environ["JAX_COMPILATION_CACHE_DIR"]}
+            inside = path.resolve().is_relative_to(self.inside.resolve())
+            if not inside and not {str(path), str(path.parent)} & others:
                 self.found.append(f"open {path} for writing")
         elif event in ("os.rename", "os.remove", "os.mkdir", "os.symlink", "os.truncate", "os.chmod"):
             paths = [
