@@ -25,7 +25,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from vae_jax.errors import UserError
-from vae_jax.files import json_digest, read_json, sync
+from vae_jax.files import read_json, sealed, sync, unsealed
 from vae_jax.memory import available_memory, in_words
 from vae_jax.printable import one_line
 from vae_jax.processes import is_writer, together
@@ -39,6 +39,8 @@ _FIELDS = {"step", "score", "files", "arrays"}
 
 # Orbax reports every save and the threads it used, which buries what a user wants to read.
 logging.getLogger("absl").setLevel(logging.ERROR)
+# It also logs the content of a file that it can't read, and then raises: bytes that a terminal may obey.
+logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +97,7 @@ def save(directory: pathlib.Path, step: int, state: Any, score: float | None, ke
             _sync_all(unfinished)
             files = _checksums(unfinished / _STATE)
             record = {"step": step, "score": score, "files": files, "arrays": _arrays(state)}
-            (unfinished / _RECORD).write_text(json.dumps({**record, "digest": json_digest(record)}, indent=1))
+            (unfinished / _RECORD).write_text(json.dumps(sealed(record), indent=1))
             sync(unfinished / _RECORD)
             sync(unfinished)
             if final.exists():
@@ -286,16 +288,18 @@ def _read_record(folder: pathlib.Path) -> Checkpoint | str:
     """A checkpoint as its record has it, or what is wrong with the record."""
     changed = f"{_RECORD} has changed since it was written"
     try:
-        record = read_json(folder / _RECORD)
+        content = read_json(folder / _RECORD)
     except FileNotFoundError:
         return f"{_RECORD} is missing"
     except OSError as error:
         return f"{_RECORD} can't be read ({error.strerror or error})"
     except ValueError:
         return f"{_RECORD} is no JSON"
-    digest = record.pop("digest", None) if isinstance(record, dict) else None
-    # The first release wrote records without a digest.
-    if not isinstance(record, dict) or set(record) != _FIELDS or digest not in (None, json_digest(record)):
+    try:
+        record = unsealed(content)
+    except ValueError:
+        return changed
+    if set(record) != _FIELDS:
         return changed
     step, score, files, arrays = (record[name] for name in ("step", "score", "files", "arrays"))
     if type(step) is not int or str(step) != folder.name:

@@ -5,22 +5,25 @@ import dataclasses
 import datetime
 import fcntl
 import hashlib
+import json
 import logging
 import math
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from vae_jax import checkpoints
 from vae_jax.config import Config, differences, from_mapping
 from vae_jax.data import SPLITS, Data, ImageKind
 from vae_jax.errors import UserError
-from vae_jax.files import is_leftover, parse_json, read_bytes, read_json, write_json
+from vae_jax.files import is_leftover, parse_json, read_bytes, read_json, sealed, unsealed, write_json
 from vae_jax.printable import one_line
 from vae_jax.provenance import surroundings
 
 _IMAGES = "images.json"
+# Of a row's digest: damage goes unseen once in 4e9 times, and the row stays short.
+_ROW_DIGITS = 8
 _logger = logging.getLogger(__name__)
 
 
@@ -67,6 +70,14 @@ class RunFolder:
     def evaluations(self, replica: int) -> tuple[pathlib.Path, ...]:
         """Where `evaluate` puts what it finds on test images: of the run, and of one of several replicas alone."""
         return self.root / "evaluation.json", self.root / f"evaluation_replica{replica}.json"
+
+    def write_result(self, path: pathlib.Path, result: dict[str, Any]) -> None:
+        """Writes what a verb measured, whole or not at all, so that damage to it is found.
+
+        Raises:
+            UserError: If the file system doesn't take it.
+        """
+        self.write_json(path, sealed(result))
 
     def write_json(self, path: pathlib.Path, content: Any) -> None:
         """Writes a file of the run, whole or not at all.
@@ -344,11 +355,16 @@ def _config_of(content: Any, path: pathlib.Path) -> Config:
         raise UserError(f"{path} is damaged, or of another version of this package: {error}") from error
 
 
+def row_line(row: Mapping[str, Any]) -> str:
+    """A row as the line of a metrics file, with a short digest by which `read_rows` finds damage."""
+    return json.dumps(sealed(row, _ROW_DIGITS)) + "\n"
+
+
 def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
     """The rows of a metrics file.
 
-    A last line that was cut off in writing is left out; other lines that are no row, which nothing but damage explains,
-    are left out and told in a warning.
+    A last line that was cut off in writing is left out; other lines that aren't as they were written, which nothing but
+    damage explains, are left out and told in a warning.
 
     Raises:
         UserError: If the file can't be read at all.
@@ -372,7 +388,7 @@ def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
 def _row(line: bytes) -> dict[str, Any] | None:
     """A line of a metrics file, or None where it is none."""
     try:
-        row = parse_json(line)
+        row = unsealed(parse_json(line))
     except ValueError:
         return None
     return row if _is_row(row) else None

@@ -2,8 +2,10 @@
 
 import json
 import math
+import os
 import pathlib
 import shutil
+import signal
 import sys
 import types
 
@@ -173,8 +175,9 @@ def test_autoencoder_has_nothing_to_diagnose(tmp_path: pathlib.Path, refused) ->
         assert "has no density" in refused(verb, f"--workdir={tmp_path / 'run'}")
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_interrupted_evaluation_goes_on_and_ends_with_the_same_numbers(
-    run: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    run: pathlib.Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     arguments = ["evaluate", f"--workdir={run}", "--num_samples=30"]
     main(arguments)
@@ -186,14 +189,14 @@ def test_interrupted_evaluation_goes_on_and_ends_with_the_same_numbers(
         for done, part in image_batches(*args, **kwargs):
             seen.append(done)
             yield done, part
-            if done >= 200:
-                raise KeyboardInterrupt
+            if len(seen) == 1:
+                os.kill(os.getpid(), number)
 
     monkeypatch.setattr(evaluate, "image_batches", stopped)
     with pytest.raises(SystemExit) as stop:
         main(arguments)
-    assert stop.value.code == 130 and seen == [104, 208]
-    assert "goes on from image 208 of 359" in capsys.readouterr().err
+    assert stop.value.code == 75 and seen == [104, 208]
+    assert "stopped at image 208 of 359, which is saved" in capsys.readouterr().err
     (partial,) = run.glob("evaluation_test.*.partial.npz")
     content = partial.read_bytes()
     assert not (run / "evaluation.json").exists()

@@ -12,6 +12,7 @@ import time
 import jax
 import numpy as np
 import pytest
+from harms import some_slow
 from PIL import Image
 
 from vae_jax import checkpoints
@@ -106,6 +107,24 @@ def test_second_time_ends_it_at_once(tmp_path: pathlib.Path) -> None:
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
     assert errors.splitlines()[-1] == "vae-jax: stopped at once; the last checkpoint is whole"
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+@pytest.mark.parametrize("seconds", some_slow([0.5, 1.0, 1.5, 2.0, 2.5], quick=[1.0]))
+def test_before_it_trains_it_ends_at_once(
+    number: signal.Signals, status: int, seconds: float, tmp_path: pathlib.Path
+) -> None:
+    """In the middle of imports, of reading data or of a compilation, where an exception would be lost."""
+    process = start(f"--workdir={tmp_path / 'run'}", *MLP, *ENDLESS)
+    time.sleep(seconds)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=30)
+    (line,) = errors.strip().splitlines()[-1:]
+    if "saving a checkpoint" in errors:
+        assert process.returncode == 75 and line.startswith("vae-jax: stopped at step")
+    else:
+        assert process.returncode == status
+        assert errors.strip() == "vae-jax: stopped; the same command starts again, or goes on from what is saved"
 
 
 def test_processes_that_decode_stop_with_it(tmp_path: pathlib.Path) -> None:

@@ -224,6 +224,8 @@ def main() -> None:
     parser.add_argument("--failures", default="fuzz_failures.jsonl", help="where failing cases are added")
     given = parser.parse_args()
     only = given.only.split(",")
+    # As the command line has it: reads that fail late say nothing.
+    sys.unraisablehook = lambda _: None
     with tempfile.TemporaryDirectory() as place:
         fuzzer = Fuzzer(pathlib.Path(place), given.seed)
         if given.case is not None:

@@ -17,7 +17,9 @@ from vae_jax.cli import main
 from vae_jax.data import cache
 from vae_jax.data.dataset import Dataset, fingerprint
 from vae_jax.errors import UserError
+from vae_jax.report import facts
 from vae_jax.runs import RunFolder, read_rows
+from vae_jax.trained import open_run
 
 FIRST_RELEASE = pathlib.Path(__file__).parents[1] / "fixtures" / "first_release"
 pytestmark = pytest.mark.usefixtures("remembered")
@@ -216,19 +218,50 @@ def test_damaged_metrics_are_told_and_training_goes_on(
     copy: pathlib.Path, harm: str, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture
 ) -> None:
     before = read_rows(copy / "metrics.jsonl")
-    text = (copy / "metrics.jsonl").read_bytes().splitlines(keepends=True)
-    if harm == "flip":
-        # In a byte that makes the line no JSON; a digit that becomes another one can't be told from what was measured.
-        text[3] = b"\x7b\xff" + text[3][2:]
-        (copy / "metrics.jsonl").write_bytes(b"".join(text))
-    else:
-        HARMS[harm](copy / "metrics.jsonl")
+    HARMS[harm](copy / "metrics.jsonl")
     main([f"--workdir={copy}", *STEPS, "--config.train.num_steps=7"])
     told = caplog.text + capsys.readouterr().err
     assert "metrics.jsonl" in told and ("damaged" in told or "are lost" in told)
     after = read_rows(copy / "metrics.jsonl")
     assert [row for row in after if row["step"] <= 6] == [row for row in before if row in after]
     assert after[-1]["step"] == 7
+
+
+@pytest.mark.parametrize("every", some_slow((7, 61), quick=(61,)))
+def test_every_byte_of_the_metrics_counts(copy: pathlib.Path, every: int) -> None:
+    """Digits and names too: what is read are rows that were written."""
+    path = copy / "metrics.jsonl"
+    written, original = read_rows(path), path.read_bytes()
+    assert written
+    for content in flipped(original, every):
+        path.write_bytes(content)
+        rows = read_rows(path)
+        # Of some numbers the last digit makes none another.
+        assert len(rows) >= len(written) - 2 and all(row in written for row in rows)
+
+
+@pytest.mark.parametrize("verb", some_slow(["evaluate", "diagnose"], quick=["evaluate"]))
+def test_every_byte_of_a_result_counts(copy: pathlib.Path, verb: str) -> None:
+    quick = ["--num_images=3", "--num_samples=2", "--optimization_steps=1", "--annealed_images=2", "--latent_images=9"]
+    main([verb, f"--workdir={copy}", *(quick[:2] if verb == "evaluate" else [*quick, "--generated_images=9"])])
+    path = copy / {"evaluate": "evaluation.json", "diagnose": "diagnosis.json"}[verb]
+    trained, original = open_run(str(copy)), path.read_bytes()
+    assert facts.unread(trained) == []
+    for content in flipped(original, 61):
+        path.write_bytes(content)
+        if json_of(content) == json_of(original):
+            continue  # Space between words.
+        assert facts.unread(trained) == [f"{path.name} can't be read; {verb} writes it anew."]
+        result = facts.read_result(trained)
+        assert result is not None and "measured in training" in result.source
+        assert facts.read_diagnosis(trained) is None
+
+
+def json_of(content: bytes) -> object:
+    try:
+        return json.loads(content.decode())
+    except ValueError:
+        return content
 
 
 ROW = b'{"step": 1, "epoch": 0.1, "split": "train", "elbo": -3.0, "reconstruction": -2.0, "kl": 1.0}'

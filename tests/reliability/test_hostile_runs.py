@@ -8,6 +8,7 @@ import pathlib
 import pickle
 import shutil
 import struct
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 
@@ -30,6 +31,7 @@ from vae_jax.runs import RunFolder
 # A thread of TensorStore goes on with what it can't read, when nobody waits for it any more.
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning")
 
+REPOSITORY = pathlib.Path(__file__).parents[2]
 TINY = ["--config.model.hidden=(8,)", "--config.model.latents=2", "--config.train.report=False"]
 STEPS = ["--config.train.num_steps=4", "--config.train.checkpoint_every=2", "--config.evaluate.num_samples=5"]
 # What each does to a folder is watched from before these modules of a stranger could be imported.
@@ -330,6 +332,18 @@ def test_checkpoints_are_not_unpickled(given: pathlib.Path, capsys: pytest.Captu
         (state / name).write_bytes(whole[name])
     # Those that carry the numbers can't be done without.
     assert refusals >= 3
+
+
+def test_reads_that_come_back_late_say_nothing(given: pathlib.Path) -> None:
+    """What a library's threads find after the first failure would stand beside the one line, as traces."""
+    folder = given / "checkpoints" / "4"
+    for path in (folder / "state" / "array_metadatas").iterdir():
+        path.write_bytes(b"")
+        edit(folder / "checkpoint.json", "files", str(path.relative_to(folder / "state")), value=digest(path))
+    command = [sys.executable, str(REPOSITORY / "main.py"), "sample", f"--workdir={given}", "--checkpoint=4"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 2 and "can't be read" in ended.stderr
+    assert ended.stderr.startswith("vae-jax: error: ") and ended.stderr.count("\n") == 1
 
 
 def test_array_in_pieces_that_inflate_to_more_than_itself(given: pathlib.Path, capsys: pytest.CaptureFixture) -> None:

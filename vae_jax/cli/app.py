@@ -9,6 +9,7 @@ import types
 from absl import flags
 
 from vae_jax.cli.flags import parse, usage
+from vae_jax.cli.signals import STOPPED_STATUS, end_at_once
 from vae_jax.cli.terminal import put_out
 from vae_jax.errors import DataError, Stopped, UserError
 from vae_jax.printable import printable
@@ -29,8 +30,6 @@ VERBS = {
     "plan": "compile the training step for a TPU slice that needn't be there: does it fit, how fast could it be",
 }
 USER_ERROR_STATUS = 2
-# Of sysexits.h: trying again later helps.
-STOPPED_STATUS = 75
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -42,6 +41,8 @@ def main(argv: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if argv is None else argv
     if argv is None:
         _warn_plainly()
+        _hush_late_reads()
+        end_at_once()
     try:
         _run(arguments)
     except Stopped as stopped:
@@ -55,10 +56,6 @@ def main(argv: list[str] | None = None) -> None:
         # Whoever read our output has closed it, as `head` does: nobody is left to tell.
         sys.stdout = None
         sys.exit(0)
-    except KeyboardInterrupt as interrupt:
-        # Verbs that can go on say from where.
-        print(f"vae-jax: stopped; {str(interrupt) or 'the same command starts again'}", file=sys.stderr)
-        sys.exit(130)
 
 
 def _warn_plainly() -> None:
@@ -67,6 +64,15 @@ def _warn_plainly() -> None:
     handler.setFormatter(logging.Formatter("vae-jax: warning: %(message)s"))
     logger.addHandler(handler)
     logger.propagate = False
+
+
+def _hush_late_reads() -> None:
+    """Says nothing of reads of a checkpoint that come back after the first one that failed, which is told.
+
+    They find their event loop closed, and nobody who could catch what they raise.
+    """
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    sys.unraisablehook = lambda _: None
 
 
 def _run(arguments: list[str]) -> None:

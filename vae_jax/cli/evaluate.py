@@ -1,5 +1,6 @@
 """`evaluate`: the bound and log p(x) of a trained model, with their errors."""
 
+import contextlib
 import math
 import sys
 import time
@@ -13,10 +14,11 @@ from absl import flags
 from vae_jax.cli.flags import Flags, define_section, define_workdir, given_section
 from vae_jax.cli.partial import PartialResult, digest
 from vae_jax.cli.show import noise_stddev
+from vae_jax.cli.signals import StopRequest
 from vae_jax.cli.terminal import say
 from vae_jax.config import EvaluateConfig
 from vae_jax.data import Split, take
-from vae_jax.errors import UserError
+from vae_jax.errors import Stopped, UserError
 from vae_jax.evaluation import ImportanceEstimate, image_batches, make_importance_estimate, samples_at_once
 from vae_jax.keys import Stream, stream_key
 from vae_jax.numerics import Estimate, bits_per_dim, estimate
@@ -61,7 +63,7 @@ def run(values: Flags) -> None:
     # One of several stands beside what is said of all.
     one = f"_replica{first.replica}" if first.config.num_seeds > 1 and len(replicas) == 1 else ""
     name = f"evaluation{'' if split == 'test' else f'_{split}'}{one}.json"
-    first.folder.write_json(first.folder.root / name, result)
+    first.folder.write_result(first.folder.root / name, result)
     for trained in replicas:
         _partial(trained, split, settings).remove()
     say("\n".join([*lines, f"written to {first.folder.root / name}"]))
@@ -104,21 +106,25 @@ def importance_estimates(
         part.labels if trained.model.num_classes else None,
         start,
     )
-    try:
-        with tqdm.tqdm(initial=start, total=len(images), unit="image", disable=not sys.stderr.isatty()) as bar:
-            for done, batch in batches:
-                parts.append(batch)
-                bar.update(done - bar.n)
-                if partial and done < len(images) and time.monotonic() - saved > _SECONDS_BETWEEN_SAVES:
-                    parts = [_joined(parts)]
-                    partial.save(parts[0]._asdict())
-                    saved = time.monotonic()
-    except KeyboardInterrupt as interrupt:
-        if partial is None or not parts:
-            raise
-        partial.save(_joined(parts)._asdict())
-        done = sum(len(each.elbo) for each in parts)
-        raise KeyboardInterrupt(f"the same command goes on from image {done} of {len(images)}") from interrupt
+    request = StopRequest("what is done", "what is done was saved a while ago")
+    with contextlib.ExitStack() as entered:
+        bar = entered.enter_context(
+            tqdm.tqdm(initial=start, total=len(images), unit="image", disable=not sys.stderr.isatty())
+        )
+        if partial:
+            entered.enter_context(request.heard())
+        for done, batch in batches:
+            parts.append(batch)
+            bar.update(done - bar.n)
+            due = request.asked or time.monotonic() - saved > _SECONDS_BETWEEN_SAVES
+            if partial and due:
+                parts = [_joined(parts)]
+                partial.save(parts[0]._asdict())
+                saved = time.monotonic()
+                if request.asked:
+                    raise Stopped(
+                        f"stopped at image {done} of {len(images)}, which is saved; the same command goes on from there"
+                    )
     return _joined(parts)
 
 

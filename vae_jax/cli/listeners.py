@@ -1,7 +1,6 @@
 """What listens to training: the metrics file, TensorBoard and the terminal."""
 
 import abc
-import json
 import os
 import pathlib
 import socket
@@ -17,7 +16,7 @@ from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttr
 
 from vae_jax.cli.terminal import put_out
 from vae_jax.files import replacing
-from vae_jax.runs import read_rows
+from vae_jax.runs import read_rows, row_line
 
 Row = dict[str, Any]
 # How long TensorBoard may wait for what is already there.
@@ -48,7 +47,7 @@ class MetricsFile(Listener):
     def __init__(self, path: pathlib.Path, step: int) -> None:
         kept = [row for row in read_rows(path) if row["step"] <= step]
         with replacing(path, "make room, or choose another --workdir") as unfinished:
-            unfinished.write_text("".join(f"{json.dumps(row)}\n" for row in kept), encoding="utf-8")
+            unfinished.write_text("".join(map(row_line, kept)), encoding="utf-8")
         self._file = path.open("a", encoding="utf-8")
         # A checkpoint is always the end of a row.
         if step and (not kept or kept[-1]["step"] != step):
@@ -57,7 +56,7 @@ class MetricsFile(Listener):
 
     def write(self, row: Row) -> None:
         """Adds a row."""
-        self._file.write(json.dumps(row) + "\n")
+        self._file.write(row_line(row))
         self._file.flush()
 
     def sync(self) -> None:

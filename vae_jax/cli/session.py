@@ -15,7 +15,7 @@ from vae_jax import build, checkpoints
 from vae_jax.cli.listeners import Row
 from vae_jax.cli.memory import check_memory
 from vae_jax.cli.show import noise_stddev, reconstruction_grid, sample_grid
-from vae_jax.cli.stopping import StopRequest
+from vae_jax.cli.signals import StopRequest
 from vae_jax.cli.terminal import say
 from vae_jax.config import Config
 from vae_jax.data import Data
@@ -24,7 +24,7 @@ from vae_jax.evaluation import Watched, active_units, make_bound, map_images
 from vae_jax.keys import Stream, stream_key
 from vae_jax.numerics import estimate
 from vae_jax.pictures import write_png
-from vae_jax.processes import is_writer, together
+from vae_jax.processes import any_process, is_writer, together
 from vae_jax.runs import RunFolder
 from vae_jax.sharding import batch_mesh, filled_up, put, replicated, whole_mesh
 from vae_jax.trained import TrainedRun, replica_params
@@ -145,7 +145,11 @@ class Session:
     def events(self, request: StopRequest) -> Iterator[Logged | CheckpointDue | Interrupted]:
         """The events of training, from where the state is to its end or until somebody asks for another."""
         images_per_step = self.config.train.batch_size * self.config.num_seeds
-        stopping = Stopping(request.together, request.alone, self.run_steps.steps_per_call)
+        stopping = Stopping(
+            lambda: any_process(request.asked),
+            lambda: request.asked and jax.process_count() == 1,
+            self.run_steps.steps_per_call,
+        )
         return training_events(self.state, self.run_steps, images_per_step, self.schedule, stopping)
 
     def is_finite(self, event: Logged | CheckpointDue | Interrupted) -> bool:

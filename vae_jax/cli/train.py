@@ -15,7 +15,7 @@ from vae_jax.cli.flags import Flags, config_file, define_config, read_config
 from vae_jax.cli.listeners import CollapseWatch, Console, Listener, MetricsFile, Row, TensorBoard, describe
 from vae_jax.cli.report import write_report
 from vae_jax.cli.session import Session
-from vae_jax.cli.stopping import StopRequest
+from vae_jax.cli.signals import StopRequest
 from vae_jax.cli.terminal import say
 from vae_jax.cli.trackers import TRACKERS, check_trackers, open_tracker
 from vae_jax.config import Config
@@ -71,10 +71,7 @@ def train(
     with contextlib.ExitStack() as held:
         session = Session.prepare(config, folder, init_from, held)
         _say_devices(session)
-        try:
-            _continue(session, track, quiet)
-        except KeyboardInterrupt as interrupt:
-            raise KeyboardInterrupt("the same command continues from the last checkpoint") from interrupt
+        _continue(session, track, quiet)
 
 
 def _continue(session: Session, track: Sequence[str], quiet: bool) -> None:
@@ -92,7 +89,7 @@ def _continue(session: Session, track: Sequence[str], quiet: bool) -> None:
     if is_writer() and not quiet:
         say(f"{session.data}")
     began = time.perf_counter()
-    last, request = None, StopRequest()
+    last, request = None, StopRequest("a checkpoint", "the last checkpoint is whole")
     try:
         with request.heard(), contextlib.ExitStack() as opened:
             listeners = _listeners(session, track, quiet, opened) if is_writer() else []

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from vae_jax.data.dataset import Dataset, fingerprint
-from vae_jax.files import json_digest, read_json
+from vae_jax.files import read_json, sealed, unsealed
 from vae_jax.printable import one_line
 
 _FORMAT = 1
@@ -134,10 +134,8 @@ def save(data_dir: Path, key: str, dataset: Dataset) -> None:
 
 
 def _read(folder: Path) -> Dataset:
-    facts = read_json(folder / "dataset.json")
-    digest = facts.pop("digest", None) if isinstance(facts, dict) else None
-    # The first release wrote no digest.
-    if not isinstance(facts, dict) or set(facts) != _FACTS or digest not in (None, json_digest(facts)):
+    facts = unsealed(read_json(folder / "dataset.json"))
+    if set(facts) != _FACTS:
         raise ValueError("dataset.json changed after it was written")
     if facts["format"] != _FORMAT:
         raise ValueError(f"format {facts['format']!r} where {_FORMAT} is expected")
@@ -190,7 +188,7 @@ def _write(place: Path, key: str, dataset: Dataset) -> None:
             "arrays": list(arrays),
         }
         with (temporary / "dataset.json").open("x", encoding="utf-8") as file:
-            json.dump({**facts, "digest": json_digest(facts)}, file)
+            json.dump(sealed(facts), file)
             file.flush()
             os.fsync(file.fileno())
         _sync_folder(temporary)

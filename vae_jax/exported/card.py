@@ -8,7 +8,7 @@ import numpy as np
 
 from vae_jax.config import Config, flatten
 from vae_jax.errors import UserError
-from vae_jax.files import read_json
+from vae_jax.files import read_json, unsealed
 from vae_jax.priors import StandardNormal
 from vae_jax.runs import read_rows
 from vae_jax.trained import TrainedRun
@@ -96,7 +96,7 @@ def _evaluation(trained: TrainedRun) -> dict[str, Any] | None:
         if not path.is_file():
             continue
         try:
-            found = read_json(path)
+            found = unsealed(read_json(path))
             for each in found.get("replicas", [found]):
                 if (each["step"], each["replica"]) == (trained.step, trained.replica):
                     return each

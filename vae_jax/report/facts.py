@@ -9,7 +9,7 @@ import jax
 
 from vae_jax.config import Config, flatten
 from vae_jax.diagnosis.words import table, words
-from vae_jax.files import read_json
+from vae_jax.files import read_json, unsealed
 from vae_jax.runs import RunFolder, read_rows
 from vae_jax.trained import TrainedRun
 
@@ -169,6 +169,14 @@ def read_diagnosis(trained: TrainedRun) -> dict[str, Any] | None:
     return {"sentences": sentences, "table": lines, "step": step, "num_images": images, "split": found["split"]}
 
 
+def unread(trained: TrainedRun) -> list[str]:
+    """What verbs have found before that is there but can't be read, in sentences."""
+    lost = {path: "evaluate" for path in trained.folder.evaluations(trained.replica) if _read(path) is None}
+    if read_diagnosis(trained) is None:
+        lost[diagnosis_path(trained)] = "diagnose"
+    return [f"{path.name} can't be read; {verb} writes it anew." for path, verb in lost.items() if path.exists()]
+
+
 def settings(config: Config) -> list[tuple[str, str, bool]]:
     """Every field of a config: its name, its value, and whether it differs from the default."""
     defaults = {name: value for name, value, _ in flatten(Config())}
@@ -223,7 +231,6 @@ def _counted(devices: list[str]) -> str:
 
 def _read(path: pathlib.Path) -> dict[str, Any] | None:
     try:
-        found = read_json(path)
+        return unsealed(read_json(path))
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) else None

@@ -21,14 +21,13 @@ def report_page(trained: TrainedRun) -> Page:
         trained: The run.
     """
     encoded, split, left_out = encode_some(trained)
+    left_out += facts.unread(trained)
     pictures = Pictures(trained, encoded)
     shown, axes = pictures.all(), pictures.axes
     curves = facts.read_curves(trained.folder)
     scatter, caption = _scatter(trained, encoded, split)
     diagnosis = facts.read_diagnosis(trained)
     notes = [*left_out, *_notes(trained, shown, axes.num_active, pictures.why_no_decoder)]
-    if diagnosis is None and facts.diagnosis_path(trained).exists():
-        notes.append(f"{facts.diagnosis_path(trained).name} can't be read; diagnose writes it anew.")
     kl = None if encoded is None or encoded.kl is None else encoded.kl
     starts = facts.read_starts(trained.folder)
     name = trained.folder.root.resolve().name
