@@ -1,6 +1,7 @@
 """Kills small runs over and over until they are through, and compares each with the run that was never killed.
 
 python tests/reliability/kill.py --kills=50 --workdir=/tmp/kill
+python tests/reliability/kill.py --kills=50 --of-one-run=50 --steps=3000 --workdir=/tmp/kill_one
 python tests/reliability/kill.py --kills=15 --devices=8 --workdir=/tmp/kill8
 python tests/reliability/kill.py --kills=15 --devices=2 --processes=2 --workdir=/tmp/kill2x2
 """
@@ -15,15 +16,14 @@ import time
 
 from runs_that_die import Command, differences, finish, kill_to_the_end
 
-_MOST_OF_ONE_RUN = 12
-
-
 def main() -> None:
     """Exits with status 1 where any run differs from the one that was never killed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--devices", type=int, default=1, help="simulated devices of each process")
     parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--of-one-run", type=int, default=12, help="kills after which a run may come to its end")
+    parser.add_argument("--steps", type=int, default=60, help="of each run; a checkpoint every 10")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workdir", type=pathlib.Path, required=True, help="folder for all runs; one that isn't there")
     arguments = parser.parse_args()
@@ -33,6 +33,7 @@ def main() -> None:
     cache = {"XDG_CACHE_HOME": str((arguments.workdir / "cache").absolute())}
     whole = Command(
         (arguments.workdir / "whole").absolute(),
+        num_steps=arguments.steps,
         devices=arguments.devices,
         processes=arguments.processes,
         environment=cache,
@@ -41,7 +42,7 @@ def main() -> None:
     began, kills, runs, different = time.monotonic(), [], 0, 0
     while len(kills) < arguments.kills:
         command = dataclasses.replace(whole, workdir=whole.workdir.with_name(f"killed{runs}"))
-        for kill in kill_to_the_end(command, min(_MOST_OF_ONE_RUN, arguments.kills - len(kills)), rng):
+        for kill in kill_to_the_end(command, min(arguments.of_one_run, arguments.kills - len(kills)), rng):
             kills.append(kill)
             half = ", half a checkpoint is left" if kill.inside else ""
             struck = f", processes {kill.struck}" if arguments.processes > 1 else ""
