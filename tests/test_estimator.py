@@ -47,8 +47,14 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
     return sklearn.datasets.load_digits(return_X_y=True)
 
 
-@parametrize_with_checks([VAETransformer(max_iter=5), tiny(**OTHER_PARTS)])
+@parametrize_with_checks([VAETransformer(max_iter=5)])
 def test_scikit_learns_checks(estimator: VAETransformer, check: Any) -> None:
+    check(estimator)
+
+
+@pytest.mark.slow
+@parametrize_with_checks([tiny(**OTHER_PARTS)])
+def test_scikit_learns_checks_with_other_parts(estimator: VAETransformer, check: Any) -> None:
     check(estimator)
 
 
@@ -221,8 +227,16 @@ def test_pipeline_reads_digits() -> None:
     assert list(pipeline[:-1].get_feature_names_out()) == [f"vaetransformer{i}" for i in range(10)]
 
 
-@pytest.mark.parametrize("shape", [(8, 8), (4, 8, 2)])
-@pytest.mark.parametrize("network", ["mlp", "conv"])
+@pytest.mark.parametrize(
+    ("network", "shape"),
+    [
+        ("conv", (4, 8, 2)),
+        *(
+            pytest.param(*pair, marks=pytest.mark.slow)
+            for pair in [("conv", (8, 8)), ("mlp", (8, 8)), ("mlp", (4, 8, 2))]
+        ),
+    ],
+)
 def test_images_keep_their_shape(network: str, shape: tuple[int, ...]) -> None:
     images = (digits()[0][:60] / 16.0).reshape(60, *shape)
     vae = tiny(network=network, likelihood="continuous_bernoulli").fit(images)

@@ -134,7 +134,11 @@ def log_likelihood() -> float:
 
 @pytest.mark.parametrize(
     ("posterior", "shortfall", "tolerance"),
-    [("full_gaussian", 0.0, 0.01), ("iaf", 0.0, 0.05), ("diagonal_gaussian", SHORTFALL, 0.01)],
+    [
+        ("full_gaussian", 0.0, 0.01),
+        pytest.param("iaf", 0.0, 0.05, marks=pytest.mark.slow),
+        ("diagonal_gaussian", SHORTFALL, 0.01),
+    ],
 )
 def test_how_much_of_the_log_likelihood_a_posterior_reaches(posterior: str, shortfall: float, tolerance: float) -> None:
     bound, error = bound_and_error(*trained_encoder(posterior))

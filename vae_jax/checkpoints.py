@@ -108,9 +108,10 @@ def save(directory: pathlib.Path, step: int, state: Any, score: float | None, ke
     except (OSError, ValueError) as error:
         # Orbax tells of a full disk with a ValueError of many lines.
         cause = getattr(error, "strerror", None) or str(error).strip().splitlines()[0]
+        kept = "earlier checkpoints are whole" if listing(directory) else "it starts anew, there is no earlier one"
         raise UserError(
-            f"checkpoint {final} could not be written ({cause}); make room or choose another "
-            "--workdir, then run the same command again: earlier checkpoints are whole"
+            f"checkpoint {final} could not be written ({cause}); make room or choose another --workdir, then run the "
+            f"same command again: {kept}"
         ) from error
     together("checkpoint kept")
 

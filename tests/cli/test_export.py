@@ -127,6 +127,7 @@ def test_evaluation_of_the_same_step_is_in_the_card(run: pathlib.Path, tmp_path:
         assert json.loads((folder / "config.json").read_text())["step"] == step
 
 
+@pytest.mark.slow
 def test_replica_is_exported_alone(tmp_path: pathlib.Path) -> None:
     main([f"--workdir={tmp_path / 'run'}", *TINY, "--config.num_seeds=2"])
     main(["export", f"--workdir={tmp_path / 'run'}", f"--output={tmp_path / 'one'}", "--replica=1", "--noverify"])

@@ -178,6 +178,7 @@ def test_one_that_is_told_to_stop_stops_all_at_one_step(tmp_path: pathlib.Path) 
     assert rows(workdir)[-1]["step"] == saved.step + 20
 
 
+@pytest.mark.slow
 def test_all_say_why_they_diverged_and_end_alike(tmp_path: pathlib.Path) -> None:
     wild = ["--config.train.optimizer=sgd", "--config.train.learning_rate=1e6", "--config.train.num_steps=20"]
     for status, _, errors in finish(start(tmp_path / "run", *wild)):

@@ -127,6 +127,7 @@ def test_before_it_trains_it_ends_at_once(
         assert errors.strip() == "vae-jax: stopped; the same command starts again, or goes on from what is saved"
 
 
+@pytest.mark.slow
 def test_processes_that_decode_stop_with_it(tmp_path: pathlib.Path) -> None:
     pictures = tmp_path / "pictures"
     pictures.mkdir()

@@ -16,6 +16,7 @@ import time
 
 from runs_that_die import Command, differences, finish, kill_to_the_end
 
+
 def main() -> None:
     """Exits with status 1 where any run differs from the one that was never killed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

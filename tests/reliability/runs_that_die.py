@@ -61,8 +61,10 @@ class Command:
             *self.more,
         ]
         flags = f"--xla_force_host_platform_device_count={self.devices}" if self.devices > 1 else ""
-        # The tests have no cache of compiled programs; processes that start over and over again need one.
-        inherited = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+        inherited = dict(os.environ)
+        if "JAX_COMPILATION_CACHE_DIR" in inherited:
+            # As users have it, in their own cache's folder; what one test's processes compile serves those of others.
+            inherited["XDG_CACHE_HOME"] = inherited.pop("JAX_COMPILATION_CACHE_DIR")
         environment = {**inherited, "XLA_FLAGS": flags, **self.environment}
         self.workdir.parent.mkdir(parents=True, exist_ok=True)
         started = []

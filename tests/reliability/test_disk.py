@@ -299,8 +299,7 @@ def test_program_that_does_not_fit_is_not_kept(
 
 
 def test_second_process_is_refused_until_the_first_is_killed(tmp_path: pathlib.Path) -> None:
-    folder = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
-    first = Command(tmp_path / "run", num_steps=10**7, every=50, environment=folder)
+    first = Command(tmp_path / "run", num_steps=10**7, every=50)
     (process,) = first.start()
     try:
         while not checkpoints.listing(first.workdir / "checkpoints"):

@@ -19,7 +19,7 @@ from vae_jax.runs import RunFolder
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Command:
     """A run that was never killed, and whose compiled programs the others find."""
     folder = tmp_path_factory.mktemp("kill")
-    command = Command(folder / "whole", num_steps=40, environment={"XDG_CACHE_HOME": str(folder / "cache")})
+    command = Command(folder / "whole", num_steps=40)
     finish(command.start(), command.log)
     return command
 

@@ -348,6 +348,7 @@ def test_script_in_a_name_is_shown_and_not_run(live: pathlib.Path, tmp_path: pat
         opened.page.close()
 
 
+@pytest.mark.slow
 def test_classes_have_the_names_of_their_folders(tmp_path: pathlib.Path, browser: Any) -> None:
     hostile = "<img src=x onerror=alert(1)>"
     for number, name in enumerate(["cats", hostile] * 8):
