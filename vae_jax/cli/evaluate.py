@@ -106,7 +106,7 @@ def importance_estimates(
         part.labels if trained.model.num_classes else None,
         start,
     )
-    request = StopRequest("what is done", "what is done was saved a while ago")
+    request = StopRequest("what is done", "what was done in the last seconds is lost")
     with contextlib.ExitStack() as entered:
         bar = entered.enter_context(
             tqdm.tqdm(initial=start, total=len(images), unit="image", disable=not sys.stderr.isatty())
