@@ -158,6 +158,9 @@ WRONG_IMAGES = {
     "whole numbers": (np.zeros((3, 6, 5), np.int64), "int64"),
     "floats up to 255": (np.full((3, 6, 5), 255.0), "[0, 1]"),
     "no numbers": (np.full((3, 6, 5), np.nan), "[0, 1]"),
+    "complex": (np.zeros((3, 6, 5), complex), "real numbers"),
+    "masked": (np.ma.masked_equal(np.zeros((3, 6, 5)), 0), "masked"),
+    "text": (np.full((3, 6, 5), "a"), "real numbers"),
 }
 
 
@@ -176,6 +179,10 @@ def test_other_wrong_arguments(place: pathlib.Path, others: np.ndarray) -> None:
         (lambda: loaded.encode(others, np.zeros(20, int)), "isn't conditional"),
         (lambda: loaded.log_likelihood(others, 0), "num_samples"),
         (lambda: loaded.sample(jax.random.key(0), 0), "num_samples"),
+        (lambda: loaded.sample(jax.random.key(0), 10**12), "below 2^31"),
+        (lambda: loaded.sample(jax.random.key(0), 2**31 - 1), "of memory"),
+        (lambda: loaded.log_likelihood(others, 10**30), "below 2^31"),
+        (lambda: loaded.decode(np.full((3, 2), "a")), "real numbers"),
     ):
         with pytest.raises(UserError) as caught:
             call()
@@ -188,6 +195,8 @@ def test_what_is_no_folder_of_a_model(tmp_path: pathlib.Path) -> None:
     assert "isn't there" in refusal(tmp_path / "nowhere")
     assert "is a file" in refusal(tmp_path / "file")
     assert "holds no run" in refusal(tmp_path / "empty")
+    assert "can't be a folder" in refusal("a" * 5000)
+    assert "can't be a folder" in refusal("~nobody-of-this-name/run")
 
 
 FILES = ("config.json", "model.safetensors", "encoder.jaxexport", "decoder.jaxexport", "SHA256SUMS")

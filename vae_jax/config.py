@@ -13,11 +13,9 @@ from typing import Any
 
 import ml_collections
 
-from vae_jax.errors import UserError
+from vae_jax.errors import COUNTS, UserError
 from vae_jax.printable import one_line
 
-# JAX counts with 32 bits.
-_COUNTS = 2**31
 # A config can come from somebody else: what is made one by one, before anything is compared with memory, is bounded.
 _PARTS = 129
 _MACHINES = 1025
@@ -27,7 +25,7 @@ _LONGEST = 4096
 def _field(default: Any, meaning: str, *, minimum: float | None = None, below: float | None = None) -> Any:
     numbers = default if isinstance(default, tuple) else (default,)
     if below is None and all(type(number) is int for number in numbers):
-        below = _COUNTS
+        below = COUNTS
     metadata = {"meaning": meaning, "minimum": minimum, "below": below}
     return dataclasses.field(default=default, metadata=metadata)
 

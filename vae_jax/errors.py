@@ -1,8 +1,12 @@
 """The exceptions that end a command with a line for a person."""
 
 import numbers
+from typing import Any
 
 from vae_jax.printable import one_line, printable
+
+# JAX counts with 32 bits.
+COUNTS = 2**31
 
 
 class UserError(Exception):
@@ -40,7 +44,7 @@ class Stopped(Exception):
     """A run was asked to stop, and has saved what it did; its text says how to go on."""
 
 
-def check_count(name: str, value: object) -> None:
+def check_count(name: str, value: Any) -> None:
     """Refuses what is no number of things to make.
 
     Args:
@@ -48,7 +52,7 @@ def check_count(name: str, value: object) -> None:
         value: What was given.
 
     Raises:
-        UserError: If it is no whole number, or below 1.
+        UserError: If it is no whole number, below 1, or more than JAX can count.
     """
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
-        raise UserError(f"{name} is {one_line(repr(value), 60)} but must be a whole number, at least 1")
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or not 1 <= int(value) < COUNTS:
+        raise UserError(f"{name} is {one_line(repr(value), 60)} but must be a whole number, at least 1, below 2^31")

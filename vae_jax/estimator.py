@@ -46,6 +46,7 @@ from vae_jax.estimation.programs import (
     training_programs,
 )
 from vae_jax.estimation.rows import Standard, Table, check_is_density, check_is_in_range, content_ids, precision_of
+from vae_jax.memory import check_images_fit
 from vae_jax.training import TrainState
 from vae_jax.vae import VAE, Params
 
@@ -267,6 +268,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         fitted = self._fitted()
         check_count("n_samples", n_samples)
         check_has_density(fitted.design.model)
+        check_images_fit(int(n_samples), self._row_shape)
         draw = measuring_programs(fitted.design.model_key).draw
         seed = _seed(self.random_state if random_state is None else random_state)
         batches = [np.asarray(draw(fitted.params, seed, np.int32(i))) for i in range(-(-n_samples // ROWS_AT_ONCE))]

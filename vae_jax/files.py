@@ -2,6 +2,8 @@
 
 import contextlib
 import errno
+import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -179,19 +181,42 @@ def new_folder(path: pathlib.Path, flag: str = "--output") -> Iterator[pathlib.P
     """
     check_new_folder(path, flag)
     final = path.resolve()
-    unfinished = final.with_name(f".{final.name}.unfinished")
+    # Each process has its own: another one may be making the same folder.
+    unfinished = final.with_name(f".{final.name}{_UNFINISHED}-{os.getpid()}")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        if unfinished.exists():
-            shutil.rmtree(unfinished)
+        for leftover in final.parent.glob(f"{glob.escape(f'.{final.name}{_UNFINISHED}')}-*"):
+            _remove_if_left(leftover)
         unfinished.mkdir()
-        yield unfinished
-        # Takes the place of an empty folder, and of nothing else.
-        unfinished.rename(final)
+        with _locked(unfinished):
+            yield unfinished
+            # Takes the place of an empty folder, and of nothing else.
+            unfinished.rename(final)
     except OSError as error:
         raise UserError(f"'{path}' can't be written ({error.strerror or error}); choose another {flag}") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(folder: pathlib.Path) -> Iterator[None]:
+    """Says to others meanwhile that somebody is at a folder; the operating system lets go when the process ends.
+
+    Raises:
+        BlockingIOError: If somebody is.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _remove_if_left(folder: pathlib.Path) -> None:
+    """Removes what a process that was killed has left; not what one is at."""
+    with contextlib.suppress(OSError), _locked(folder):
+        shutil.rmtree(folder)
 
 
 def check_new_folder(path: pathlib.Path, flag: str = "--output") -> None:

@@ -21,6 +21,7 @@ from vae_jax.errors import UserError, check_count
 from vae_jax.evaluation import ImportanceEstimate, make_importance_estimate, map_images, samples_at_once
 from vae_jax.exported import describe_posterior, is_export, read_export
 from vae_jax.keys import Stream, stream_key
+from vae_jax.memory import check_images_fit
 from vae_jax.printable import one_line
 from vae_jax.sharding import filled_up, put, replicated, whole_mesh
 from vae_jax.trained import open_run
@@ -84,7 +85,7 @@ class LoadedModel:
         Raises:
             UserError: If z is no array of finite latents for this model, or the labels aren't.
         """
-        z = np.asarray(z, np.float32)
+        z = _array(z, "z").astype(np.float32)
         latents = self.model.prior.latents
         if z.ndim != 2 or z.shape[1] != latents or not len(z) or not np.all(np.isfinite(z)):
             raise UserError(f"z has shape {z.shape} but must be finite numbers [N, {latents}], N at least 1")
@@ -122,6 +123,7 @@ class LoadedModel:
         if not isinstance(key, jax.Array) or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.shape:
             raise UserError(f"key is {one_line(repr(key), 60)} but must be a key, e.g. jax.random.key(0)")
         check_count("num_samples", num_samples)
+        check_images_fit(num_samples, self.kind.image_shape)
         if self.model.num_classes and label is None:
             label = np.arange(num_samples) % self.model.num_classes
         labels = self._labels(label, num_samples)
@@ -202,7 +204,7 @@ class LoadedModel:
         Raises:
             UserError: If they are none for this model.
         """
-        pixels = np.asarray(images)
+        pixels = _array(images, "images")
         if pixels.ndim == 3 and self.kind.image_shape[-1] == 1:
             pixels = pixels[..., np.newaxis]
         if pixels.shape[1:] != self.kind.image_shape or not len(pixels):
@@ -233,11 +235,30 @@ class LoadedModel:
             return None
         if label is None:
             raise UserError(f"this model is conditional: give label, a class from 0 to {classes - 1} for each")
-        labels = np.asarray(label)
+        labels = _array(label, "label")
         whole = np.issubdtype(labels.dtype, np.integer)
         if not whole or labels.shape != (count,) or labels.min() < 0 or labels.max() >= classes:
             raise UserError(f"label must be {count} whole numbers from 0 to {classes - 1}")
         return labels.astype(np.int32)
+
+
+def _array(values: ArrayLike, name: str) -> np.ndarray:
+    """What was given, as an array of real numbers.
+
+    Raises:
+        UserError: If it is none.
+    """
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"{name} is no array of numbers ({one_line(error)}); give one in which all rows are alike"
+        ) from error
+    if np.ma.isMaskedArray(values):
+        raise UserError(f"{name} is a masked array, whose masks would be passed over; fill it first")
+    if array.dtype.kind not in "buif" and not jnp.issubdtype(array.dtype, jnp.floating):
+        raise UserError(f"{name} is an array of {array.dtype} but must be one of real numbers")
+    return array
 
 
 def load(
@@ -279,8 +300,17 @@ def load(
     """
     if not isinstance(path, str | os.PathLike):
         raise UserError(f"path is {one_line(repr(path), 60)} but must be a folder, e.g. 'runs/digits'")
-    folder = pathlib.Path(path).expanduser()
-    if not folder.is_dir():
+    try:
+        folder = pathlib.Path(path).expanduser()
+        is_folder = folder.is_dir()
+    except (OSError, RuntimeError, ValueError) as error:
+        # Names that are too long, or of a user who isn't there.
+        raise UserError(
+            f"{one_line(repr(path), 60)} can't be a folder ({one_line(error, 60)}); give another one"
+        ) from error
+    if type(replica) is not int:
+        raise UserError(f"replica is {one_line(repr(replica), 60)} but must be a whole number")
+    if not is_folder:
         what = "is a file" if folder.exists() else "isn't there"
         raise UserError(f"'{path}' {what}; give the folder of a run, or one that export made")
     if is_export(folder):

@@ -1,8 +1,14 @@
 """How much memory there is for what is about to be read."""
 
+import math
 import os
 import pathlib
+from collections.abc import Sequence
 
+from vae_jax.errors import UserError
+
+# Of an image that is made: itself, what it is made of, and what it is made into.
+_BYTES_A_VALUE = 16
 _CGROUPS = pathlib.Path("/sys/fs/cgroup")
 _GROUPS = (
     (_CGROUPS, "memory.max", "memory.current", "inactive_file"),
@@ -27,6 +33,23 @@ def available_memory() -> int | None:
         return None
     of_container = _left_in_container()
     return of_machine if of_container is None else min(of_machine, of_container)
+
+
+def check_images_fit(count: int, image_shape: Sequence[int]) -> None:
+    """Refuses to make more images at once than the memory takes.
+
+    Args:
+        count: How many.
+        image_shape: Height, width, channels.
+
+    Raises:
+        UserError: If they don't fit.
+    """
+    needed, free = count * math.prod(image_shape) * _BYTES_A_VALUE, available_memory()
+    if free is not None and needed > free:
+        raise UserError(
+            f"{count:,} images take {in_words(needed)} of memory, and {in_words(free)} are free; ask for fewer at once"
+        )
 
 
 def _left_in_container() -> int | None:

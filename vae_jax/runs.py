@@ -72,7 +72,7 @@ class RunFolder:
         return self.root / "evaluation.json", self.root / f"evaluation_replica{replica}.json"
 
     def write_result(self, path: pathlib.Path, result: dict[str, Any]) -> None:
-        """Writes what a verb measured, whole or not at all, so that damage to it is found.
+        """Writes what a verb measured or noted, whole or not at all, so that damage to it is found.
 
         Raises:
             UserError: If the file system doesn't take it.
@@ -184,6 +184,12 @@ class RunFolder:
         Raises:
             UserError: If it can't be made.
         """
+        try:
+            os.fsencode(self.root).decode()
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"'{self.root}' is a name that is no UTF-8, which checkpoints need; choose another --workdir"
+            ) from error
         try:
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -302,7 +308,7 @@ class RunFolder:
             "data": {"name": data.dataset.name, "fingerprint": data.dataset.fingerprint},
             "files": {path.name: _digest(path) for path in self._described_by},
         }
-        self.write_json(self.manifest, {"starts": [*starts, start]})
+        self.write_result(self.manifest, {"starts": [*starts, start]})
 
     @property
     def _described_by(self) -> tuple[pathlib.Path, ...]:
@@ -334,7 +340,7 @@ class RunFolder:
 
     def _starts(self) -> list[dict[str, Any]]:
         try:
-            starts = list(read_json(self.manifest)["starts"]) if self.manifest.is_file() else []
+            starts = list(unsealed(read_json(self.manifest))["starts"]) if self.manifest.is_file() else []
             if not all(isinstance(start, dict) for start in starts):
                 raise ValueError("a start is no mapping")
             return starts
@@ -363,8 +369,8 @@ def row_line(row: Mapping[str, Any]) -> str:
 def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
     """The rows of a metrics file.
 
-    A last line that was cut off in writing is left out; other lines that aren't as they were written, which nothing but
-    damage explains, are left out and told in a warning.
+    A last line that was cut off in writing, short of its end, is left out; other lines that aren't as they were
+    written, which nothing but damage explains, are left out and told in a warning.
 
     Raises:
         UserError: If the file can't be read at all.
@@ -378,7 +384,7 @@ def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
         row = _row(line)
         if row is not None:
             rows.append(row)
-        elif number < len(lines):
+        elif number < len(lines) or _row(line[:-1]) is not None:
             damaged.append(str(number))
     if damaged:
         _logger.warning("%s is damaged and read without its lines %s", path, ", ".join(damaged))

@@ -2,10 +2,12 @@
 
 import dataclasses
 import functools
+import hashlib
 import pathlib
 from collections.abc import Callable
 
 import jax
+import numpy as np
 
 from vae_jax import checkpoints
 from vae_jax.build import build_data, build_model_for, build_state
@@ -49,6 +51,11 @@ class TrainedRun:
             UserError: If the data is no longer there, or has another form than it had.
         """
         return self.load_data()
+
+    @functools.cached_property
+    def params_digest(self) -> str:
+        """What tells these parameters from others: a result that names it was measured with them."""
+        return digest(self.params)
 
     @property
     def suffix(self) -> str:
@@ -143,6 +150,15 @@ def _data_of(config: Config, folder: RunFolder) -> Data:
     folder.check_images(data.kind)
     folder.warn_of_other_data(data)
     return data
+
+
+def digest(params: Params) -> str:
+    """Hexadecimal digest of parameters, bit by bit (SHA-256, first 16 digits)."""
+    total = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(params)):
+        total.update(jax.tree_util.keystr(path).encode())
+        total.update(np.ascontiguousarray(leaf).tobytes())
+    return total.hexdigest()[:16]
 
 
 # A config's other fields are not looked at to make a model and its data.

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import pickle
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import time
 import numpy as np
 import pytest
 from on_disk import contents
+from PIL import Image
 
 from vae_jax import checkpoints
 from vae_jax.cli import flags, main, train
@@ -416,6 +418,59 @@ def test_standard_output_that_is_full(verb: str, workdir: pathlib.Path) -> None:
     assert answer.returncode == 2
     assert answer.stderr.startswith("vae-jax: error: standard output can't be written (No space left on device)")
     assert answer.stderr.count("\n") == 1
+
+
+TOO_MUCH = {
+    "samples": (["sample", "--num_images=1000000000000"], ["--num_images", "below 2^31"]),
+    "samples of 30 digits": (["sample", f"--num_images={'9' * 30}"], ["--num_images", "below 2^31"]),
+    "samples beyond the memory": (["sample", f"--num_images={2**31 - 1}"], ["images take", "of memory"]),
+    "steps between": (["interpolate", f"--steps={2**31 - 1}"], ["images take", "of memory"]),
+    "draws": (["evaluate", f"--num_samples={2**31}"], ["--num_samples", "below 2^31"]),
+    "random images": (["benchmark", "--synthetic", "--image_shape=99999,99999,3"], ["images take", "of memory"]),
+}
+
+
+@pytest.mark.parametrize(("arguments", "words"), TOO_MUCH.values(), ids=TOO_MUCH)
+def test_more_than_there_can_be(arguments: list[str], words: list[str], finished: pathlib.Path, refused) -> None:
+    line = refused(*arguments, *([] if arguments[0] == "benchmark" else [f"--workdir={finished}"]))
+    assert all(word in line for word in words)
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "/".join(["a" * 200] * 30)])
+def test_names_that_are_too_long(name: str, finished: pathlib.Path, refused) -> None:
+    run = f"--workdir={finished}"
+    commands = [
+        *([verb, f"--workdir={name}"] for verb in ("train", "evaluate", "report")),
+        *(["sample", run, f"--output={name}.png"], ["score", run, f"--input={name}"]),
+        *([f"--config={name}"], [f"--init_from={name}"]),
+        ["--config.data.source=npz", f"--config.data.path={name}"],
+    ]
+    for command in commands:
+        line = refused(*command)
+        assert any(words in line for words in ("File name too long", "there is no", "a text for people")), line
+
+
+def test_folder_whose_name_is_no_text(refused) -> None:
+    assert r"/p\xff5' is a name that is no UTF-8" in refused("--workdir=runs/p\udcff5")
+
+
+def in_a_shell(line: str, workdir: pathlib.Path, **environment: str) -> subprocess.CompletedProcess:
+    program = f"{shlex.quote(sys.executable)} {shlex.quote(str(REPOSITORY / 'main.py'))}"
+    command = line.format(program=program, workdir=shlex.quote(str(workdir)))
+    given = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | environment
+    return subprocess.run(["sh", "-c", command], env=given, capture_output=True, text=True, timeout=120)
+
+
+def test_closed_streams_get_nothing_and_stop_nothing(finished: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    answer = in_a_shell("{program} sample --workdir={workdir} --output=seen.png <&- >&- 2>&-", finished)
+    assert (answer.returncode, answer.stdout, answer.stderr) == (0, "", "")
+    with Image.open(tmp_path / "seen.png") as image:
+        image.load()
+
+
+def test_letters_that_a_locale_has_not(finished: pathlib.Path) -> None:
+    answer = in_a_shell("{program} evaluate --num_images=3 --workdir={workdir}", finished, PYTHONIOENCODING="ascii")
+    assert answer.returncode == 0 and " ? " in answer.stdout, answer.stderr
 
 
 def test_absent_data_without_a_network(refused, monkeypatch: pytest.MonkeyPatch) -> None:

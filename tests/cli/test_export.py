@@ -4,12 +4,14 @@ import contextlib
 import hashlib
 import io
 import json
+import os
 import pathlib
 import re
 import shutil
 import stat
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
@@ -19,8 +21,11 @@ import yaml
 
 from vae_jax import exported
 from vae_jax.cli import main
+from vae_jax.errors import UserError
+from vae_jax.files import new_folder
 from vae_jax.trained import open_run
 
+REPOSITORY = pathlib.Path(__file__).parents[2]
 TINY = [
     "--config.model.hidden=(8,)",
     "--config.model.latents=2",
@@ -235,7 +240,37 @@ def test_export_that_says_something_else_is_not_kept(run: pathlib.Path, refused,
 
 
 def test_leftover_of_a_killed_export_is_cleared_away(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    (tmp_path / ".new.unfinished").mkdir()
-    (tmp_path / ".new.unfinished" / "model.safetensors").write_bytes(b"half")
+    (tmp_path / ".new.unfinished-12").mkdir()
+    (tmp_path / ".new.unfinished-12" / "model.safetensors").write_bytes(b"half")
+    main(["export", f"--workdir={run}", f"--output={tmp_path / 'new'}", "--noverify"])
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+
+
+def test_two_at_once_leave_one_another_alone(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "new"
+    with pytest.raises(UserError, match="can't be written"), new_folder(place) as first:
+        (first / "of the first").write_text("")
+        monkeypatch.setattr(os, "getpid", lambda: 1)
+        with new_folder(place) as second:
+            (second / "of the second").write_text("")
+            assert (first / "of the first").exists()
+    assert [path.name for path in place.iterdir()] == ["of the second"]
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+
+
+def test_process_that_verifies_ends_with_its_parent(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    command = [sys.executable, str(REPOSITORY / "main.py"), "export", f"--workdir={run}", "--output=new"]
+    process = subprocess.Popen(command, cwd=tmp_path, start_new_session=True, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob(".new.unfinished-*/tmp*/inputs.npz")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    time.sleep(0.5)
+    process.kill()
+    process.wait()
+    with pytest.raises(ProcessLookupError):
+        while time.monotonic() < deadline:
+            os.killpg(process.pid, 0)
+            time.sleep(0.1)
     main(["export", f"--workdir={run}", f"--output={tmp_path / 'new'}", "--noverify"])
     assert [path.name for path in tmp_path.iterdir()] == ["new"]

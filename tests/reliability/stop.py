@@ -95,9 +95,7 @@ def main() -> None:
             wrong += 1
             print(f"{turn}: {verb}, {number.name} after {seconds:.2f} s: {status}, {problem}", flush=True)
     print("; ".join(f"{verb} {status}: {count}" for (verb, status), count in sorted(ends.items())))
-    print(
-        f"{arguments.times} commands, {runs} runs that came to their end; {wrong} times it went wrong"
-    )
+    print(f"{arguments.times} commands, {runs} runs that came to their end; {wrong} times it went wrong")
     sys.exit(wrong > 0)
 
 

@@ -1,5 +1,6 @@
 """No damage to a file of a run passes unseen, and training goes back to what is sound."""
 
+import dataclasses
 import json
 import logging
 import pathlib
@@ -228,16 +229,18 @@ def test_damaged_metrics_are_told_and_training_goes_on(
 
 
 @pytest.mark.parametrize("every", some_slow((7, 61), quick=(61,)))
-def test_every_byte_of_the_metrics_counts(copy: pathlib.Path, every: int) -> None:
+def test_every_byte_of_the_metrics_counts(copy: pathlib.Path, every: int, caplog: pytest.LogCaptureFixture) -> None:
     """Digits and names too: what is read are rows that were written."""
     path = copy / "metrics.jsonl"
     written, original = read_rows(path), path.read_bytes()
     assert written
-    for content in flipped(original, every):
+    for content in [*flipped(original, every), original[:-1] + b"\x0b"]:
         path.write_bytes(content)
         rows = read_rows(path)
         # Of some numbers the last digit makes none another.
         assert len(rows) >= len(written) - 2 and all(row in written for row in rows)
+        assert rows == written or len(caplog.records) == 1
+        caplog.clear()
 
 
 @pytest.mark.parametrize("verb", some_slow(["evaluate", "diagnose"], quick=["evaluate"]))
@@ -246,15 +249,22 @@ def test_every_byte_of_a_result_counts(copy: pathlib.Path, verb: str) -> None:
     main([verb, f"--workdir={copy}", *(quick[:2] if verb == "evaluate" else [*quick, "--generated_images=9"])])
     path = copy / {"evaluate": "evaluation.json", "diagnose": "diagnosis.json"}[verb]
     trained, original = open_run(str(copy)), path.read_bytes()
-    assert facts.unread(trained) == []
+    assert facts.left_out(trained) == []
     for content in flipped(original, 61):
         path.write_bytes(content)
         if json_of(content) == json_of(original):
             continue  # Space between words.
-        assert facts.unread(trained) == [f"{path.name} can't be read; {verb} writes it anew."]
+        assert facts.left_out(trained) == [f"{path.name} can't be read; {verb} writes it anew."]
         result = facts.read_result(trained)
         assert result is not None and "measured in training" in result.source
         assert facts.read_diagnosis(trained) is None
+    # Nor is what other parameters were found to do told of these.
+    path.write_bytes(original)
+    others = dataclasses.replace(trained, params=jax.tree.map(lambda leaf: leaf + 1, trained.params))
+    assert facts.left_out(others) == [f"{path.name} is of other parameters than these; {verb} writes it anew."]
+    result = facts.read_result(others)
+    assert result is not None and "measured in training" in result.source
+    assert facts.read_diagnosis(others) is None
 
 
 def json_of(content: bytes) -> object:

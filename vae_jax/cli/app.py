@@ -5,14 +5,15 @@ import logging
 import pathlib
 import sys
 import types
+from typing import NoReturn
 
 from absl import flags
 
 from vae_jax.cli.flags import parse, usage
-from vae_jax.cli.signals import STOPPED_STATUS, end_at_once
-from vae_jax.cli.terminal import put_out
+from vae_jax.cli.signals import STOPPED_STATUS
+from vae_jax.cli.terminal import complain, open_standard_streams, put_out
 from vae_jax.errors import DataError, Stopped, UserError
-from vae_jax.printable import printable
+from vae_jax.printable import one_line, printable
 
 VERBS = {
     "train": "train a model, or continue a run (the default verb)",
@@ -32,30 +33,34 @@ VERBS = {
 USER_ERROR_STATUS = 2
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Runs a verb and exits.
-
-    Args:
-        argv: The arguments after the program's name; those of the process if None.
-    """
-    arguments = sys.argv[1:] if argv is None else argv
+def run(argv: list[str] | None = None) -> None:
+    """Runs a verb and exits; see `vae_jax.cli.main`."""
     if argv is None:
+        open_standard_streams()
         _warn_plainly()
         _hush_late_reads()
-        end_at_once()
     try:
-        _run(arguments)
+        _run(sys.argv[1:] if argv is None else argv)
     except Stopped as stopped:
-        print(f"vae-jax: {stopped}", file=sys.stderr)
+        complain(f"vae-jax: {stopped}")
         sys.exit(STOPPED_STATUS)
     except (UserError, flags.Error) as error:
-        message = printable(" ".join(str(error).split()))
-        print(f"vae-jax: error: {message}", file=sys.stderr)
-        _leave(USER_ERROR_STATUS)
+        _refuse(" ".join(str(error).split()))
     except BrokenPipeError:
         # Whoever read our output has closed it, as `head` does: nobody is left to tell.
         sys.stdout = None
         sys.exit(0)
+    except OSError as error:
+        # Whoever reads or writes a file says what it was for; a name that can be none is noticed anywhere.
+        name = one_line(error.filename, 100) if error.filename else "a file or folder"
+        _refuse(f"{name} can't be used ({error.strerror or one_line(error)}); name another one")
+    except MemoryError as error:
+        _refuse(f"the memory doesn't suffice ({one_line(error)}); ask for less at once, or use a larger machine")
+
+
+def _refuse(message: str) -> NoReturn:
+    complain(f"vae-jax: error: {printable(message)}")
+    _leave(USER_ERROR_STATUS)
 
 
 def _warn_plainly() -> None:
@@ -101,7 +106,7 @@ def _run(arguments: list[str]) -> None:
         ) from error
 
 
-def _leave(status: int) -> None:
+def _leave(status: int) -> NoReturn:
     # Without JAX there can't be other processes that would have to be told.
     if "jax" in sys.modules:
         from vae_jax.processes import leave

@@ -15,6 +15,7 @@ from vae_jax.config import Config, DataConfig, flatten
 from vae_jax.data import Data, Dataset, mnist_family
 from vae_jax.errors import UserError
 from vae_jax.files import check_output, write_json
+from vae_jax.memory import check_images_fit
 from vae_jax.performance.machine import machine
 from vae_jax.performance.report import table
 from vae_jax.performance.run import benchmark
@@ -93,6 +94,7 @@ def _data(config: Config, values: Flags) -> Data:
         return build.build_data(config)
     shape = _known_shape(config.data) if values["image_shape"] is None else _image_shape(values["image_shape"])
     number = values["num_images"] or _NUM_IMAGES
+    check_images_fit(number, shape)
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (number, *shape), dtype=np.uint8)
     labels = np.arange(number, dtype=np.int32) % _CLASSES

@@ -60,6 +60,7 @@ def run(values: Flags) -> None:
     result = {
         "split": values["split"],
         "step": trained.step,
+        "params_digest": trained.params_digest,
         "unit": "nats per image",
         "measure": trained.model.likelihood.measure,
         **found.result,

@@ -12,7 +12,7 @@ import tqdm
 from absl import flags
 
 from vae_jax.cli.flags import Flags, define_section, define_workdir, given_section
-from vae_jax.cli.partial import PartialResult, digest
+from vae_jax.cli.partial import PartialResult
 from vae_jax.cli.show import noise_stddev
 from vae_jax.cli.signals import StopRequest
 from vae_jax.cli.terminal import say
@@ -161,7 +161,7 @@ def _joined(parts: list[ImportanceEstimate]) -> ImportanceEstimate:
 
 def _partial(trained: TrainedRun, split: str, settings: EvaluateConfig) -> PartialResult:
     question = {
-        "parameters": digest(trained.params),
+        "parameters": trained.params_digest,
         "data": trained.data.dataset.fingerprint,
         "binarization": trained.config.data.binarization,
         "seed": trained.config.data.seed,
@@ -192,6 +192,7 @@ def summary(trained: TrainedRun, split: str, settings: EvaluateConfig, per_image
         "split": split,
         "step": trained.step,
         "replica": trained.replica,
+        "params_digest": trained.params_digest,
         "data_fingerprint": trained.data.dataset.fingerprint,
         "num_images": log_likelihood.num_images,
         "num_samples": settings.num_samples,

@@ -14,7 +14,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from vae_jax.config import Config, flatten, from_mapping, to_config_dict, unknown_field
-from vae_jax.errors import UserError
+from vae_jax.errors import COUNTS, UserError
 from vae_jax.printable import one_line
 
 Flags = Mapping[str, Any]
@@ -99,7 +99,12 @@ def parse(module: types.ModuleType, arguments: list[str]) -> Flags:
         ) from error
     if leftover:
         raise UserError(f"'{leftover[0]}' is no flag; flags are written --name=value")
-    return values.flag_values_dict()
+    given = values.flag_values_dict()
+    for name, value in given.items():
+        # A seed has a limit of its own.
+        if type(value) is int and name != "seed" and not -COUNTS < value < COUNTS:
+            raise UserError(f"--{name} is {one_line(str(value), 60)} but must be below 2^31")
+    return given
 
 
 _NUMBERS = {"int": "a whole number", "float": "a number"}

@@ -15,6 +15,7 @@ from vae_jax.data.other import NamedImages
 from vae_jax.data.splits import Split
 from vae_jax.errors import UserError
 from vae_jax.files import check_output
+from vae_jax.memory import check_images_fit
 from vae_jax.pictures import grid, write_png
 from vae_jax.trained import open_run
 
@@ -39,6 +40,7 @@ def run(values: Flags) -> None:
     default = trained.folder.images / f"interpolation_{values['path']}{trained.suffix}.png"
     output = pathlib.Path(values["output"] or default)
     check_output(output, (".png",))
+    check_images_fit(values["steps"] * max(1, len(values["between"]) - 1), trained.kind.image_shape)
     images = _named(chosen_images(trained, values), values["between"])
     z = encode_images(trained, images)["mean"]
     rows = []

@@ -5,13 +5,11 @@ import json
 import pathlib
 from typing import Any
 
-import jax
 import numpy as np
 
 from vae_jax.data.archives import read_arrays
 from vae_jax.errors import UserError
 from vae_jax.files import replacing
-from vae_jax.vae import Params
 
 
 class PartialResult:
@@ -51,12 +49,3 @@ class PartialResult:
     def remove(self) -> None:
         """Takes the file away, when the whole answer is written."""
         self._path.unlink(missing_ok=True)
-
-
-def digest(params: Params) -> str:
-    """Hexadecimal digest of parameters, bit by bit (SHA-256, first 16 digits)."""
-    total = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(params)):
-        total.update(jax.tree_util.keystr(path).encode())
-        total.update(np.ascontiguousarray(leaf).tobytes())
-    return total.hexdigest()[:16]

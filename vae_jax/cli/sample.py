@@ -8,6 +8,7 @@ from vae_jax.cli.flags import Flags, define_replica, define_seed, define_workdir
 from vae_jax.cli.show import SHOWS, manifold_grid, sample_grid
 from vae_jax.cli.terminal import say
 from vae_jax.files import check_output
+from vae_jax.memory import check_images_fit
 from vae_jax.pictures import write_png
 from vae_jax.printable import counted
 from vae_jax.trained import open_run
@@ -33,6 +34,7 @@ def run(values: Flags) -> None:
     default = trained.folder.images / f"{kind}_{show}_step{trained.step}{trained.suffix}.png"
     output = pathlib.Path(values["output"] or default)
     check_output(output, (".png",))
+    check_images_fit(values["num_images"], trained.kind.image_shape)
     arguments = trained.model, trained.params, values["num_images"], values["seed"], show
     picture = manifold_grid(*arguments) if values["manifold"] else sample_grid(*arguments, values["label"])
     write_png(output, picture)

@@ -9,6 +9,7 @@ import numpy as np
 from vae_jax.config import Config, flatten
 from vae_jax.errors import UserError
 from vae_jax.files import read_json, unsealed
+from vae_jax.printable import one_line
 from vae_jax.priors import StandardNormal
 from vae_jax.runs import read_rows
 from vae_jax.trained import TrainedRun
@@ -91,17 +92,17 @@ def _measured(trained: TrainedRun) -> str:
 
 
 def _evaluation(trained: TrainedRun) -> dict[str, Any] | None:
-    """What was evaluated of this step and replica, if anything."""
+    """What was evaluated of these parameters, if anything."""
     for path in trained.folder.evaluations(trained.replica):
         if not path.is_file():
             continue
         try:
             found = unsealed(read_json(path))
             for each in found.get("replicas", [found]):
-                if (each["step"], each["replica"]) == (trained.step, trained.replica):
+                if each["params_digest"] == trained.params_digest:
                     return each
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{path} can't be read ({error}); evaluate again, or delete it") from error
+            raise UserError(f"{path} can't be read ({one_line(error)}); evaluate again, or delete it") from error
     return None
 
 

@@ -25,6 +25,13 @@ _SCRIPT = """
 import sys
 sys.modules["vae_jax"] = None
 import pathlib, jax, jax.export, numpy as np, safetensors.numpy
+import os, threading, time
+parent = os.getppid()
+def end_with_parent():
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    os._exit(1)
+threading.Thread(target=end_with_parent, daemon=True).start()
 folder, inputs, outputs = map(pathlib.Path, sys.argv[1:])
 params = safetensors.numpy.load_file(folder / "model.safetensors")
 encoder = jax.export.deserialize((folder / "encoder.jaxexport").read_bytes())
@@ -60,11 +67,20 @@ def reload_without_us(folder: pathlib.Path, x: np.ndarray, z: np.ndarray, label:
     Raises:
         UserError: If that process fails, with the last line that it said.
     """
-    with tempfile.TemporaryDirectory() as place:
+    # Within the folder, which is cleared away with all in it where this process is killed.
+    with tempfile.TemporaryDirectory(dir=folder) as place:
         inputs, outputs = pathlib.Path(place, "inputs.npz"), pathlib.Path(place, "outputs.npz")
         given: dict[str, Any] = {"x": x, "z": z} | ({} if label is None else {"label": label})
         np.savez(inputs, **given)
-        command = [sys.executable, "-P", "-c", _SCRIPT, str(folder.absolute()), str(inputs), str(outputs)]
+        command = [
+            sys.executable,
+            "-P",
+            "-c",
+            _SCRIPT,
+            str(folder.absolute()),
+            str(inputs.absolute()),
+            str(outputs.absolute()),
+        ]
         # The accelerator is this process's.
         environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
         answer = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True)

@@ -52,11 +52,11 @@ def images_of(count: int, split: str) -> str:
 
 
 def read_result(trained: TrainedRun) -> Result | None:
-    """The evaluation of this checkpoint where there is one, else what was measured in training; None without either."""
+    """The evaluation of these parameters, else what training measured; None without either."""
     for path in trained.folder.evaluations(trained.replica):
         evaluation = _read(path)
         try:
-            if evaluation is not None and _is_of(evaluation, trained):
+            if evaluation is not None and trained.params_digest in _digests(evaluation):
                 return _of_evaluation(evaluation)
         except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError):
             pass  # Written by another version: training has measured too.
@@ -64,12 +64,6 @@ def read_result(trained: TrainedRun) -> Result | None:
     measured = {row["split"]: row for row in rows}
     found = [measured[split] for split in _SPLITS if split in measured]
     return _of_row(found[0]) if found else None
-
-
-def _is_of(evaluation: dict[str, Any], trained: TrainedRun) -> bool:
-    """Whether what was evaluated is this checkpoint, and this replica or all of them."""
-    replica = trained.replica if "over_replicas" in evaluation else evaluation["replica"]
-    return (evaluation["step"], replica) == (trained.step, trained.replica)
 
 
 def _of_evaluation(evaluation: dict[str, Any]) -> Result:
@@ -157,11 +151,11 @@ def diagnosis_path(trained: TrainedRun) -> pathlib.Path:
 
 
 def read_diagnosis(trained: TrainedRun) -> dict[str, Any] | None:
-    """The sentences and the table of `diagnosis.json`, where it is there and can be read."""
+    """The sentences and the table of `diagnosis.json`, where it can be read and is of these parameters."""
     found = _read(diagnosis_path(trained))
-    if found is None:
-        return None
     try:
+        if found is None or found["params_digest"] != trained.params_digest:
+            return None
         sentences, step, images = words(found), int(found["step"]), int(found["likelihood"]["elbo"]["num_images"])
         lines = table(found).removesuffix("\n".join(sentences)).rstrip()
     except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError):
@@ -169,12 +163,24 @@ def read_diagnosis(trained: TrainedRun) -> dict[str, Any] | None:
     return {"sentences": sentences, "table": lines, "step": step, "num_images": images, "split": found["split"]}
 
 
-def unread(trained: TrainedRun) -> list[str]:
-    """What verbs have found before that is there but can't be read, in sentences."""
-    lost = {path: "evaluate" for path in trained.folder.evaluations(trained.replica) if _read(path) is None}
-    if read_diagnosis(trained) is None:
-        lost[diagnosis_path(trained)] = "diagnose"
-    return [f"{path.name} can't be read; {verb} writes it anew." for path, verb in lost.items() if path.exists()]
+def left_out(trained: TrainedRun) -> list[str]:
+    """Why what verbs have found before, or where the run is from, isn't shown, in sentences."""
+    folder, sentences = trained.folder, []
+    paths = {**dict.fromkeys(folder.evaluations(trained.replica), "evaluate"), diagnosis_path(trained): "diagnose"}
+    for path, verb in paths.items():
+        found = _read(path)
+        if found is not None and trained.params_digest not in _digests(found):
+            sentences.append(f"{path.name} is of other parameters than these; {verb} writes it anew.")
+        elif path.exists() and (found is None or (verb == "diagnose" and read_diagnosis(trained) is None)):
+            sentences.append(f"{path.name} can't be read; {verb} writes it anew.")
+    if folder.manifest.exists() and _read(folder.manifest) is None:
+        sentences.append(f"{folder.manifest.name} can't be read, so when and where this was trained isn't known.")
+    return sentences
+
+
+def _digests(result: dict[str, Any]) -> list[Any]:
+    """Of the parameters that a result is about: one model's, or those of all replicas."""
+    return [_mapping(each).get("params_digest") for each in _list(result.get("replicas")) or [result]]
 
 
 def settings(config: Config) -> list[tuple[str, str, bool]]:

@@ -21,7 +21,7 @@ def report_page(trained: TrainedRun) -> Page:
         trained: The run.
     """
     encoded, split, left_out = encode_some(trained)
-    left_out += facts.unread(trained)
+    left_out += facts.left_out(trained)
     pictures = Pictures(trained, encoded)
     shown, axes = pictures.all(), pictures.axes
     curves = facts.read_curves(trained.folder)

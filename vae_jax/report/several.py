@@ -25,7 +25,7 @@ def comparison_page(runs: Sequence[TrainedRun]) -> Page:
     notes = _notes(runs)
     for name, trained, sheet in zip(names, runs, samples, strict=True):
         encoded, _, problems = encode_some(trained)
-        left_out += [f"{name}: {problem}" for problem in [*problems, *facts.unread(trained)]]
+        left_out += [f"{name}: {problem}" for problem in [*problems, *facts.left_out(trained)]]
         result = facts.read_result(trained)
         start = (facts.read_starts(trained.folder) or [{}])[-1]
         found = None if encoded is None else axes(trained, encoded)
