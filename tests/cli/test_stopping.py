@@ -109,6 +109,22 @@ def test_second_time_ends_it_at_once(tmp_path: pathlib.Path) -> None:
     assert errors.splitlines()[-1] == "vae-jax: stopped at once; the last checkpoint is whole"
 
 
+@pytest.mark.slow
+def test_terminal_that_is_gone_costs_nothing(tmp_path: pathlib.Path) -> None:
+    ours, its = os.openpty()
+    command = [sys.executable, "main.py", *SMALL, *MLP, *ENDLESS, f"--workdir={tmp_path / 'run'}"]
+    process = subprocess.Popen(command, cwd=REPOSITORY, stdin=its, stdout=its, stderr=its, start_new_session=True)
+    os.close(its)
+
+    def hang_up() -> None:
+        os.close(ours)
+        process.send_signal(signal.SIGHUP)
+
+    when_training(tmp_path / "run", hang_up).join()
+    assert process.wait(timeout=120) == 75
+    assert newest(tmp_path / "run").step == rows(tmp_path / "run")[-1]["step"]
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
 @pytest.mark.parametrize("seconds", some_slow([0.5, 1.0, 1.5, 2.0, 2.5], quick=[1.0]))
 def test_before_it_trains_it_ends_at_once(
