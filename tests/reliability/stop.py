@@ -84,6 +84,8 @@ def main() -> None:
         verb = rng.choice(list(VERBS))
         number, seconds = rng.choice(list(ENDS)), rng.uniform(EARLIEST, 6.0)
         run = other if verb == "train" else whole
+        # An export makes a new folder.
+        shutil.rmtree(arguments.workdir / "exported", ignore_errors=True)
         status, problem = stopped(command(verb, arguments.workdir, run), number, seconds)
         if verb == "train" and status == 0:
             # It came to its end, after other turns had stopped it.
