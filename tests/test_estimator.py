@@ -348,6 +348,7 @@ def test_what_does_not_fit_the_model_is_refused() -> None:
         tiny(options={"train.schedule": "cosine"}).partial_fit(X)
 
 
+@pytest.mark.slow
 def test_no_score_where_the_likelihood_is_no_density() -> None:
     grey = digits()[0][:50] / 16.0
     vae = tiny(likelihood="bernoulli").fit(grey)

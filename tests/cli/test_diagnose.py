@@ -153,6 +153,7 @@ def test_bad_input_of_long_verbs(run: pathlib.Path, tmp_path: pathlib.Path, refu
         assert "no checkpoint" in refused(verb, f"--workdir={run}")
 
 
+@pytest.mark.slow
 def test_set_of_one_image(tmp_path: pathlib.Path, refused) -> None:
     images = np.random.default_rng(0).integers(0, 256, (12, 5, 5), np.uint8)
     np.savez(tmp_path / "few.npz", train_images=images[:11], test_images=images[11:])

@@ -283,6 +283,7 @@ def test_a_run_is_not_compared_with_itself(run: pathlib.Path, capsys: pytest.Cap
     assert not (run / "comparison.html").exists()
 
 
+@pytest.mark.slow
 def test_what_is_left_out_is_told_on_standard_output(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
     np.savez(tmp_path / "mine.npz", images=np.random.default_rng(0).integers(0, 256, (40, 6, 6), np.uint8))
     source = ["--config.data.source=npz", f"--config.data.path={tmp_path / 'mine.npz'}", "--config.train.batch_size=16"]

@@ -135,6 +135,7 @@ def test_gradient_of_parts_is_the_mean_of_their_gradients() -> None:
     assert_close(after.params, expected, 1e-6)
 
 
+@pytest.mark.slow
 def test_parts_need_less_memory_and_stay_on_their_devices() -> None:
     config = dataclasses.replace(
         CONFIG,
