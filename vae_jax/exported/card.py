@@ -99,7 +99,7 @@ def _evaluation(trained: TrainedRun) -> dict[str, Any] | None:
         try:
             found = unsealed(read_json(path))
             for each in found.get("replicas", [found]):
-                if each["params_digest"] == trained.params_digest:
+                if each.get("params_digest") == trained.params_digest:
                     return each
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path} can't be read ({one_line(error)}); evaluate again, or delete it") from error
