@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vae_jax.keys import Stream, epoch_order, stream_key
+from vae_jax.keys import Stream, stream_key
 
 ROOT = jax.random.key(0)
 
@@ -33,18 +33,3 @@ def test_numbers_of_the_streams_stay_as_they_are() -> None:
 def test_step_may_be_traced() -> None:
     inside = jax.jit(lambda step: jax.random.key_data(stream_key(ROOT, Stream.SAMPLES, step)))(jnp.int32(5))
     np.testing.assert_array_equal(inside, jax.random.key_data(stream_key(ROOT, Stream.SAMPLES, 5)))
-
-
-def test_order_of_an_epoch_has_each_image_once() -> None:
-    assert sorted(epoch_order(0, 0, 1000)) == list(range(1000))
-
-
-def test_order_follows_from_seed_and_epoch() -> None:
-    np.testing.assert_array_equal(epoch_order(3, 2, 50), epoch_order(3, 2, 50))
-    orders = [tuple(epoch_order(seed, epoch, 50)) for seed in range(3) for epoch in range(3)]
-    assert len(set(orders)) == 9
-
-
-def test_order_stays_as_it_is() -> None:
-    # A run that is continued with another version of NumPy has to see the same batches.
-    np.testing.assert_array_equal(epoch_order(0, 0, 8), [7, 4, 5, 1, 6, 2, 0, 3])

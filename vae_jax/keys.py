@@ -8,7 +8,6 @@ therefore draws the same numbers.
 import enum
 
 import jax
-import numpy as np
 from jaxtyping import Array, Int, Key
 
 
@@ -37,22 +36,3 @@ def stream_key(root: Key[Array, ""], stream: Stream, step: int | Int[Array, ""] 
         A key that no other (stream, step) shares.
     """
     return jax.random.fold_in(jax.random.fold_in(root, stream), step)
-
-
-def epoch_order(seed: int, epoch: int, num_images: int) -> Int[np.ndarray, "n"]:
-    """The order in which an epoch visits the images.
-
-    A permutation that depends on (seed, data order, epoch) alone. It is made with NumPy on the host so
-    that a process without JAX, such as a data-loading worker, makes the same one.
-
-    Args:
-        seed: The seed of the run.
-        epoch: Which epoch, from 0.
-        num_images: How many images there are.
-
-    Returns:
-        Each of `range(num_images)` once.
-    """
-    entropy = np.random.SeedSequence([seed, Stream.DATA_ORDER, epoch])
-    # Ranking raw generator output keeps the order the same in every version of NumPy.
-    return np.argsort(np.random.PCG64(entropy).random_raw(num_images), kind="stable")

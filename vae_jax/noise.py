@@ -9,12 +9,13 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Key, UInt32
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = 0x1BD11BDA
 
-Words = UInt32[Array, "..."]
+Words = UInt32[np.ndarray | Array, "..."]
 
 
 def threefry(key: tuple[Words, Words], counter: tuple[Words, Words]) -> tuple[Words, Words]:
@@ -30,14 +31,14 @@ def threefry(key: tuple[Words, Words], counter: tuple[Words, Words]) -> tuple[Wo
     Source:
         Salmon et al., Parallel Random Numbers: As Easy as 1, 2, 3, SC 2011.
     """
-    schedule = (*key, key[0] ^ key[1] ^ jnp.uint32(_PARITY))
+    schedule = (*key, key[0] ^ key[1] ^ np.uint32(_PARITY))
     left, right = counter[0] + schedule[0], counter[1] + schedule[1]
     for group in range(5):
         for rotation in _ROTATIONS[group % 2]:
             left = left + right
             right = ((right << rotation) | (right >> (32 - rotation))) ^ left
         left = left + schedule[(group + 1) % 3]
-        right = right + schedule[(group + 2) % 3] + jnp.uint32(group + 1)
+        right = right + schedule[(group + 2) % 3] + np.uint32(group + 1)
     return left, right
 
 

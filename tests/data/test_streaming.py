@@ -18,7 +18,7 @@ import tensorflow_datasets as tfds
 from data.worker_probe import binarized_without_jax
 from PIL import Image
 
-from vae_jax.data.batches import batch_indices, streamed_batches
+from vae_jax.data.batches import streamed_batches
 from vae_jax.data.binarization import binarized_once
 from vae_jax.data.decoding import Sizing
 from vae_jax.data.folder import load_folder
@@ -26,6 +26,7 @@ from vae_jax.data.splits import Data
 from vae_jax.data.streamed import StreamedImages
 from vae_jax.data.tfds import load_tfds
 from vae_jax.errors import UserError
+from vae_jax.training import BatchOrder
 
 REPOSITORY = Path(__file__).parents[2]
 BATCH, SEEDS = 6, (0, 7)
@@ -67,7 +68,7 @@ def assert_batches_of(data: Data, batches: Iterator, first: int, last: int, colu
     count = 0
     for step, (pixels, classes) in zip(range(first, last), batches, strict=True):
         for seed, replica, own_classes in zip(SEEDS, pixels, classes, strict=True):
-            rows = batch_indices(seed, step, 1, BATCH, len(images))[0][columns]
+            rows = BatchOrder((seed,), BATCH, len(images)).indices(np.array([step]))[0][columns]
             np.testing.assert_array_equal(replica, images[rows], strict=True)
             np.testing.assert_array_equal(own_classes, labels[rows])
         count += 1
@@ -183,7 +184,7 @@ def test_a_worker_reads_prepared_data_without_jax(prepared: Path) -> None:
         images.changed(binarized_without_jax), dataset.train_labels, (4,), 1, 3, 5, slice(None), 1, 2
     )
     for step, (pixels, labels) in zip((1, 2), batches, strict=True):
-        rows = batch_indices(4, step, 1, 5, 12)[0]
+        rows = BatchOrder((4,), 5, 12).indices(np.array([step]))[0]
         np.testing.assert_array_equal(pixels[0], binary[rows])
         assert labels is not None and dataset.train_labels is not None
         np.testing.assert_array_equal(labels[0], dataset.train_labels[rows])

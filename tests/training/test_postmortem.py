@@ -6,7 +6,6 @@ import numpy as np
 import optax
 import pytest
 
-from vae_jax.data.batches import batch_indices
 from vae_jax.objectives import ElboTerms
 from vae_jax.sharding import batch_mesh
 from vae_jax.training import (
@@ -64,7 +63,7 @@ def steps(skip: bool = False, num_parts: int = 1, seeds: tuple[int, ...] = (SEED
 
 
 def batch_with_the_broken_image(seed: int = SEED) -> tuple[int, np.ndarray]:
-    order = batch_indices(seed, 0, NUM_IMAGES // BATCH, BATCH, NUM_IMAGES)
+    order = BatchOrder((seed,), BATCH, NUM_IMAGES).indices(np.arange(NUM_IMAGES // BATCH))
     step = int(np.flatnonzero((order == BROKEN).any(axis=1))[0])
     return step, order[step]
 
@@ -118,7 +117,7 @@ def test_optimizer_is_found() -> None:
 def test_skipped_step_changes_nothing_and_is_counted(num_parts: int) -> None:
     broken, _ = batch_with_the_broken_image()
     w, losses = 0.5, []
-    for step, batch in enumerate(batch_indices(SEED, 0, 8, BATCH, NUM_IMAGES)):
+    for step, batch in enumerate(BatchOrder((SEED,), BATCH, NUM_IMAGES).indices(np.arange(8))):
         if step != broken:
             x = images()[batch].ravel() / 255.0
             losses.append(np.mean((w - x) ** 2))

@@ -82,7 +82,7 @@ def test_replicas_differ_in_parameters_noise_and_order() -> None:
         build.build_schedule(CONFIG, 100),
         batch_mesh(16),
     )._order
-    first, second = order.indices(0, 6).swapaxes(0, 1)
+    first, second = order.indices(np.arange(6)).swapaxes(0, 1)
     assert first.shape == (6, 16) and np.any(first != second)
 
 

@@ -12,7 +12,6 @@ import sklearn.datasets
 
 from vae_jax.build import build_model, steps_in_one_call
 from vae_jax.config import ModelConfig
-from vae_jax.data.batches import batch_indices
 from vae_jax.data.binarization import dynamic_binarization, scaled
 from vae_jax.keys import Stream, stream_key
 from vae_jax.noise import standard_normal
@@ -196,7 +195,7 @@ def test_chunks_of_all_lengths_are_compiled_once(in_one_call: bool, caplog: pyte
         run_in_chunks.__wrapped__((3, 1, 12, 3), 8, in_one_call)
     compiled = [record.getMessage() for record in caplog.records]
     compiled = [message for message in compiled if message.startswith("Finished XLA compilation of")]
-    name = "_loop" if in_one_call else "_gathered_step"
+    name = "_many_steps" if in_one_call else "_single_step"
     assert len([message for message in compiled if f"jit({name})" in message]) == 1
     # The single step is part of the loop's program and never compiled by itself.
     assert not [message for message in compiled if "train_step" in message]
@@ -206,7 +205,7 @@ def test_many_steps_equal_single_steps() -> None:
     model, tx = small_model(), optax.adam(1e-2)
     state, train_step = fresh(model, tx, with_average=True), step_of(model, tx, 0.9)
     images = digits()
-    for row in batch_indices(SEED, 0, 12, 16, len(images)):
+    for row in BatchOrder((SEED,), 16, len(images)).indices(np.arange(12)):
         state, _ = train_step(state, jnp.asarray(images[row]), KEY)
     assert_close(state, run_in_chunks((12,), 1)[0], 1e-5)
 

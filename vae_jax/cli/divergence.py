@@ -61,7 +61,7 @@ def _explained(session: Session, broken: BrokenStep) -> tuple[Finding, np.ndarra
     """What broke, in which of the images, in which replica, and its losses before; on one device, from the host."""
     config, training, step = session.config, session.data.training, int(broken.state.step)
     order = BatchOrder(build.seeds_of(config), config.train.batch_size, len(training.images))
-    indices = order.indices(step, 1)[0]
+    indices = order.indices(np.array([step]))[0]
     # From all devices to one, whose step is looked at.
     state = jax.tree.map(jnp.asarray, jax.device_get(broken.state))
     labels = training.labels if session.model.num_classes else None

@@ -1,11 +1,12 @@
 """Where images come from, and what is done to their pixels before a model sees them."""
 
-from vae_jax.data.batches import batch_indices, streamed_batches
+from vae_jax.data.batches import streamed_batches
 from vae_jax.data.binarization import dynamic_binarization, scaled
 from vae_jax.data.dataset import Dataset
 from vae_jax.data.digits import load_digits
 from vae_jax.data.folder import load_folder
 from vae_jax.data.npz import load_npz
+from vae_jax.data.order import batch_indices, epoch_order
 from vae_jax.data.splits import BINARIZATIONS, SPLITS, Data, ImageKind, Split
 from vae_jax.data.streamed import Images, StreamedImages, take
 from vae_jax.data.tfds import load_tfds
@@ -21,6 +22,7 @@ __all__ = [
     "StreamedImages",
     "batch_indices",
     "dynamic_binarization",
+    "epoch_order",
     "load_digits",
     "load_folder",
     "load_npz",

@@ -1,7 +1,7 @@
-"""Which images make up the batch of a step, and such batches decoded ahead of time by other processes.
+"""Batches decoded ahead of time by other processes.
 
-A batch is a function of (seed, step) alone: a run that goes on needs nothing saved of what was read before. What runs
-in the processes that decode uses no JAX.
+A batch is a function of (seed, step) alone, so a run that continues needs nothing saved of what was read before. What
+runs in the decoding processes uses no JAX.
 """
 
 import atexit
@@ -16,7 +16,7 @@ import signal
 import threading
 import time
 import weakref
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from multiprocessing import resource_tracker, shared_memory
 from typing import Any
 
@@ -24,43 +24,14 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from vae_jax.data.dataset import Labels
+from vae_jax.data.order import batch_indices
 from vae_jax.data.streamed import StreamedImages
 from vae_jax.errors import UserError
-from vae_jax.keys import epoch_order
 
-_SEEDS = 64
 _SECONDS_TO_CLEAN_UP = 0.2
 _THREADS = min(4, os.cpu_count() or 1)
 
 Batch = tuple[UInt8[np.ndarray, "r b h w c"], Int[np.ndarray, "r b"] | None]
-
-
-def batch_indices(
-    seed: int, first_step: int, num_steps: int, batch_size: int, num_images: int
-) -> Int[np.ndarray, "s b"]:
-    """Which images make up the batches of consecutive steps; a function of the step alone.
-
-    Args:
-        seed: The seed of the run.
-        first_step: Steps taken before.
-        num_steps: How many batches, `s`.
-        batch_size: Images per batch, `b`.
-        num_images: Images there are; those that don't fill a batch are left out of an epoch, others
-            each time.
-    """
-    steps_per_epoch = num_images // batch_size
-    rows = []
-    for step in range(first_step, first_step + num_steps):
-        epoch, row = divmod(step, steps_per_epoch)
-        order = _recent_orders(seed, num_images)(epoch)
-        rows.append(order[row * batch_size : (row + 1) * batch_size])
-    return np.stack(rows).astype(np.int32)
-
-
-@functools.lru_cache(maxsize=_SEEDS)
-def _recent_orders(seed: int, num_images: int) -> Callable[[int], Int[np.ndarray, "n"]]:
-    # Two epochs of each seed: with many replicas their orders would drive each other out of one cache.
-    return functools.lru_cache(maxsize=2)(functools.partial(epoch_order, seed, num_images=num_images))
 
 
 def streamed_batches(
@@ -178,8 +149,8 @@ class _BatchOfStep:
     columns: slice
 
     def __call__(self, step: int) -> Batch:
-        orders = [batch_indices(seed, step, 1, self.batch_size, len(self.images))[0] for seed in self.seeds]
-        rows = np.stack(orders)[:, self.columns]
+        seeds, steps = np.asarray(self.seeds, np.uint32), np.array([step], np.uint32)
+        rows = batch_indices(seeds, steps, self.batch_size, len(self.images))[0][:, self.columns]
         once, places = np.unique(rows.ravel(), return_inverse=True)
         pixels = self.images.take(once).decode(num_threads=1)[places]
         return pixels.reshape(*rows.shape, *pixels.shape[1:]), None if self.labels is None else self.labels[rows]

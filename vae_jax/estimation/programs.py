@@ -12,10 +12,11 @@ from jaxtyping import Array, Float, Int
 
 from vae_jax.build import build_loss, build_optimizer, steps_in_one_call
 from vae_jax.config import Config
+from vae_jax.data import epoch_order
 from vae_jax.errors import UserError
 from vae_jax.estimation.design import KEPT, Design, ModelKey, model_of
 from vae_jax.evaluation import make_importance_estimate, samples_at_once
-from vae_jax.keys import Stream, epoch_order, stream_key
+from vae_jax.keys import Stream, stream_key
 from vae_jax.training import TrainState, create_state, make_train_step
 from vae_jax.vae import Params, apply, init_params
 

@@ -246,7 +246,7 @@ def gather_timer(images: np.ndarray, order: BatchOrder, mesh: Mesh, num_steps: i
     """
     split, same = order.batch_sharding(mesh), replicated(mesh)
     on_devices = put(images, same)
-    indices = put(order.indices(0, num_steps), order.batch_sharding(mesh, 1))
+    indices = put(order.indices(np.arange(num_steps)), order.batch_sharding(mesh, 1))
 
     @jax.jit
     def gather(images: jax.Array, indices: jax.Array) -> jax.Array:

@@ -8,7 +8,7 @@ import collections
 import dataclasses
 import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -18,8 +18,9 @@ from jax.experimental.layout import Format, Layout
 from jax.sharding import Mesh
 from jaxtyping import Array, Int, Key, UInt8
 
-from vae_jax.data.batches import batch_indices, streamed_batches
+from vae_jax.data.batches import streamed_batches
 from vae_jax.data.dataset import Labels
+from vae_jax.data.order import batch_indices
 from vae_jax.data.streamed import StreamedImages
 from vae_jax.sharding import own_columns, put, put_own, replicated, split_batch
 from vae_jax.training.step import Metrics, TrainState, TrainStep
@@ -49,10 +50,11 @@ class BatchOrder:
         """`[B]`, or `[R, B]` with replicas."""
         return (len(self.seeds), self.batch_size) if self.has_replicas else (self.batch_size,)
 
-    def indices(self, first_step: int, num_steps: int) -> Int[np.ndarray, "s *replicas b"]:
-        """The images of consecutive batches."""
-        each = [batch_indices(seed, first_step, num_steps, self.batch_size, self.num_images) for seed in self.seeds]
-        return np.stack(each, axis=1) if self.has_replicas else each[0]
+    def indices(self, steps: Int[np.ndarray | Array, "s"]) -> Int[np.ndarray | Array, "s *replicas b"]:
+        """The images of the batches of some steps, on the host or inside a compiled program."""
+        seeds = np.asarray(self.seeds, np.uint32)
+        indices = batch_indices(seeds, steps.astype(np.uint32), self.batch_size, self.num_images)
+        return indices if self.has_replicas else indices[:, 0]
 
     def key(self) -> Key[Array, "*replicas"]:
         """The key of the run, or one of each replica."""
@@ -99,14 +101,14 @@ class ResidentSteps:
         # A TPU would choose a layout by column, and then copy all rows into another one at every step.
         self._row_by_row = Format(Layout((0, 1)), same)
         step = functools.partial(_gathered_step, train_step, split, images.shape[1:])
-        if in_one_call:
-            places = (same, self._row_by_row, same, order.batch_sharding(mesh, 1), same, same)
-            self._call: Any = jax.jit(
-                functools.partial(_loop, step), donate_argnums=0, in_shardings=places, out_shardings=same
-            )
-        else:
-            places = (same, self._row_by_row, same, split, same)
-            self._call = jax.jit(step, donate_argnums=0, in_shardings=places, out_shardings=same)
+
+        def indices(state: TrainState) -> Int[Array, "s *replicas b"]:
+            indices = order.indices(state.step + jnp.arange(self.steps_per_call))
+            return jax.lax.with_sharding_constraint(indices, order.batch_sharding(mesh, 1))
+
+        program = functools.partial(_many_steps if in_one_call else _single_step, step, indices)
+        places = (same, self._row_by_row, *(same,) * (3 if in_one_call else 2))
+        self._call: Any = jax.jit(program, donate_argnums=0, in_shardings=places, out_shardings=same)
 
     @property
     def steps_per_call(self) -> int:
@@ -119,30 +121,24 @@ class ResidentSteps:
         Returns:
             What is called from now on; it can be asked for the memory that it takes.
         """
-        same, split = replicated(self._mesh), self._order.batch_sharding(self._mesh, int(self._in_one_call))
-        leading, count = ((self._longest,), (np.int32(0),)) if self._in_one_call else ((), ())
-        order = jax.ShapeDtypeStruct((*leading, *self._order.batch_shape), np.int32, sharding=split)
-        rest = state, *self._data, *count, jax.eval_shape(self._order.key)
-        state, rows, labels, *count, key = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=same), rest
+        same = replicated(self._mesh)
+        count = (np.int32(0),) if self._in_one_call else ()
+        arguments = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=same),
+            (state, *self._data, jax.eval_shape(self._order.key), *count),
         )
-        self._call = self._call.lower(state, rows, labels, order, *count, key).compile()
+        self._call = self._call.lower(*arguments).compile()
         return self._call
 
     def __call__(self, state: TrainState, first_step: int, num_steps: int) -> tuple[TrainState, list[Metrics]]:
         """The state after `num_steps` more."""
-        indices = self._order.indices(first_step, num_steps)
         if self._in_one_call:
-            # One size for the rows of every chunk, so that all share one compilation.
-            order = np.zeros((self._longest, *indices.shape[1:]), np.int32)
-            order[:num_steps] = indices
-            order = put(order, self._order.batch_sharding(self._mesh, 1))
             count = put(np.int32(num_steps), replicated(self._mesh))
-            state, metrics = self._call(state, *self._on_devices, order, count, self._key)
+            state, metrics = self._call(state, *self._on_devices, self._key, count)
             return state, [metrics]
         found = []
-        for row in put(list(indices), self._order.batch_sharding(self._mesh)):
-            state, metrics = self._call(state, *self._on_devices, row, self._key)
+        for _ in range(num_steps):
+            state, metrics = self._call(state, *self._on_devices, self._key)
             found.append(metrics)
             self._running.add(metrics)
         return state, found
@@ -172,15 +168,28 @@ def _gathered_step(
     return train_step(state, batch, key, None if labels is None else labels[indices])
 
 
-def _loop(
+def _single_step(
     step: Any,
+    indices: Callable[[TrainState], Int[Array, "s *replicas b"]],
     state: TrainState,
     rows: UInt8[Array, "n p"],
     labels: Int[Array, "n"] | None,
-    order: Int[Array, "s *replicas b"],
-    num_steps: Int[Array, ""],
     key: Key[Array, "*replicas"],
 ) -> tuple[TrainState, Metrics]:
+    return step(state, rows, labels, indices(state)[0], key)
+
+
+def _many_steps(
+    step: Any,
+    indices: Callable[[TrainState], Int[Array, "s *replicas b"]],
+    state: TrainState,
+    rows: UInt8[Array, "n p"],
+    labels: Int[Array, "n"] | None,
+    key: Key[Array, "*replicas"],
+    num_steps: Int[Array, ""],
+) -> tuple[TrainState, Metrics]:
+    order = indices(state)
+
     def body(i: Int[Array, ""], carry: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
         state, metrics = step(carry[0], rows, labels, order[i], key)
         return state, jax.tree.map(jnp.add, carry[1], metrics)
