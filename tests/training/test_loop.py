@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vae_jax.training import CheckpointDue, Logged, Schedule, TrainState, training_events
+from vae_jax.training import CheckpointDue, Logged, Schedule, Stopping, TrainState, loop, training_events
 
 BATCH = 5
 
@@ -52,6 +52,35 @@ def test_events_come_in_order_with_metrics_before_their_checkpoint() -> None:
     assert [event.epoch for event in happened if isinstance(event, Logged)] == [0.75, 1.25, 1.5, 2.25, 2.5]
     assert all(event.images_per_second > 0 for event in happened if isinstance(event, Logged))
     assert all(event.step == int(event.state.step) for event in happened if isinstance(event, CheckpointDue))
+
+
+@pytest.mark.parametrize("steps_per_call", [1, None])
+def test_rate_of_images_is_that_of_the_device(steps_per_call: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The device takes a second a step. Its metrics are the times at which they are there to be read."""
+    clock, busy_until = [0.0], [0.0]
+
+    def device_get(metrics):
+        clock[0] = max(clock[0], *(float(each["elbo"]) for each in metrics))
+        return [{"elbo": np.asarray(each["elbo"])} for each in metrics]
+
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(loop.jax, "device_get", device_get)
+
+    def run_steps(state, first_step, num_steps):
+        found = []
+        for _ in range(num_steps):
+            # The host may be two steps ahead of the device, as in `ResidentSteps`.
+            if steps_per_call:
+                clock[0] = max(clock[0], busy_until[0] - 2.0)
+            busy_until[0] = max(busy_until[0], clock[0]) + 1.0
+            found.append({"elbo": jnp.float32(busy_until[0])})
+        return state.replace(step=state.step + num_steps), found
+
+    schedule = Schedule(num_steps=40, steps_per_epoch=40, log_every=10, checkpoint_every=40)
+    stopping = Stopping(steps_per_call=steps_per_call)
+    happened = list(training_events(state_at(0), run_steps, BATCH, schedule, stopping))
+    rates = [event.images_per_second for event in happened if isinstance(event, Logged)]
+    assert rates == pytest.approx([BATCH] * 4)
 
 
 def test_every_event_has_the_mean_over_its_steps() -> None:

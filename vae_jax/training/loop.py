@@ -53,7 +53,7 @@ class Logged(NamedTuple):
         epoch: The same in passes over the data.
         metrics: Means over the steps and their images; an array over the replicas where there are any. Steps that were
             skipped don't count, and `skipped_steps` is their number (see `make_train_step`).
-        images_per_second: Over these steps.
+        images_per_second: Over these steps, from the end of the chunk before to their own end.
     """
 
     step: int
@@ -100,8 +100,9 @@ def training_events(
 ) -> Iterator[Logged | CheckpointDue | Interrupted]:
     """Trains from `state.step` to the end of the schedule.
 
-    Metrics are read one call late, while the device already works on the next chunk; before a
-    `CheckpointDue` all of them have been handed out.
+    The metrics of a chunk are read once the first call of the next one is dispatched, so the devices always have work
+    while the host reads. That wait ends when the chunk does, so the clock then gives the chunk's own time. Before a
+    `CheckpointDue` all metrics have been handed out.
 
     Args:
         state: Where to start; donated.
@@ -131,8 +132,10 @@ def training_events(
             state, of_call = run_steps(state, step, last - step)
             metrics += of_call
             step = last
-        if unread is not None:
-            yield read(*unread)
+            # After the first call: the devices have work, and no more of this chunk's time has passed.
+            if unread is not None:
+                yield read(*unread)
+                unread = None
         unread = (first, step, metrics)
         due, ends = schedule.checkpoint_due(step), stopping.asked()
         if due or ends:
