@@ -5,9 +5,10 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -18,9 +19,11 @@ from vae_jax.cli.show import noise_stddev, reconstruction_grid, sample_grid
 from vae_jax.cli.signals import StopRequest
 from vae_jax.cli.terminal import say
 from vae_jax.config import Config
-from vae_jax.data import Data
+from vae_jax.data import Data, Split
+from vae_jax.data.dataset import Labels
 from vae_jax.errors import UserError
 from vae_jax.evaluation import Watched, active_units, make_bound, map_images
+from vae_jax.evaluation.batches import Pixels
 from vae_jax.keys import Stream, stream_key
 from vae_jax.numerics import estimate
 from vae_jax.pictures import write_png
@@ -29,6 +32,7 @@ from vae_jax.runs import RunFolder
 from vae_jax.sharding import batch_mesh, filled_up, put, replicated, whole_mesh
 from vae_jax.trained import TrainedRun, replica_params
 from vae_jax.training import (
+    Background,
     CheckpointDue,
     Interrupted,
     Logged,
@@ -46,7 +50,15 @@ _BOUND_SAMPLES = 1
 _IMAGES_AT_ONCE = 1000
 # Of p(x|z), in the pictures that are made on the way.
 _SHOWN = "mean"
+_RECONSTRUCTED = 32
+_MEASURED = ("validation", "test")
 _MEND = "make room, then run the same command again to continue from the last checkpoint"
+
+
+class _Evaluated(NamedTuple):
+    images: Pixels
+    max_value: int
+    labels: Labels | None
 
 
 @dataclasses.dataclass
@@ -170,11 +182,7 @@ class Session:
             row = {"step": event.step, "epoch": event.epoch, "split": "train", **values}
             return [{**row, "images_per_second": event.images_per_second}]
         params = jax.device_get(event.state.evaluated_params)
-        rows = [
-            self._measured(split, event, params)
-            for split in ("validation", "test")
-            if len(self.data.part(split).images)
-        ]
+        rows = [self._measured(split, event, params) for split in self._evaluated]
         # Without a bound the reconstruction is what there is to choose by.
         validation = [
             row["reconstruction"] if row["elbo"] is None else row["elbo"]
@@ -184,14 +192,20 @@ class Session:
         self.score = validation[0] if validation else None
         return rows
 
-    def keep(self, event: CheckpointDue | Interrupted) -> None:
-        """Pictures, of the first replica, where it was measured, then the checkpoint itself."""
-        score = None
+    def keep(self, event: CheckpointDue | Interrupted, background: Background) -> None:
+        """Starts to write pictures, of the first replica, if the event was measured, and then the checkpoint.
+
+        Both come from a copy of the state, which the next step overwrites.
+        """
         self.check_there()
-        if isinstance(event, CheckpointDue):
-            score = self.score
-            if is_writer():
-                self._draw(event)
+        kept = event._replace(state=_copy(event.state))
+        background.start(functools.partial(self._write, kept, self.score))
+
+    def _write(self, event: CheckpointDue | Interrupted, score: float | None) -> None:
+        if isinstance(event, Interrupted):
+            score = None
+        elif is_writer():
+            self._draw(event)
         checkpoints.save(self.folder.checkpoints, event.step, event.state, score, self.config.train.keep_checkpoints)
 
     def trained(self, event: CheckpointDue) -> TrainedRun:
@@ -205,9 +219,30 @@ class Session:
         if self.model.posterior.has_density:
             samples = sample_grid(self.model, params, 10 * self.model.num_classes or 64, 0, _SHOWN)
             write_png(self.folder.images / f"samples_{_SHOWN}_{event.step:07d}.png", samples, _MEND)
-        split = "test" if len(self.data.part("test").images) else "train"
-        picture = reconstruction_grid(self.model, params, self.data.for_evaluation(split), 32, _SHOWN, 0)
+        picture = reconstruction_grid(self.model, params, self._reconstructed, _RECONSTRUCTED, _SHOWN, 0)
         write_png(self.folder.images / f"reconstructions_{_SHOWN}_{event.step:07d}.png", picture, _MEND)
+
+    @functools.cached_property
+    def _reconstructed(self) -> Split:
+        """The first images of the test part, or of the training part where there is none."""
+        part = self.data.for_evaluation("test" if len(self.data.part("test").images) else "train")
+        labels = None if part.labels is None else part.labels[:_RECONSTRUCTED]
+        return Split(np.asarray(part.images[:_RECONSTRUCTED]), labels, part.max_value)
+
+    @functools.cached_property
+    def _evaluated(self) -> dict[str, "_Evaluated"]:
+        """The measured parts: on the devices, if they fit into `data.resident_mb` beside the training images."""
+        parts = {split: self.data.for_evaluation(split) for split in _MEASURED if len(self.data.part(split).images)}
+        num_bytes = sum(part.images.nbytes for part in (self.data.training, *parts.values()))
+        fits, everywhere = num_bytes <= self.config.data.resident_mb * 2**20, replicated(whole_mesh())
+        return {
+            split: _Evaluated(
+                put(np.asarray(part.images), everywhere) if fits else part.images,
+                part.max_value,
+                part.labels if self.model.num_classes else None,
+            )
+            for split, part in parts.items()
+        }
 
     @functools.cached_property
     def _bound(self):
@@ -215,8 +250,7 @@ class Session:
         return make_bound(self.model, _BOUND_SAMPLES, self.num_replicas is not None, unrolled)
 
     def _measured(self, split: str, event: CheckpointDue, params) -> Row:
-        part = self.data.for_evaluation(split)
-        mesh = whole_mesh()
+        part, mesh = self._evaluated[split], whole_mesh()
         everywhere = replicated(mesh)
         key = jax.jit(
             lambda: stream_key(jax.random.key(self.config.data.seed), Stream.EVALUATION), out_shardings=everywhere
@@ -228,7 +262,7 @@ class Session:
             part.max_value,
             filled_up(max(1, _IMAGES_AT_ONCE // self.config.num_seeds), mesh),
             mesh,
-            part.labels if self.model.num_classes else None,
+            part.labels,
         )
         terms = watched.terms
         axis = () if self.num_replicas is None else (1,)
@@ -272,6 +306,11 @@ def over_replicas(means: dict[str, Any], num_replicas: int | None) -> Row:
         **{f"{name}_spread": float(values.std(ddof=1)) for name, values in known.items()},
         "replicas": {name: values.tolist() for name, values in known.items()},
     }
+
+
+@jax.jit
+def _copy(state: TrainState) -> TrainState:
+    return jax.tree.map(jnp.copy, state)
 
 
 def _nothing_to_check() -> None:

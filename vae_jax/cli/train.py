@@ -24,7 +24,7 @@ from vae_jax.printable import one_line
 from vae_jax.processes import end_together, is_writer, join
 from vae_jax.provenance import command_line, program
 from vae_jax.runs import RunFolder, read_rows
-from vae_jax.training import CheckpointDue, Interrupted
+from vae_jax.training import Background, CheckpointDue, Interrupted
 
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
@@ -92,9 +92,12 @@ def _continue(session: Session, track: Sequence[str], quiet: bool) -> None:
     last, request = None, StopRequest("a checkpoint", "the last checkpoint is whole")
     try:
         with request.heard(), contextlib.ExitStack() as opened:
+            background = opened.enter_context(Background(beside=jax.process_count() == 1))
             listeners = _listeners(session, track, quiet, opened) if is_writer() else []
             for event in session.events(request):
+                background.check()
                 if not session.is_finite(event):
+                    background.wait()
                     diverged = divergence(session, event.step)
                     end_together("diverged")
                     raise diverged
@@ -105,8 +108,9 @@ def _continue(session: Session, track: Sequence[str], quiet: bool) -> None:
                 if isinstance(event, CheckpointDue | Interrupted):
                     for listener in listeners:
                         listener.sync()
-                    session.keep(event)
+                    session.keep(event, background)
                     last = event
+            background.wait()
     except OSError as error:
         raise UserError(
             f"{workdir} can't be written ({error.strerror or error}); make room, then run the same command again to "

@@ -86,7 +86,8 @@ def batch_indices(
 def epoch_order(seed: int, epoch: int, num_images: int) -> Int[np.ndarray, "n"]:
     """The order in which an epoch visits all images: each of `range(num_images)` once."""
     positions = np.arange(num_images, dtype=np.uint32)
-    return shuffled(positions, num_images, np.array([seed], np.uint32), np.array([epoch], np.uint32)).astype(np.int32)
+    order = shuffled(positions, num_images, np.array([seed], np.uint32), np.array([epoch], np.uint32))
+    return np.asarray(order, np.int32)
 
 
 def _mix(x: Words) -> Words:

@@ -1,18 +1,20 @@
 """Runs a compiled function over all images of a split; no partial batch is lost."""
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Float32, Int
+from jaxtyping import Array, Float, Float32, Int, UInt8
 
 from vae_jax.data.streamed import Images
 from vae_jax.sharding import gathered, put, split_batch
 from vae_jax.vae import Label
 
-Pixels = Images | Float32[np.ndarray, "n h w c"]
+Pixels = Images | Float32[np.ndarray, "n h w c"] | UInt8[Array, "n h w c"]
 PerImage = Callable[[Float[Array, "b h w c"], Int[Array, "b"], Label], Any]
 
 
@@ -32,7 +34,8 @@ def image_batches(
 
     Args:
         function: `(x, image_ids, label) -> tree of arrays [B, ...]`.
-        images: Pixels from 0 to `max_value`, in memory or in their files; levels, or numbers as the model sees them.
+        images: Pixels from 0 to `max_value`, as levels or as the model sees them: in memory, in files, or whole on each
+            device.
         max_value: Largest value a pixel can take.
         batch_size: Images per call; a multiple of the number of devices.
         mesh: Its devices share each batch.
@@ -46,8 +49,11 @@ def image_batches(
 
     def dispatch(first: int) -> Any:
         ids = np.minimum(np.arange(first, first + batch_size), len(images) - 1)
-        x = np.asarray(images[ids], np.float32) / np.float32(max_value)
         label = None if labels is None else labels[ids]
+        if isinstance(images, jax.Array):
+            on_devices, label = put((ids.astype(np.int32), label), sharding)
+            return function(_scaled_rows(images, on_devices, max_value), on_devices, label)
+        x = np.asarray(images[ids], np.float32) / np.float32(max_value)
         return function(*put((x, ids.astype(np.int32), label), sharding))
 
     starts = range(start, len(images), batch_size)
@@ -56,6 +62,13 @@ def image_batches(
         current, following = following, dispatch(first + batch_size) if first + batch_size < len(images) else None
         done = min(first + batch_size, len(images))
         yield done, jax.tree.map(lambda part, count=done - first: part[:count], gathered(current, mesh))
+
+
+@functools.partial(jax.jit, static_argnames="max_value")
+def _scaled_rows(images: UInt8[Array, "n h w c"], ids: Int[Array, "b"], max_value: int) -> Float[Array, "b h w c"]:
+    # CPUs gather whole rows several times faster than images of three axes.
+    rows = images.reshape(len(images), -1)[ids].reshape(-1, *images.shape[1:])
+    return rows.astype(jnp.float32) / max_value
 
 
 def map_images(

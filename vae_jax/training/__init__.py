@@ -1,5 +1,6 @@
 """Training: the state, one step, what feeds many of them, and the loop that hands out events."""
 
+from vae_jax.training.background import Background
 from vae_jax.training.feeding import BatchOrder, ResidentSteps, StreamedSteps
 from vae_jax.training.loop import CheckpointDue, Interrupted, Logged, RunSteps, Schedule, Stopping, training_events
 from vae_jax.training.optimizers import OPTIMIZERS, SCHEDULES, make_optimizer
@@ -21,6 +22,7 @@ __all__ = [
     "OPTIMIZERS",
     "REPLICA_AXES",
     "SCHEDULES",
+    "Background",
     "BatchOrder",
     "BrokenStep",
     "CheckpointDue",
