@@ -2,7 +2,7 @@
 
     python benchmarks/cost_against_size.py --quick
 
-One size changes at a time, the others are those of 784-400-20 with batches of 128; the sizes of a table take turns.
+One size changes at a time, the others are those of 784-400-20 with batches of 128; each size is timed by itself.
 The last three columns are slopes between a row and the row before on logarithmic axes: 1 is proportional, below 1 is
 better. Memory is what the compiled step takes beside the data set: parameters, optimizer and intermediate values.
 """
@@ -10,21 +10,15 @@ better. Memory is what the compiled step takes beside the data set: parameters, 
 import argparse
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
-import jax
 import numpy as np
 
 from vae_jax.config import Config, ModelConfig, ObjectiveConfig, TrainConfig
 from vae_jax.data import Data, Dataset
-from vae_jax.performance.machine import memory_taken
-from vae_jax.performance.measure import StepTimers, compile_seconds, in_turns, spread
-from vae_jax.performance.parts import Parts
-from vae_jax.performance.products import total_flops
-from vae_jax.sharding import replicated
+from vae_jax.performance.benchmark import benchmark
 
 NUM_IMAGES, EPOCH, SIDE = 4096, 60_000, 28
-SECONDS_AT_ONCE = 0.5
 BASE = Config(model=ModelConfig(hidden=(400,), latents=20), train=TrainConfig(batch_size=128))
 SIZES = {
     "batch size": ((32, 64, 128, 256, 512, 1024), (64, 128, 256)),
@@ -37,7 +31,7 @@ SIZES = {
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """Of a step: seconds, bytes and floating-point operations of its products; and seconds of an epoch."""
+    """Of a step: seconds, bytes and floating-point operations ; and seconds of an epoch."""
 
     seconds: float
     lowest: float
@@ -60,30 +54,14 @@ def changed(name: str, size: int) -> tuple[Config, int]:
     return dataclasses.replace(BASE, objective=ObjectiveConfig(name="iwae", num_samples=size)), SIDE
 
 
-def costs_of(name: str, sizes: Sequence[int], repeats: int) -> dict[int, Cost]:
-    """Measures all sizes by turns, on random images."""
-    prepared = {size: prepare(*changed(name, size)) for size in sizes}
-    times = in_turns({str(size): timers.step for size, (timers, _, _) in prepared.items()}, repeats)
-    found = {}
-    for size, (_, memory, flops) in prepared.items():
-        seconds = spread(times[str(size)])
-        epoch = seconds.median * EPOCH / changed(name, size)[0].train.batch_size
-        found[size] = Cost(seconds.median, seconds.minimum, seconds.maximum, memory, flops, epoch)
-    return found
-
-
-def prepare(config: Config, side: int) -> tuple[StepTimers, int, int]:
-    """The steps of a config, ready to be timed, their memory and their FLOPs."""
+def cost_of(config: Config, side: int, repeats: int) -> Cost:
+    """Measures the step of a config on random images."""
     images = np.random.default_rng(0).integers(0, 256, (NUM_IMAGES, side, side, 1), dtype=np.uint8)
-    parts = Parts.of(config, Data(Dataset("random", images, images[:1], None, None, 255, ""), "dynamic", 0.0, 0))
-    steps = parts.steps()
-    compiled, _, _ = compile_seconds(steps, jax.eval_shape(parts.fresh))
-    planned = memory_taken(compiled)["compiled_total"]
-    state = jax.jit(parts.fresh, out_shardings=replicated(parts.mesh))()
-    timers = StepTimers(steps, state, 2, parts.schedule.longest)
-    timers.step()
-    timers.num_steps = int(np.clip(SECONDS_AT_ONCE / timers.step(), 2, parts.schedule.longest))
-    return timers, 0 if planned is None else planned - images.nbytes, total_flops(parts.products())
+    data = Data(Dataset("random", images, images[:1], None, None, 255, ""), "dynamic", 0.0, 0)
+    result = benchmark(config, data, repeats, num_steps=0)
+    seconds, memory = result["step"]["seconds"], result["memory_bytes"]["compiled_total"] - images.nbytes
+    epoch = seconds["median"] * EPOCH / config.train.batch_size
+    return Cost(seconds["median"], seconds["minimum"], seconds["maximum"], memory, result["step"]["flops"], epoch)
 
 
 def rows(name: str, costs: dict[int, Cost]) -> Iterator[str]:
@@ -124,7 +102,7 @@ def main() -> None:
     repeats = arguments.repeats or (3 if arguments.quick else 7)
     for name in arguments.only or SIZES:
         sizes = SIZES[name][arguments.quick]
-        for row in rows(name, costs_of(name, sizes, repeats)):
+        for row in rows(name, {size: cost_of(*changed(name, size), repeats) for size in sizes}):
             print(row, flush=True)
 
 

@@ -3,8 +3,7 @@
 The only file that knows Orbax. A checkpoint is a folder named by its step:
 
     checkpoints/8900/state/            what Orbax wrote
-    checkpoints/8900/checkpoint.json   step, score, shape and type of each array, SHA-256 of every file under state/,
-                                       and of all that itself
+    checkpoints/8900/checkpoint.json   step, score, shape and type of each array, SHA-256 of every file under state/
 
 It is written under another name and renamed last. Orbax by itself loads a file with a flipped bit
 without noticing, hence the checksums.
@@ -25,7 +24,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from vae_jax.errors import UserError
-from vae_jax.files import read_json, sealed, sync, unsealed
+from vae_jax.files import read_json, sync
 from vae_jax.memory import available_memory, in_words
 from vae_jax.printable import one_line
 from vae_jax.processes import is_writer, together
@@ -97,7 +96,7 @@ def save(directory: pathlib.Path, step: int, state: Any, score: float | None, ke
             _sync_all(unfinished)
             files = _checksums(unfinished / _STATE)
             record = {"step": step, "score": score, "files": files, "arrays": _arrays(state)}
-            (unfinished / _RECORD).write_text(json.dumps(sealed(record), indent=1))
+            (unfinished / _RECORD).write_text(json.dumps(record, indent=1))
             sync(unfinished / _RECORD)
             sync(unfinished)
             if final.exists():
@@ -296,13 +295,9 @@ def _read_record(folder: pathlib.Path) -> Checkpoint | str:
         return f"{_RECORD} can't be read ({error.strerror or error})"
     except ValueError:
         return f"{_RECORD} is no JSON"
-    try:
-        record = unsealed(content)
-    except ValueError:
+    if not isinstance(content, dict) or set(content) != _FIELDS:
         return changed
-    if set(record) != _FIELDS:
-        return changed
-    step, score, files, arrays = (record[name] for name in ("step", "score", "files", "arrays"))
+    step, score, files, arrays = (content[name] for name in ("step", "score", "files", "arrays"))
     if type(step) is not int or str(step) != folder.name:
         return f"{_RECORD} is that of step {one_line(repr(step), 30)}"
     if score is not None and (type(score) not in (int, float) or not math.isfinite(score)):

@@ -4,21 +4,18 @@ import contextlib
 import errno
 import fcntl
 import glob
-import hashlib
 import json
 import os
 import pathlib
 import shutil
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from vae_jax.errors import UserError
 from vae_jax.memory import in_words
 
 _MOST_JSON = 64 * 2**20
-_DIGEST = "digest"
-_FEWEST_DIGITS = 8
 
 _UNFINISHED = ".unfinished"
 
@@ -114,38 +111,6 @@ def write_json(path: pathlib.Path, content: Any, mend: str = "choose another pla
     """
     with replacing(path, mend) as unfinished:
         unfinished.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def json_digest(content: Any) -> str:
-    """SHA-256 of what JSON says, however it is laid out."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def sealed(content: Mapping[str, Any], digits: int = 64) -> dict[str, Any]:
-    """The content with the digest of itself, by which `unsealed` tells whether it is as it was written.
-
-    Args:
-        content: What JSON can hold.
-        digits: How much of the digest there is.
-    """
-    return {**content, _DIGEST: json_digest(content)[:digits]}
-
-
-def unsealed(content: Any) -> dict[str, Any]:
-    """What was `sealed`, without the digest. What has none, as the first release wrote it, is believed.
-
-    Raises:
-        ValueError: If it isn't as it was written.
-    """
-    if not isinstance(content, dict):
-        raise ValueError("it is no mapping")
-    rest = {name: value for name, value in content.items() if name != _DIGEST}
-    if _DIGEST in content:
-        digest = content[_DIGEST]
-        # A digest of no letters would fit everything.
-        if type(digest) is not str or len(digest) < _FEWEST_DIGITS or not json_digest(rest).startswith(digest):
-            raise ValueError("it has changed since it was written")
-    return rest
 
 
 def check_output(path: pathlib.Path, suffixes: Sequence[str], flag: str = "--output") -> None:

@@ -1,7 +1,8 @@
 """Numerics that have no home in one distribution: streaming log-mean-exp, sums over events, intervals."""
 
 import math
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -137,6 +138,12 @@ class Estimate(NamedTuple):
     standard_error_estimator: float | None
     num_images: int
 
+    def scaled(self, factor: float) -> "Estimate":
+        """The same in another unit; errors stay positive."""
+        errors = (self.standard_error_images, self.standard_error_estimator)
+        scaled = [None if error is None else error * abs(factor) for error in errors]
+        return Estimate(self.mean * factor, scaled[0], scaled[1], self.num_images)
+
 
 def estimate(
     values: Float[np.ndarray, "n"] | Float[Array, "n"],
@@ -160,6 +167,16 @@ def estimate(
         total = float(np.sum(np.asarray(estimator_variances, np.float64)))
         of_estimator = math.sqrt(total) / num_images if math.isfinite(total) else None
     return Estimate(float(exact.mean()), over_images, of_estimator, num_images)
+
+
+def estimate_text(entry: Mapping[str, Any], digits: int = 3) -> str:
+    """An `Estimate`, as the mapping that result files hold, with its errors: `-95.397 ± 0.244 (images) ± ...`."""
+    errors = [
+        f" ± {entry[key]:.{digits}f} ({name})"
+        for key, name in (("standard_error_images", "images"), ("standard_error_estimator", "estimator"))
+        if entry[key] is not None
+    ]
+    return f"{entry['mean']:.{digits}f}{''.join(errors)}"
 
 
 def bits_per_dim(nats: float, num_dims: int) -> float:

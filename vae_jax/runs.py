@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import datetime
 import fcntl
-import hashlib
 import json
 import logging
 import math
@@ -17,13 +16,11 @@ from vae_jax import checkpoints
 from vae_jax.config import Config, differences, from_mapping
 from vae_jax.data import SPLITS, Data, ImageKind
 from vae_jax.errors import UserError
-from vae_jax.files import is_leftover, parse_json, read_bytes, read_json, sealed, unsealed, write_json
+from vae_jax.files import is_leftover, parse_json, read_bytes, read_json, write_json
 from vae_jax.printable import one_line
 from vae_jax.provenance import surroundings
 
 _IMAGES = "images.json"
-# Of a row's digest: damage goes unseen once in 4e9 times, and the row stays short.
-_ROW_DIGITS = 8
 _logger = logging.getLogger(__name__)
 
 
@@ -68,41 +65,16 @@ class RunFolder:
         return self.root / "images"
 
     def evaluations(self, replica: int) -> tuple[pathlib.Path, ...]:
-        """Where `evaluate` puts what it finds on test images: of the run, and of one of several replicas alone."""
+        """Where `evaluate` writes its results for test images: of the run, and of one of several replicas alone."""
         return self.root / "evaluation.json", self.root / f"evaluation_replica{replica}.json"
-
-    def write_result(self, path: pathlib.Path, result: dict[str, Any]) -> None:
-        """Writes what a verb measured or noted, whole or not at all, so that damage to it is found.
-
-        Raises:
-            UserError: If the file system doesn't take it.
-        """
-        self.write_json(path, sealed(result))
 
     def write_json(self, path: pathlib.Path, content: Any) -> None:
         """Writes a file of the run, whole or not at all.
 
         Raises:
-            UserError: If the file system doesn't take it.
+            UserError: If the file system refuses.
         """
         write_json(path, content, "make room, or choose another --workdir")
-
-    def check_links(self, written: tuple[str, ...] = ("images",)) -> None:
-        """Refuses a folder through whose links a verb would write somewhere else; reading through links is harmless.
-
-        Args:
-            written: The folders in it that are written to.
-
-        Raises:
-            UserError: With the first such link.
-        """
-        inside = self.root.resolve()
-        for path in (self.root / name for name in written):
-            if path.is_symlink() and not path.resolve().is_relative_to(inside):
-                raise UserError(
-                    f"'{path}' is a link that leads out of the run's folder; put a folder of that name there, or the "
-                    "whole run where the link leads"
-                )
 
     def check_writable(self) -> None:
         """Finds out before long work whether its result can be kept.
@@ -110,16 +82,10 @@ class RunFolder:
         Raises:
             UserError: If not.
         """
-        probe = self.root / ".probe.unfinished"
-        try:
-            probe.unlink(missing_ok=True)  # a link, through which a file somewhere else would be emptied
-            probe.write_text("")
-            probe.unlink()
-        except OSError as error:
+        if not os.access(self.root, os.W_OK):
             raise UserError(
-                f"nothing can be written to {self.root} ({error.strerror or error}); make it writable, or copy the run "
-                "to a folder that is and name that with --workdir"
-            ) from error
+                f"'{self.root}' is not writable; make it so, or copy the run and name the copy with --workdir"
+            )
 
     def read_config(self) -> Config:
         """The config the run was started with.
@@ -147,7 +113,6 @@ class RunFolder:
         Raises:
             UserError: If the folder is another run's, or is some other folder with files in it.
         """
-        self.check_links(("images", "tensorboard", "checkpoints"))
         if self.is_unused():
             return
         if self.config.is_file():
@@ -306,28 +271,8 @@ class RunFolder:
             "command": command,
             **surroundings(),
             "data": {"name": data.dataset.name, "fingerprint": data.dataset.fingerprint},
-            "files": {path.name: _digest(path) for path in self._described_by},
         }
-        self.write_result(self.manifest, {"starts": [*starts, start]})
-
-    @property
-    def _described_by(self) -> tuple[pathlib.Path, ...]:
-        """What verbs make the model of."""
-        return self.config, self.root / _IMAGES
-
-    def warn_of_changes(self) -> None:
-        """Tells in a warning which files that the model is made of are no longer as training wrote them.
-
-        They are text, which people may change on purpose, where data has moved for example: that is no error.
-        """
-        with contextlib.suppress(UserError, OSError, AttributeError, TypeError):
-            written = self.last_start().get("files", {})
-            for path in self._described_by:
-                if path.name in written and written[path.name] != _digest(path):
-                    _logger.warning(
-                        "%s has changed since training wrote it; if you didn't change it, it is damaged: restore it",
-                        path,
-                    )
+        self.write_json(self.manifest, {"starts": [*starts, start]})
 
     def last_start(self) -> dict[str, Any]:
         """What the manifest says of the last start of the run; nothing, where there is no manifest.
@@ -340,7 +285,7 @@ class RunFolder:
 
     def _starts(self) -> list[dict[str, Any]]:
         try:
-            starts = list(unsealed(read_json(self.manifest))["starts"]) if self.manifest.is_file() else []
+            starts = list(read_json(self.manifest)["starts"]) if self.manifest.is_file() else []
             if not all(isinstance(start, dict) for start in starts):
                 raise ValueError("a start is no mapping")
             return starts
@@ -348,10 +293,6 @@ class RunFolder:
             raise UserError(
                 f"{self.manifest} can't be read ({one_line(error)}); restore it or delete it, then continue"
             ) from error
-
-
-def _digest(path: pathlib.Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _config_of(content: Any, path: pathlib.Path) -> Config:
@@ -362,66 +303,43 @@ def _config_of(content: Any, path: pathlib.Path) -> Config:
 
 
 def row_line(row: Mapping[str, Any]) -> str:
-    """A row as the line of a metrics file, with a short digest by which `read_rows` finds damage."""
-    return json.dumps(sealed(row, _ROW_DIGITS)) + "\n"
+    """A row as the line of a metrics file."""
+    return json.dumps(row) + "\n"
 
 
 def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
     """The rows of a metrics file.
 
-    A last line that was cut off in writing, short of its end, is left out; other lines that aren't as they were
-    written, which nothing but damage explains, are left out and told in a warning.
+    A last line without its end, cut off while it was written, is left out. Other lines that aren't rows are left out
+    too, with a warning.
 
     Raises:
         UserError: If the file can't be read at all.
     """
     try:
-        lines = read_bytes(path).split(b"\n") if path.exists() else [b""]
+        *lines, rest = read_bytes(path).split(b"\n") if path.exists() else [b""]
     except OSError as error:
         raise UserError(f"{path} can't be read ({error.strerror or error}); make it readable") from error
-    rows, damaged = [], []
-    for number, line in enumerate(lines, start=1):
-        row = _row(line)
-        if row is not None:
-            rows.append(row)
-        elif number < len(lines) or _row(line[:-1]) is not None:
-            damaged.append(str(number))
+    rows = [_row(line) for line in lines]
+    damaged = [str(number) for number, row in enumerate(rows, start=1) if row is None]
     if damaged:
         _logger.warning("%s is damaged and read without its lines %s", path, ", ".join(damaged))
-    return rows
+    return [row for row in rows if row is not None]
+
+
+_NUMBERS = ("epoch", "reconstruction", "elbo", "kl")
 
 
 def _row(line: bytes) -> dict[str, Any] | None:
-    """A line of a metrics file, or None where it is none."""
+    """A line of a metrics file, or None if it isn't one."""
     try:
-        row = unsealed(parse_json(line))
+        row = parse_json(line)
     except ValueError:
         return None
-    return row if _is_row(row) else None
-
-
-_MEASURED = ("epoch", "reconstruction", "elbo", "kl")
-
-
-def _is_row(row: Any) -> bool:
-    """Whether this is what training writes: a step, a split, what was measured, and nothing but numbers beside."""
     if not isinstance(row, dict) or type(row.get("step")) is not int or row.get("split") not in SPLITS:
-        return False
-    if type(row.get("num_images", 1)) is not int:
-        return False
-    numbers = {name: value for name, value in row.items() if name not in ("split", "replicas")}
-    if not all(value is None or type(value) is float or _is_short(value) for value in numbers.values()):
-        return False
-    measured = [row.get(name) for name in _MEASURED]
-    without_bound = measured[-2:] == [None, None] and all(name in row for name in _MEASURED)
-    finite = all(value is not None and math.isfinite(value) for value in (measured[:-2] if without_bound else measured))
-    spreads = [value for name, value in numbers.items() if name.endswith("_spread")]
-    return (
-        finite
-        and all(value is not None and math.isfinite(value) for value in spreads)
-        and (not spreads or isinstance(row.get("replicas"), dict))
-    )
-
-
-def _is_short(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 2**63
+        return None
+    if not all(name in row for name in _NUMBERS):
+        return None
+    numbers = [value for name, value in row.items() if name not in ("split", "replicas")]
+    sound = all(value is None or (type(value) in (int, float) and math.isfinite(value)) for value in numbers)
+    return row if sound and (row["elbo"] is None) == (row["kl"] is None) else None

@@ -110,9 +110,7 @@ def open_replicas(workdir: str | None, which: str = "latest", allow_custom: bool
         raise UserError("no run is named; add --workdir=FOLDER, e.g. --workdir=runs/digits")
     folder = RunFolder(pathlib.Path(workdir))
     config = folder.read_config()
-    folder.warn_of_changes()
     check_custom(config, folder.root, allow_custom)
-    folder.check_links()
     checkpoint = checkpoints.choose(folder.checkpoints, which)
     load_data = functools.cache(lambda: _data_of(config, folder))
     kind = folder.image_kind() or load_data().kind

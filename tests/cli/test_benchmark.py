@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from vae_jax.cli import main
-from vae_jax.performance import measure, run
+from vae_jax.performance import benchmark
 
 TINY = ["--config.model.hidden=(8,)", "--config.model.latents=2", "--repeats=2", "--steps=3"]
 BATCH, PIXELS, HIDDEN, LATENTS = 64, 64, 8, 2
@@ -19,9 +19,7 @@ BATCH, PIXELS, HIDDEN, LATENTS = 64, 64, 8, 2
 def own_folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test writes into the checkout, or waits for precise times on devices that share two cores."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run, "_LARGE", {"cpu": (64, 1)})
-    monkeypatch.setattr(measure, "_PRODUCT_SECONDS", 1e-4)
-    monkeypatch.setattr(measure, "_OPTIMIZER_PASSES", 2)
+    monkeypatch.setattr(benchmark, "_LARGE", {"cpu": (64, 1)})
 
 
 def measured(*arguments: str) -> dict:
@@ -46,22 +44,14 @@ def check(result: dict) -> None:
     """What has to be so of any measurement."""
     for values in spreads(result):
         assert 0 <= values["minimum"] <= values["median"] <= values["maximum"] < math.inf
-    step, products, host = result["step"], result["products"], result["host"]
-    for part in (step, host["seconds_per_call"], products["own"]["seconds_per_step"], result["optimizer"]):
-        assert min(values["minimum"] for values in spreads({"of": part})) > 0
+    step, large = result["step"], result["large_product"]
     fastest, slowest = step["seconds"]["minimum"], step["seconds"]["maximum"]
+    assert fastest > 0 and large["flops_per_second"]["minimum"] > 0
     assert step["images_per_second"]["maximum"] == pytest.approx(step["images"] / fastest)
-    assert products["flops_per_second"]["minimum"] == pytest.approx(products["flops_per_step"] / slowest)
-    share, large = products["large"]["share_reached"], products["large"]["flops_per_second"]
-    assert share["maximum"] <= products["flops_per_second"]["maximum"] / large["minimum"] * (1 + 1e-9)
-    kinds = products["own"]["kinds"]
-    assert step["devices"] * sum(kind["count"] * kind["flops"] for kind in kinds) == products["flops_per_step"]
-    sums = [sum(kind["count"] * kind["seconds"][of] for kind in kinds) for of in ("minimum", "maximum")]
-    assert sums[0] * (1 - 1e-9) <= products["own"]["seconds_per_step"]["median"] <= sums[1] * (1 + 1e-9)
-    # A sum is never below one of its parts.
-    assert step["over_products_and_optimizer"]["minimum"] <= fastest / products["own"]["seconds_per_step"]["minimum"]
+    lowest = step["flops"] / slowest / large["flops_per_second"]["maximum"]
+    assert large["share_reached"]["minimum"] >= lowest * (1 - 1e-9)
     assert result["compilation"]["trace_and_lower_seconds"] > 0 and result["compilation"]["compile_seconds"] > 0
-    assert result["memory_bytes"]["process_peak"] >= result["memory_bytes"]["process_resident"] > 0
+    assert result["memory_bytes"]["process_peak"] > 0
     assert result["machine"]["versions"]["jax"] and result["machine"]["devices"]
 
 
@@ -69,14 +59,16 @@ def test_digits(capsys: pytest.CaptureFixture) -> None:
     result = measured()
     assert result["settings"] == {"repeats": 2, "steps_at_once": 3, "steps_per_call": 100}
     sizes = [PIXELS * HIDDEN, HIDDEN * LATENTS, HIDDEN * LATENTS, LATENTS * HIDDEN, HIDDEN * PIXELS]
-    assert result["products"]["flops_per_step"] == 2 * BATCH * (3 * sum(sizes) - PIXELS * HIDDEN)
+    products = 2 * BATCH * (3 * sum(sizes) - PIXELS * HIDDEN)
+    # Hashes for the order and the noise count too, on each of eight devices.
+    assert products <= result["step"]["flops"] <= products + 2e7
     assert (result["step"]["images"], result["step"]["replicas"], result["step"]["devices"]) == (BATCH, 1, 8)
-    assert result["input"]["kind"] == "resident" and result["input"]["share_waited"] is None
-    assert result["memory_bytes"]["compiled_total"] > result["memory_bytes"]["compiled_arguments"] > 64 * 1000
+    assert result["share_waited_for_images"] is None
+    assert result["memory_bytes"]["compiled_total"] > 64 * 1000
     assert result["config"]["model.latents"] == 2 and result["data"]["image_shape"] == [8, 8, 1]
     assert result["machine"]["devices"] == ["cpu: cpu"] * 8
     out, err = capsys.readouterr()
-    assert err == "" and "images/s" in out and "its own products" in out and "all of it is in benchmark.json" in out
+    assert err == "" and "images/s" in out and "all of it is in benchmark.json" in out
 
 
 @pytest.mark.slow
@@ -94,7 +86,6 @@ def test_convolutions_and_accumulation() -> None:
     network = ["--config.model.network=conv", "--config.train.accumulation=4", "--config.train.batch_size=8"]
     result = measured("--synthetic", "--image_shape=8,8,1", "--num_images=20", *network)
     assert result["settings"]["steps_per_call"] == 1
-    assert any(kind["product"].startswith("float32[1, 8, 8, 1]") for kind in result["products"]["own"]["kinds"])
 
 
 @pytest.mark.slow
@@ -105,8 +96,7 @@ def test_images_in_files(tmp_path: pathlib.Path) -> None:
         Image.fromarray(pixels).save(tmp_path / "images" / f"{index}.png")
     source = ["--config.data.source=folder", "--config.data.dir=images", "--config.data.resident_mb=0"]
     result = measured(*source, "--config.data.workers=0", "--config.train.batch_size=8")
-    assert result["input"]["kind"] == "streamed"
-    assert 0 < result["input"]["share_waited"]["median"] < 1
+    assert 0 < result["share_waited_for_images"]["median"] < 1
 
 
 @pytest.mark.slow

@@ -8,9 +8,7 @@ import pytest
 from vae_jax.config import Config, ModelConfig, ObjectiveConfig, TrainConfig
 from vae_jax.errors import UserError
 from vae_jax.performance import plan as planning
-from vae_jax.performance.chips import CHIPS, Chip, parse_topology
-from vae_jax.performance.estimate import Work, estimate_seconds
-from vae_jax.performance.hlo import Collective
+from vae_jax.performance.chips import CHIPS, parse_topology
 from vae_jax.performance.plan import ImageFacts, Memory, Plan, plan_step
 
 FACTS = ImageFacts((5, 6, 1), num_images=100, num_classes=3)
@@ -36,21 +34,19 @@ def config_of(batch_size: int = BATCH, accumulation: int = 1, **changes) -> Conf
     return Config(train=train, **{"model": MODEL, **changes})
 
 
-def work_of(config: Config, facts: ImageFacts = FACTS) -> Work:
-    work = plan_of(config, facts).work
-    assert work is not None
-    return work
+def flops_of(config: Config, facts: ImageFacts = FACTS) -> int:
+    estimate = plan_of(config, facts).estimate
+    assert estimate is not None
+    return estimate.flops
 
 
 def test_step_is_divided_over_the_chips() -> None:
     plan = plan_of(config_of())
     assert (plan.topology, plan.num_chips, plan.used_chips, plan.batch_size) == ("v5e:2x4", 8, 8, BATCH)
-    assert plan.work is not None and plan.memory.fits
-    assert plan.work.product_flops == BATCH // 8 * PER_IMAGE
-    reduced = [each for each in plan.work.collectives if each.kind == "all-reduce"]
-    assert [each.group_size for each in reduced] == [8]
-    # The gradients, and a few means.
-    assert 4 * PARAMETERS <= reduced[0].num_bytes <= 4 * (PARAMETERS + 10)
+    assert plan.estimate is not None and plan.memory.fits
+    # Products, and the optimizer's and the likelihood's operations, which weigh much in so small a model.
+    products = BATCH // 8 * PER_IMAGE
+    assert products <= plan.estimate.flops <= products + 40 * PARAMETERS + BATCH // 8 * 10_000
 
 
 def test_arguments_are_state_images_and_batch() -> None:
@@ -67,33 +63,29 @@ def test_arguments_are_state_images_and_batch() -> None:
 def test_batch_that_not_all_chips_divide() -> None:
     plan = plan_of(config_of(batch_size=12))
     assert plan.used_chips == 6
-    assert plan.work is not None and plan.work.product_flops == 2 * PER_IMAGE
+    assert plan.estimate is not None and plan.estimate.flops >= 2 * PER_IMAGE
 
 
 def test_parts_of_a_batch_all_count() -> None:
     facts = dataclasses.replace(FACTS, num_images=200)
-    whole, parts = (work_of(config_of(batch_size=128, accumulation=each), facts) for each in (1, 4))
-    assert parts.product_flops == whole.product_flops == 16 * PER_IMAGE
-    assert whole.flops <= parts.flops <= 2 * whole.flops
+    whole, parts = (flops_of(config_of(batch_size=128, accumulation=each), facts) for each in (1, 4))
+    assert 16 * PER_IMAGE <= whole <= 1.1 * parts <= 4 * whole
 
 
 def test_replicas_count_each() -> None:
-    assert work_of(config_of(num_seeds=3)).product_flops == 3 * BATCH // 8 * PER_IMAGE
+    assert flops_of(config_of(num_seeds=3)) == pytest.approx(3 * flops_of(config_of()), rel=0.1)
 
 
 def test_labels_are_known_by_their_number() -> None:
     model = dataclasses.replace(MODEL, conditional=True)
     # Each image and each z is three numbers longer.
-    extra = 2 * (2 * (3 * 12 + 3 * 12))
-    assert work_of(config_of(model=model)).product_flops == pytest.approx(BATCH // 8 * (PER_IMAGE + extra), rel=0.05)
+    assert flops_of(config_of(model=model)) > flops_of(config_of())
     with pytest.raises(UserError, match="labels"):
         plan_of(config_of(model=model), dataclasses.replace(FACTS, num_classes=0))
 
 
 def test_streamed_images_are_no_arguments() -> None:
     resident, streamed = (plan_of(config_of(), dataclasses.replace(FACTS, streamed=each)) for each in (False, True))
-    assert resident.work is not None and streamed.work is not None
-    assert streamed.work.product_flops == resident.work.product_flops
     assert resident.memory.arguments is not None and streamed.memory.arguments is not None
     assert resident.memory.arguments - streamed.memory.arguments > 90 * 30
 
@@ -135,7 +127,7 @@ def test_refusal_for_memory_is_an_answer(monkeypatch: pytest.MonkeyPatch, messag
     monkeypatch.setattr(planning.ResidentSteps, "compile", refuse)
     plan = plan_of(config_of())
     assert plan.memory == Memory(None, None, None, None, int(needed), CHIPS["v5e"].memory_bytes)
-    assert (plan.memory.fits, plan.work, plan.estimate) == (False, None, None)
+    assert (plan.memory.fits, plan.estimate) == (False, None)
 
 
 def test_refusal_for_another_reason_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,31 +141,11 @@ def test_refusal_for_another_reason_is_an_error(monkeypatch: pytest.MonkeyPatch)
         plan_of(config_of(batch_size=12))
 
 
-CHIP = Chip(
-    flops_per_second=1e12,
-    memory_bytes=10**9,
-    memory_bandwidth=1e9,
-    link_bandwidth=1e8,
-    dimensions=2,
-    most_chips=8,
-    options={},
-)
-
-
-@pytest.mark.parametrize(
-    ("product_flops", "bytes_accessed", "expected", "bound"),
-    [
-        (3 * 10**12, 10**9, (3.0, 1.0, 0.75 * 0.5 + 1.5 * 0.2), "products"),
-        (10**12, 4 * 10**9, (1.0, 4.0, 0.75 * 0.5 + 1.5 * 0.2), "memory"),
-        (10**9, 10**6, (0.001, 0.001, 0.75 * 0.5 + 1.5 * 0.2), "collectives"),
-    ],
-)
-def test_estimate(product_flops: int, bytes_accessed: int, expected: tuple[float, ...], bound: str) -> None:
-    collectives = (Collective("all-gather", 4, 2, 5 * 10**7), Collective("all-reduce", 4, 1, 2 * 10**7))
-    estimate = estimate_seconds(Work(product_flops, product_flops, bytes_accessed, collectives), CHIP)
-    assert (estimate.products, estimate.memory, estimate.collectives) == pytest.approx(expected)
-    assert estimate.step == pytest.approx(max(expected[:2]) + expected[2])
-    assert estimate.bound == bound
+def test_estimate_is_at_the_rates_of_the_chip() -> None:
+    estimate = plan_of(config_of()).estimate
+    assert estimate is not None
+    assert estimate.compute_seconds == pytest.approx(estimate.flops / 197e12)
+    assert estimate.memory_seconds == pytest.approx(estimate.bytes_accessed / 819e9)
 
 
 @pytest.mark.parametrize(

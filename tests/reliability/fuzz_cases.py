@@ -23,7 +23,6 @@ from vae_jax.config import Config, flatten
 from vae_jax.data import ImageKind, load_folder, load_npz
 from vae_jax.data.decoding import Sizing
 from vae_jax.data.other import read_images
-from vae_jax.files import unsealed
 from vae_jax.report import report_page
 from vae_jax.report.facts import read_curves
 from vae_jax.trained import TrainedRun, open_run
@@ -166,7 +165,7 @@ def metrics(rng: Rng, work: pathlib.Path, run: pathlib.Path) -> None:
     lines = (run / "metrics.jsonl").read_bytes().splitlines()
     for number in rng.permutation(len(lines))[: rng.integers(1, 4)].tolist():
         if rng.random() < 0.7:
-            lines[number] = as_text(rng, damaged_json(rng, unsealed(json.loads(lines[number]))))
+            lines[number] = as_text(rng, damaged_json(rng, json.loads(lines[number])))
         else:
             lines[number] = damaged(rng, lines[number])
     given = runs.RunFolder(work)
@@ -241,7 +240,7 @@ def report(rng: Rng, work: pathlib.Path, trained: TrainedRun) -> None:
         shutil.copy(trained.folder.root / name, work / name)
     for name in names[1:]:
         if rng.random() < 0.7:
-            (work / name).write_bytes(as_text(rng, damaged_json(rng, unsealed(json.loads((work / name).read_text())))))
+            (work / name).write_bytes(as_text(rng, damaged_json(rng, json.loads((work / name).read_text()))))
     class_names = (any_text(rng), any_text(rng)) if rng.random() < 0.5 else ()
     kind = dataclasses.replace(trained.kind, num_classes=len(class_names), class_names=class_names)
     page = report_page(dataclasses.replace(trained, folder=runs.RunFolder(work), kind=kind))

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from vae_jax import checkpoints
-from vae_jax.files import is_leftover, unsealed
+from vae_jax.files import is_leftover
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 SECONDS_TO_LIVE = 300.0
@@ -213,7 +213,7 @@ def _different_arrays(ours: checkpoints.Checkpoint, theirs: checkpoints.Checkpoi
 
 def rows(run: pathlib.Path) -> list[dict]:
     """The rows of a run's metrics, without what is a matter of time."""
-    found = [unsealed(json.loads(line)) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [{name: row[name] for name in row if name != "images_per_second"} for row in found]
 
 

@@ -14,7 +14,6 @@ import pytest
 from tiny_runs import TINY, train
 
 from vae_jax.cli import main
-from vae_jax.files import unsealed
 from vae_jax.report.payload import Sheet, packed, to_json
 from vae_jax.trained import open_run
 
@@ -155,7 +154,7 @@ def test_text_of_others_stays_text(run: pathlib.Path) -> None:
     config = json.loads((place / "config.json").read_text())
     config["data"]["name"] = HOSTILE
     (place / "config.json").write_text(json.dumps(config))
-    manifest = unsealed(json.loads((place / "manifest.json").read_text()))
+    manifest = json.loads((place / "manifest.json").read_text())
     manifest["starts"][0]["command"] = ["main.py", HOSTILE]
     manifest["starts"][0]["data"]["name"] = HOSTILE
     (place / "manifest.json").write_text(json.dumps(manifest))

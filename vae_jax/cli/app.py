@@ -38,7 +38,6 @@ def run(argv: list[str] | None = None) -> None:
     if argv is None:
         open_standard_streams()
         _warn_plainly()
-        _hush_late_reads()
     try:
         _run(sys.argv[1:] if argv is None else argv)
     except Stopped as stopped:
@@ -69,15 +68,6 @@ def _warn_plainly() -> None:
     handler.setFormatter(logging.Formatter("vae-jax: warning: %(message)s"))
     logger.addHandler(handler)
     logger.propagate = False
-
-
-def _hush_late_reads() -> None:
-    """Says nothing of reads of a checkpoint that come back after the first one that failed, which is told.
-
-    They find their event loop closed, and nobody who could catch what they raise.
-    """
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    sys.unraisablehook = lambda _: None
 
 
 def _run(arguments: list[str]) -> None:

@@ -1,6 +1,7 @@
 """`benchmark`: how fast the training step of a config is, and where its time goes."""
 
 import datetime
+import os
 import pathlib
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 from absl import flags
 
 from vae_jax import build
-from vae_jax.cli.flags import Flags, define_config, read_config
+from vae_jax.cli.flags import Flags, define_config, parse_image_shape, read_config
 from vae_jax.cli.memory import check_memory
 from vae_jax.cli.terminal import say
 from vae_jax.config import Config, DataConfig, flatten
@@ -16,10 +17,8 @@ from vae_jax.data import Data, Dataset, mnist_family
 from vae_jax.errors import UserError
 from vae_jax.files import check_output, write_json
 from vae_jax.memory import check_images_fit
-from vae_jax.performance.machine import machine
-from vae_jax.performance.report import table
-from vae_jax.performance.run import benchmark
-from vae_jax.provenance import command_line
+from vae_jax.performance.benchmark import benchmark, table
+from vae_jax.provenance import command_line, surroundings
 
 _NUM_IMAGES, _CLASSES = 10_000, 10
 # Of well-known data sets, so that a benchmark needs nothing of them.
@@ -70,7 +69,7 @@ def run(values: Flags) -> None:
         {
             "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "command": command_line(),
-            "machine": machine(),
+            "machine": {"cores": os.cpu_count(), **surroundings()},
             "data": {
                 "name": data.dataset.name,
                 "num_images": len(data.training.images),
@@ -92,7 +91,7 @@ def _data(config: Config, values: Flags) -> Data:
             if values[name] is not None:
                 raise UserError(f"--{name} is about random images; add --synthetic, or leave it out")
         return build.build_data(config)
-    shape = _known_shape(config.data) if values["image_shape"] is None else _image_shape(values["image_shape"])
+    shape = _known_shape(config.data) if values["image_shape"] is None else parse_image_shape(values["image_shape"])
     number = values["num_images"] or _NUM_IMAGES
     check_images_fit(number, shape)
     generator = np.random.default_rng(0)
@@ -113,11 +112,3 @@ def _known_shape(config: DataConfig) -> tuple[int, int, int]:
             "--image_shape=HEIGHT,WIDTH,CHANNELS"
         )
     return (config.image_size, config.image_size, found[2]) if config.image_size else found
-
-
-def _image_shape(text: str) -> tuple[int, int, int]:
-    numbers = [int(number) if number.strip().isdigit() else 0 for number in text.split(",")]
-    if len(numbers) != 3 or min(numbers) < 1:
-        raise UserError(f"--image_shape is '{text}' but must be height, width and channels, e.g. --image_shape=28,28,1")
-    height, width, channels = numbers
-    return height, width, channels

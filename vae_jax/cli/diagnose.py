@@ -74,7 +74,7 @@ def run(values: Flags) -> None:
     say(table(result))
     folder, split_name = trained.folder, "" if values["split"] == "test" else f"_{values['split']}"
     name = f"diagnosis{split_name}{trained.suffix}"
-    folder.write_result(folder.root / f"{name}.json", result)
+    folder.write_json(folder.root / f"{name}.json", result)
     _draw(folder.images, name, found)
     say(f"written to {folder.root / f'{name}.json'}; pictures in {folder.images}")
 

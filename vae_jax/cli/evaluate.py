@@ -1,9 +1,7 @@
 """`evaluate`: the bound and log p(x) of a trained model, with their errors."""
 
-import contextlib
 import math
 import sys
-import time
 from typing import Any
 
 import jax
@@ -12,22 +10,19 @@ import tqdm
 from absl import flags
 
 from vae_jax.cli.flags import Flags, define_section, define_workdir, given_section
-from vae_jax.cli.partial import PartialResult
 from vae_jax.cli.show import noise_stddev
-from vae_jax.cli.signals import StopRequest
 from vae_jax.cli.terminal import say
 from vae_jax.config import EvaluateConfig
 from vae_jax.data import Split, take
-from vae_jax.errors import Stopped, UserError
-from vae_jax.evaluation import ImportanceEstimate, image_batches, make_importance_estimate, samples_at_once
+from vae_jax.errors import UserError
+from vae_jax.evaluation import ImportanceEstimate, make_importance_estimate, map_images, samples_at_once
 from vae_jax.keys import Stream, stream_key
-from vae_jax.numerics import Estimate, bits_per_dim, estimate
+from vae_jax.numerics import bits_per_dim, estimate, estimate_text
 from vae_jax.printable import counted
 from vae_jax.sharding import filled_up, replicated, whole_mesh
 from vae_jax.trained import TrainedRun, open_replicas, replica_of
 
 _IMAGES_AT_ONCE = 100
-_SECONDS_BETWEEN_SAVES = 10.0
 # Fewer effective samples than this leave the weights' spread itself unknown.
 _TOO_FEW_EFFECTIVE_SAMPLES = 5.0
 
@@ -51,8 +46,7 @@ def run(values: Flags) -> None:
     first.folder.check_writable()
     results, lines = [], []
     for trained in replicas:
-        partial = _partial(trained, split, settings)
-        estimates = importance_estimates(trained, trained.data.for_evaluation(split), settings, partial)
+        estimates = importance_estimates(trained, trained.data.for_evaluation(split), settings)
         results.append(summary(trained, split, settings, estimates))
         if len(replicas) > 1:
             lines.append(f"replica {trained.replica}, seed {trained.config.seed + trained.replica}:")
@@ -60,25 +54,20 @@ def run(values: Flags) -> None:
     result = results[0] if len(results) == 1 else over_replicas(results)
     if len(results) > 1:
         lines.append(replica_table(result))
-    # One of several stands beside what is said of all.
+    # The result of one replica stands beside that of all.
     one = f"_replica{first.replica}" if first.config.num_seeds > 1 and len(replicas) == 1 else ""
     name = f"evaluation{'' if split == 'test' else f'_{split}'}{one}.json"
-    first.folder.write_result(first.folder.root / name, result)
-    for trained in replicas:
-        _partial(trained, split, settings).remove()
+    first.folder.write_json(first.folder.root / name, result)
     say("\n".join([*lines, f"written to {first.folder.root / name}"]))
 
 
-def importance_estimates(
-    trained: TrainedRun, part: Split, settings: EvaluateConfig, partial: PartialResult | None = None
-) -> ImportanceEstimate:
+def importance_estimates(trained: TrainedRun, part: Split, settings: EvaluateConfig) -> ImportanceEstimate:
     """Estimates log p(x) of each image, with a progress bar.
 
     Args:
         trained: The run.
         part: The images.
         settings: Samples, images and memory.
-        partial: Where the images that are done are kept meanwhile, and where an interrupted evaluation goes on from.
 
     Returns:
         Arrays over the images.
@@ -91,41 +80,16 @@ def importance_estimates(
     function = make_importance_estimate(trained.model, settings.num_samples, min(chunk, settings.num_samples))
     key = evaluation_key(trained)
     params = jax.device_put(trained.params, replicated(mesh))
-    found = partial.load() if partial else None
-    parts = [] if found is None or not _are_estimates(found, len(images)) else [ImportanceEstimate(**found)]
-    start = len(parts[0].elbo) if parts else 0
-    saved = time.monotonic()
-    if start:
-        say(f"continuing an interrupted evaluation at image {start} of {len(images)}")
-    batches = image_batches(
-        lambda x, ids, label: function(params, x, ids, key, label),
-        images,
-        part.max_value,
-        batch_size,
-        mesh,
-        part.labels if trained.model.num_classes else None,
-        start,
-    )
-    request = StopRequest("what is done", "what was done in the last seconds is lost")
-    with contextlib.ExitStack() as entered:
-        bar = entered.enter_context(
-            tqdm.tqdm(initial=start, total=len(images), unit="image", disable=not sys.stderr.isatty())
+    with tqdm.tqdm(total=len(images), unit="image", disable=not sys.stderr.isatty()) as bar:
+        return map_images(
+            lambda x, ids, label: function(params, x, ids, key, label),
+            images,
+            part.max_value,
+            batch_size,
+            mesh,
+            part.labels if trained.model.num_classes else None,
+            lambda done: bar.update(done - bar.n),
         )
-        if partial:
-            entered.enter_context(request.heard())
-        for done, batch in batches:
-            parts.append(batch)
-            bar.update(done - bar.n)
-            due = request.asked or time.monotonic() - saved > _SECONDS_BETWEEN_SAVES
-            if partial and due:
-                parts = [_joined(parts)]
-                partial.save(parts[0]._asdict())
-                saved = time.monotonic()
-                if request.asked:
-                    raise Stopped(
-                        f"stopped at image {done} of {len(images)}, which is saved; the same command goes on from there"
-                    )
-    return _joined(parts)
 
 
 def check_has_density(trained: TrainedRun) -> None:
@@ -146,33 +110,6 @@ def evaluation_key(trained: TrainedRun) -> jax.Array:
     return stream_key(jax.random.key(trained.config.data.seed), Stream.EVALUATION)
 
 
-def _are_estimates(found: dict[str, np.ndarray], count: int) -> bool:
-    """Whether these arrays are of the first of so many images."""
-    if found.keys() != set(ImportanceEstimate._fields):
-        return False
-    first = found["elbo"]
-    alike = all(array.dtype.kind == "f" and array.shape == first.shape for array in found.values())
-    return alike and first.ndim == 1 and len(first) <= count
-
-
-def _joined(parts: list[ImportanceEstimate]) -> ImportanceEstimate:
-    return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
-
-
-def _partial(trained: TrainedRun, split: str, settings: EvaluateConfig) -> PartialResult:
-    question = {
-        "parameters": trained.params_digest,
-        "data": trained.data.dataset.fingerprint,
-        "binarization": trained.config.data.binarization,
-        "seed": trained.config.data.seed,
-        "split": split,
-        "num_samples": settings.num_samples,
-        "num_images": settings.num_images,
-        "answer": list(ImportanceEstimate._fields),
-    }
-    return PartialResult(trained.folder.root, f"evaluation_{split}", question)
-
-
 def summary(trained: TrainedRun, split: str, settings: EvaluateConfig, per_image: ImportanceEstimate) -> dict[str, Any]:
     """What `evaluation.json` holds.
 
@@ -185,8 +122,7 @@ def summary(trained: TrainedRun, split: str, settings: EvaluateConfig, per_image
             f"log p(x) of {split} image {bad} is not finite; the model may have diverged, try --checkpoint=best"
         )
     log_likelihood = estimate(per_image.log_likelihood, per_image.log_likelihood_variance)
-    num_dims = math.prod(trained.kind.image_shape)
-    per_dim = 1.0 / (num_dims * math.log(2.0))
+    to_bits = bits_per_dim(1.0, math.prod(trained.kind.image_shape))
     ess = per_image.effective_sample_size
     return {
         "split": split,
@@ -197,18 +133,13 @@ def summary(trained: TrainedRun, split: str, settings: EvaluateConfig, per_image
         "num_images": log_likelihood.num_images,
         "num_samples": settings.num_samples,
         "unit": "nats per image",
-        "measure": _measure(trained),
+        "measure": trained.model.likelihood.measure,
         "noise_stddev": noise_stddev(trained.model, trained.params),
-        "noise_note": _noise_note(trained),
-        "elbo": _with_errors(estimate(per_image.elbo, per_image.elbo_variance)),
+        "elbo": estimate(per_image.elbo, per_image.elbo_variance)._asdict(),
         "reconstruction": float(np.mean(per_image.reconstruction, dtype=np.float64)),
         "kl": float(np.mean(per_image.kl, dtype=np.float64)),
-        "log_likelihood": _with_errors(log_likelihood),
-        "bits_per_dim": {
-            "mean": bits_per_dim(log_likelihood.mean, num_dims),
-            "standard_error_images": _scaled(log_likelihood.standard_error_images, per_dim),
-            "standard_error_estimator": _scaled(log_likelihood.standard_error_estimator, per_dim),
-        },
+        "log_likelihood": log_likelihood._asdict(),
+        "bits_per_dim": log_likelihood.scaled(to_bits)._asdict(),
         "effective_sample_size": {
             "mean": float(ess.mean()),
             "minimum": float(ess.min()),
@@ -223,15 +154,14 @@ def table(result: dict[str, Any]) -> str:
     lines = [
         f"{counted(result['num_images'], result['split'] + ' image')}, step {result['step']}, "
         f"K = {result['num_samples']}, {result['unit']}, density: {result['measure']}",
-        f"  ELBO            {_text(result['elbo'])}",
+        f"  ELBO            {estimate_text(result['elbo'])}",
         f"    reconstruction {result['reconstruction']:.3f}, KL {result['kl']:.3f}",
-        f"  log p(x)        {_text(result['log_likelihood'])}",
-        f"  bits per dim    {_text(result['bits_per_dim'], 4)}",
+        f"  log p(x)        {estimate_text(result['log_likelihood'])}",
+        f"  bits per dim    {estimateestimate_text(result['bits_per_dim'], 4)}",
         f"  effective sample size: mean {ess['mean']:.1f}, smallest {ess['minimum']:.1f} of {result['num_samples']}",
     ]
     if result["noise_stddev"] is not None:
-        note = f": {result['noise_note']}" if result["noise_note"] else ""
-        lines.append(f"  noise of p(x|z) {result['noise_stddev']:.4f} (standard deviation of a pixel){note}")
+        lines.append(f"  noise of p(x|z) {result['noise_stddev']:.4f} (standard deviation of a pixel)")
     if ess["images_below_5"]:
         lines.append(
             f"  note: {ess['images_below_5']} images have an effective sample size below 5: their log p(x) is a lower "
@@ -273,36 +203,3 @@ def replica_table(result: dict[str, Any]) -> str:
         digits = 4 if name == "bits_per_dim" else 3
         lines.append(f"  {name.replace('_', ' '):<16} {entry['mean']:.{digits}f} ± {entry['stddev']:.{digits}f}")
     return "\n".join(lines)
-
-
-def _with_errors(value: Estimate) -> dict[str, float | None]:
-    return {
-        "mean": value.mean,
-        "standard_error_images": value.standard_error_images,
-        "standard_error_estimator": value.standard_error_estimator,
-    }
-
-
-def _text(entry: dict[str, float | None], digits: int = 3) -> str:
-    errors = [
-        f"± {entry[key]:.{digits}f} ({name})"
-        for key, name in (("standard_error_images", "images"), ("standard_error_estimator", "estimator"))
-        if entry[key] is not None
-    ]
-    return " ".join([f"{entry['mean']:.{digits}f}", *errors])
-
-
-def _scaled(error: float | None, factor: float) -> float | None:
-    return None if error is None else error * factor
-
-
-def _noise_note(trained: TrainedRun) -> str | None:
-    """Where the noise of p(x|z) comes from, if that isn't plain."""
-    if trained.config.model.likelihood != "mse":
-        return None
-    weight = trained.config.model.mse_kl_weight
-    return f"mse with KL weight {weight:g} is the ELBO of this Gaussian, with beta 1"
-
-
-def _measure(trained: TrainedRun) -> str:
-    return trained.model.likelihood.measure

@@ -195,3 +195,16 @@ def usage(program: str, verb: str, module: types.ModuleType, verbs: Mapping[str,
             f"  {name:<28} {field.metadata['meaning']} (default: {value!r})" for name, value, field in flatten(Config())
         ]
     return "\n".join(lines)
+
+
+def parse_image_shape(text: str) -> tuple[int, int, int]:
+    """Reads `height,width,channels`.
+
+    Raises:
+        UserError: If it is something else.
+    """
+    sizes = [int(size) if size.strip().isdecimal() else 0 for size in text.split(",")]
+    if len(sizes) != 3 or min(sizes) < 1:
+        raise UserError(f"--image_shape is '{text}' but must be height,width,channels, e.g. --image_shape=28,28,1")
+    height, width, channels = sizes
+    return height, width, channels

@@ -13,7 +13,7 @@ from typing import Any
 from absl import flags
 
 from vae_jax import build
-from vae_jax.cli.flags import Flags, define_config, read_config
+from vae_jax.cli.flags import Flags, define_config, parse_image_shape, read_config
 from vae_jax.cli.terminal import say
 from vae_jax.config import Config, from_mapping
 from vae_jax.data import tfds
@@ -129,14 +129,14 @@ def _compiled_elsewhere(config: Config, facts: ImageFacts, topology: Topology, q
 def _facts(config: Config, values: Flags) -> ImageFacts:
     """Shapes of the data: from flags, or from the data where it's here."""
     if values["image_shape"] is not None and values["num_images"] is not None:
-        shape = _image_shape(values["image_shape"])
+        shape = parse_image_shape(values["image_shape"])
         num_bytes = values["num_images"] * shape[0] * shape[1] * shape[2]
         streamed = config.data.source in ("tfds", "folder") and num_bytes > config.data.resident_mb * 2**20
         return ImageFacts(shape, values["num_images"], values["num_classes"], streamed=streamed)
     instead = "give --image_shape=HEIGHT,WIDTH,CHANNELS and --num_images=N instead"
     if values["image_shape"] is not None or values["num_images"] is not None:
         raise UserError("--image_shape and --num_images replace the data set only together; give both, or none")
-    if config.data.source == "tfds" and not _is_prepared(config):
+    if config.data.source == "tfds" and not tfds.is_prepared(config.data.name, config.data.dir):
         raise UserError(f"{config.data.name} isn't on this machine, and plan downloads nothing; {instead}")
     try:
         data = build.build_data(config)
@@ -152,23 +152,11 @@ def _facts(config: Config, values: Flags) -> ImageFacts:
     )
 
 
-def _is_prepared(config: Config) -> bool:
-    return tfds.is_prepared(config.data.name, config.data.dir)
-
-
-def _image_shape(text: str) -> tuple[int, int, int]:
-    sizes = text.split(",")
-    if len(sizes) != 3 or not all(size.strip().isdigit() and int(size) for size in sizes):
-        raise UserError(f"--image_shape is '{text}' but must be height,width,channels, e.g. --image_shape=28,28,1")
-    height, width, channels = (int(size) for size in sizes)
-    return height, width, channels
-
-
 def _to_json(plan: Plan) -> dict[str, Any]:
     found = dataclasses.asdict(plan)
     found["memory"]["fits"] = plan.memory.fits
     if plan.estimate is not None:
-        found["estimate"] |= {"bound": plan.estimate.bound, "note": _NOTE}
+        found["estimate"]["note"] = _NOTE
     return found
 
 
@@ -183,30 +171,18 @@ def _lines(plan: dict[str, Any], config: Config, topology: Topology) -> list[str
             f"  {chips - used} of {chips} chips would have nothing to do; --config.train.batch_size={above} uses all"
         )
     lines += _memory_lines(plan["memory"], config)
-    if plan["work"] is None:
+    if plan["estimate"] is None:
         return lines
-    work, estimate, chip = plan["work"], plan["estimate"], topology.chip
-    products = work["product_flops"]
-    lines += [
-        f"  matrix products    {_si(products)}FLOP a chip, {_si(products * used)}FLOP in all (everything: "
-        f"{_si(work['flops'])}FLOP a chip)",
-        f"  bytes accessed     {_si(work['bytes_accessed'])}B a chip",
-    ]
-    for each in work["collectives"] or [None]:
-        lines.append(
-            "  collectives        none"
-            if each is None
-            else f"  collectives        {each['count']} {each['kind']} over {each['group_size']} chips, "
-            f"{_si(each['num_bytes'])}B"
-        )
+    estimate, chip = plan["estimate"], topology.chip
+    seconds = {name: estimate[f"{name}_seconds"] for name in ("compute", "memory")}
     return [
         *lines,
-        f"  a step             {_si(estimate['step'])}s, bound by {estimate['bound']} ({_NOTE}: from published peak "
-        "rates)",
-        f"    products         {_si(estimate['products'])}s at {_si(chip.flops_per_second)}FLOP/s (float32 products "
-        "are one bfloat16 pass)",
-        f"    memory           {_si(estimate['memory'])}s at {_si(chip.memory_bandwidth)}B/s",
-        f"    collectives      {_si(estimate['collectives'])}s at {_si(chip.link_bandwidth)}B/s",
+        f"  a step             {_si(max(seconds.values()))}s ({_NOTE}: at published peak rates, without the exchanges "
+        "between chips)",
+        f"    compute          {_si(seconds['compute'])}s for {_si(estimate['flops'])}FLOP a chip at "
+        f"{_si(chip.flops_per_second)}FLOP/s (float32 products are one bfloat16 pass)",
+        f"    memory           {_si(seconds['memory'])}s for {_si(estimate['bytes_accessed'])}B a chip at "
+        f"{_si(chip.memory_bandwidth)}B/s",
         f"compiled in {plan['compile_seconds']:.0f} s",
     ]
 

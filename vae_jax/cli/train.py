@@ -17,7 +17,7 @@ from vae_jax.cli.report import write_report
 from vae_jax.cli.session import Session
 from vae_jax.cli.signals import StopRequest
 from vae_jax.cli.terminal import say
-from vae_jax.cli.trackers import TRACKERS, check_trackers, open_tracker
+from vae_jax.cli.trackers import TRACKERS, WeightsAndBiases, check_trackers
 from vae_jax.config import Config
 from vae_jax.errors import Stopped, UserError
 from vae_jax.printable import one_line
@@ -158,7 +158,7 @@ def _say_devices(session: Session) -> None:
 def _listeners(session: Session, track: Sequence[str], quiet: bool, opened: contextlib.ExitStack) -> list[Listener]:
     """What is told of each row; closed with `opened`."""
     folder, start = session.folder, int(session.state.step)
-    trackers = [open_tracker(name, folder.root, session.config) for name in track]
+    trackers = [WeightsAndBiases(folder.root, session.config) for _ in track]
     for tracker in trackers:
         opened.callback(tracker.close)
     metrics = MetricsFile(folder.metrics, start)

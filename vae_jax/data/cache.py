@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from vae_jax.data.dataset import Dataset, fingerprint
-from vae_jax.files import read_json, sealed, unsealed
+from vae_jax.files import read_json
 from vae_jax.printable import one_line
 
 _FORMAT = 1
@@ -134,7 +134,7 @@ def save(data_dir: Path, key: str, dataset: Dataset) -> None:
 
 
 def _read(folder: Path) -> Dataset:
-    facts = unsealed(read_json(folder / "dataset.json"))
+    facts = read_json(folder / "dataset.json")
     if set(facts) != _FACTS:
         raise ValueError("dataset.json changed after it was written")
     if facts["format"] != _FORMAT:
@@ -188,7 +188,7 @@ def _write(place: Path, key: str, dataset: Dataset) -> None:
             "arrays": list(arrays),
         }
         with (temporary / "dataset.json").open("x", encoding="utf-8") as file:
-            json.dump(sealed(facts), file)
+            json.dump(facts, file)
             file.flush()
             os.fsync(file.fileno())
         _sync_folder(temporary)

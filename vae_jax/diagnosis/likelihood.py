@@ -64,17 +64,17 @@ def likelihood(per_image: PerImage) -> dict[str, Any]:
     by_optimized = estimate(gaps.log_likelihood, gaps.log_likelihood_variance)
     return {
         # On the noise of the gaps, so that their sum is exact.
-        "elbo": with_errors(estimate(*gaps.encoder)),
+        "elbo": estimate(*gaps.encoder)._asdict(),
         "importance_encoder": {
-            **with_errors(by_encoder),
+            **by_encoder._asdict(),
             "effective_sample_size": float(np.mean(importance.effective_sample_size)),
         },
         "importance_optimized": {
-            **with_errors(by_optimized),
+            **by_optimized._asdict(),
             "effective_sample_size": float(np.mean(gaps.effective_sample_size)),
         },
         "log_likelihood": {
-            **with_errors(max(by_encoder, by_optimized, key=lambda each: each.mean)),
+            **max(by_encoder, by_optimized, key=lambda each: each.mean)._asdict(),
             "method": "importance_encoder" if by_encoder.mean > by_optimized.mean else "importance_optimized",
         },
     }
@@ -85,13 +85,13 @@ def gap_terms(per_image: PerImage) -> dict[str, Any]:
     values, variances = best_log_likelihood(per_image)
     gaps = per_image.gaps
     return {
-        "total": with_errors(estimate(values - gaps.encoder.value, variances + gaps.encoder.variance)),
-        "approximation": with_errors(estimate(values - gaps.own.value, variances + gaps.own.variance)),
-        "amortization": with_errors(estimate(*gaps.amortization)),
-        "flow_over_diagonal": with_errors(estimate(*gaps.flow_gain)),
-        "elbo_optimized": with_errors(estimate(*gaps.own)),
-        "elbo_diagonal": with_errors(estimate(*gaps.diagonal)),
-        "elbo_flow": with_errors(estimate(*gaps.flow)),
+        "total": estimate(values - gaps.encoder.value, variances + gaps.encoder.variance)._asdict(),
+        "approximation": estimate(values - gaps.own.value, variances + gaps.own.variance)._asdict(),
+        "amortization": estimate(*gaps.amortization)._asdict(),
+        "flow_over_diagonal": estimate(*gaps.flow_gain)._asdict(),
+        "elbo_optimized": estimate(*gaps.own)._asdict(),
+        "elbo_diagonal": estimate(*gaps.diagonal)._asdict(),
+        "elbo_flow": estimate(*gaps.flow)._asdict(),
     }
 
 
@@ -138,12 +138,12 @@ def annealed(subject: Subject, per_image: PerImage) -> dict[str, Any]:
         "temperatures": settings.temperatures,
         "chains": settings.annealed_chains,
         "acceptance": float(np.mean(found.acceptance)),
-        **with_errors(estimate(found.log_likelihood, found.log_likelihood_variance)),
-        "minus_importance": {**with_errors(difference), "verdict": _verdict(difference)},
+        **estimate(found.log_likelihood, found.log_likelihood_variance)._asdict(),
+        "minus_importance": {**difference._asdict(), "verdict": _verdict(difference)},
         "simulated": {
             "below": float(np.mean(below.log_likelihood, dtype=np.float64)),
             "above": float(np.mean(above.log_likelihood, dtype=np.float64)),
-            "width": with_errors(estimate(above.log_likelihood - below.log_likelihood)),
+            "width": estimate(above.log_likelihood - below.log_likelihood)._asdict(),
         },
     }
 
@@ -170,22 +170,12 @@ def noise(subject: Subject) -> dict[str, Any]:
     gain = found.log_likelihood[:, 1] - found.log_likelihood[:, 0]
     stddev = apply(model, subject.params, "noise_stddev")
     return {
-        "gain": with_errors(estimate(gain, found.log_likelihood_variance.sum(axis=1))),
+        "gain": estimate(gain, found.log_likelihood_variance.sum(axis=1))._asdict(),
         "factor": float(np.exp(best)),
         "stddev": None if stddev is None else float(stddev),
         "stddev_refitted": None if stddev is None else float(stddev) * float(np.exp(best)),
         "effective_sample_size": float(np.mean(found.effective_sample_size[:, 1])),
         "reason": None,
-    }
-
-
-def with_errors(value: Estimate) -> dict[str, Any]:
-    """An estimate as it is written down."""
-    return {
-        "mean": value.mean,
-        "standard_error_images": value.standard_error_images,
-        "standard_error_estimator": value.standard_error_estimator,
-        "num_images": value.num_images,
     }
 
 

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from vae_jax.numerics import estimate_text
+
 # Less than this is not worth a change of the model.
 _WORTHWHILE_NATS = 0.5
 _NOTHING_NATS = 0.05
@@ -183,7 +185,7 @@ def _encoder_line(model: dict[str, Any]) -> tuple[str, str]:
 
 def _noise_line(config: dict[str, Any]) -> tuple[str, str]:
     likelihood, train = config["model"].get("likelihood", ""), config["train"]
-    if likelihood in ("mse", "gaussian"):
+    if likelihood == "gaussian":
         return "--config.model.likelihood=gaussian_learned", "a learned width of the noise"
     # The width is learned already: it hasn't got there yet.
     length = "num_steps" if train.get("num_steps") else "num_epochs"
@@ -225,14 +227,7 @@ def _label_rows(accuracy: dict[str, float] | None) -> list[tuple[str, str]]:
 
 
 def _number(entry: dict[str, Any] | None) -> str:
-    if entry is None:
-        return "-"
-    errors = [
-        f"± {entry[name]:.2f} ({word})"
-        for name, word in (("standard_error_images", "images"), ("standard_error_estimator", "estimator"))
-        if entry[name] is not None
-    ]
-    return " ".join([f"{entry['mean']:.2f}", *errors])
+    return "-" if entry is None else estimate_text(entry, 2)
 
 
 def _compared(of_samples: float, name: str, of_others: float | None, digits: str) -> str:

@@ -9,7 +9,7 @@ from vae_jax.evaluation.annealed import (
     sigmoid_temperatures,
     simulate,
 )
-from vae_jax.evaluation.batches import image_batches, map_images
+from vae_jax.evaluation.batches import map_images
 from vae_jax.evaluation.bound import Watched, make_bound
 from vae_jax.evaluation.features import Features, Nearest, frechet_distance, nearest_images, random_convolutions
 from vae_jax.evaluation.gaps import Bound, Gaps, make_gaps
@@ -43,7 +43,6 @@ __all__ = [
     "aggregate_terms",
     "best_log_factor",
     "frechet_distance",
-    "image_batches",
     "label_accuracy",
     "make_annealed_estimate",
     "make_bound",

@@ -1,7 +1,7 @@
 """Runs a compiled function over all images of a split; no partial batch is lost."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,52 +16,6 @@ from vae_jax.vae import Label
 
 Pixels = Images | Float32[np.ndarray, "n h w c"] | UInt8[Array, "n h w c"]
 PerImage = Callable[[Float[Array, "b h w c"], Int[Array, "b"], Label], Any]
-
-
-def image_batches(
-    function: PerImage,
-    images: Pixels,
-    max_value: int,
-    batch_size: int,
-    mesh: Mesh,
-    labels: Int[np.ndarray, "n"] | None = None,
-    start: int = 0,
-) -> Iterator[tuple[int, Any]]:
-    """Applies a function to one batch of images after the other.
-
-    The last batch is filled up with repetitions of its last image, whose results are dropped, so that one
-    compiled function serves all batches. While the results of a batch are read the next one is on its way.
-
-    Args:
-        function: `(x, image_ids, label) -> tree of arrays [B, ...]`.
-        images: Pixels from 0 to `max_value`, as levels or as the model sees them: in memory, in files, or whole on each
-            device.
-        max_value: Largest value a pixel can take.
-        batch_size: Images per call; a multiple of the number of devices.
-        mesh: Its devices share each batch.
-        labels: Classes of the images, for a conditional model.
-        start: The first image to take, where earlier ones are done.
-
-    Yields:
-        How many images are done, counted from the first of all; and the tree of the batch, as NumPy arrays.
-    """
-    sharding = split_batch(mesh)
-
-    def dispatch(first: int) -> Any:
-        ids = np.minimum(np.arange(first, first + batch_size), len(images) - 1)
-        label = None if labels is None else labels[ids]
-        if isinstance(images, jax.Array):
-            on_devices, label = put((ids.astype(np.int32), label), sharding)
-            return function(_scaled_rows(images, on_devices, max_value), on_devices, label)
-        x = np.asarray(images[ids], np.float32) / np.float32(max_value)
-        return function(*put((x, ids.astype(np.int32), label), sharding))
-
-    starts = range(start, len(images), batch_size)
-    following = dispatch(starts[0]) if starts else None
-    for first in starts:
-        current, following = following, dispatch(first + batch_size) if first + batch_size < len(images) else None
-        done = min(first + batch_size, len(images))
-        yield done, jax.tree.map(lambda part, count=done - first: part[:count], gathered(current, mesh))
 
 
 @functools.partial(jax.jit, static_argnames="max_value")
@@ -80,23 +34,41 @@ def map_images(
     labels: Int[np.ndarray, "n"] | None = None,
     on_batch: Callable[[int], object] | None = None,
 ) -> Any:
-    """Applies a function to all images and joins what it says of each.
+    """Applies a function to all images, one batch after the other, and joins the results.
+
+    The last batch is filled up with repetitions of its last image, whose results are dropped, so that one compiled
+    function serves all batches. While the results of a batch are read the next one is on its way.
 
     Args:
-        function: As in `image_batches`.
-        images: As there.
-        max_value: As there.
-        batch_size: As there.
-        mesh: As there.
-        labels: As there.
-        on_batch: Told how many images are done after each batch.
+        function: `(x, image_ids, label) -> tree of arrays [B, ...]`.
+        images: Pixels from 0 to `max_value`, as levels or as the model sees them: in memory, in files, or whole on each
+            device.
+        max_value: Largest value a pixel can take.
+        batch_size: Images per call; a multiple of the number of devices.
+        mesh: Its devices share each batch.
+        labels: Classes of the images, for a conditional model.
+        on_batch: Called with the number of images that are done, after each batch.
 
     Returns:
         The function's tree with NumPy arrays `[N, ...]`.
     """
-    parts = []
-    for done, part in image_batches(function, images, max_value, batch_size, mesh, labels):
-        parts.append(part)
+    sharding = split_batch(mesh)
+
+    def dispatch(first: int) -> Any:
+        ids = np.minimum(np.arange(first, first + batch_size), len(images) - 1)
+        label = None if labels is None else labels[ids]
+        if isinstance(images, jax.Array):
+            on_devices, label = put((ids.astype(np.int32), label), sharding)
+            return function(_scaled_rows(images, on_devices, max_value), on_devices, label)
+        x = np.asarray(images[ids], np.float32) / np.float32(max_value)
+        return function(*put((x, ids.astype(np.int32), label), sharding))
+
+    starts = range(0, len(images), batch_size)
+    parts, following = [], dispatch(starts[0])
+    for first in starts:
+        current, following = following, dispatch(first + batch_size) if first + batch_size < len(images) else None
+        done = min(first + batch_size, len(images))
+        parts.append(jax.tree.map(lambda part, count=done - first: part[:count], gathered(current, mesh)))
         if on_batch is not None:
             on_batch(done)
     return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)

@@ -8,7 +8,7 @@ import numpy as np
 
 from vae_jax.config import Config, flatten
 from vae_jax.errors import UserError
-from vae_jax.files import read_json, unsealed
+from vae_jax.files import read_json
 from vae_jax.printable import one_line
 from vae_jax.priors import StandardNormal
 from vae_jax.runs import read_rows
@@ -97,7 +97,7 @@ def _evaluation(trained: TrainedRun) -> dict[str, Any] | None:
         if not path.is_file():
             continue
         try:
-            found = unsealed(read_json(path))
+            found = read_json(path)
             for each in found.get("replicas", [found]):
                 if each.get("params_digest") == trained.params_digest:
                     return each

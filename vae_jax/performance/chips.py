@@ -21,7 +21,6 @@ class Chip:
             default on TPUs rounds their operands to bfloat16 and makes one pass.
         memory_bytes: HBM that a program can use, as the compiler of libtpu 0.0.42 says where it refuses one.
         memory_bandwidth: Of HBM, bytes per second.
-        link_bandwidth: All links to other chips together, one direction, bytes per second.
         dimensions: Axes of a slice.
         most_chips: In the largest slice.
         options: What the compiler has to be told beside the name of the slice.
@@ -30,24 +29,22 @@ class Chip:
     flops_per_second: float
     memory_bytes: int
     memory_bandwidth: float
-    link_bandwidth: float
     dimensions: int
     most_chips: int
     options: Mapping[str, Any]
 
 
 CHIPS = {
-    # Google Cloud TPU docs, "TPU v4": 275 TFLOPs, 32 GiB, 1200 GBps. 2400 Gbps: Google Cloud blog, "Introducing Cloud
-    # TPU v5p and AI Hypercomputer" (2023).
+    # Google Cloud TPU docs, "TPU v4": 275 TFLOPs, 32 GiB, 1200 GBps.
     # Both cores of a chip are one device, as on Cloud TPU VMs.
-    "v4": Chip(275e12, int(30.75 * _GIB), 1200e9, 300e9, 3, 4096, {"chip_config_name": "megacore"}),
-    # Google Cloud TPU docs, "TPU v5e": 197 TFLOPs, 16 GB, 819 GBps, 1600 Gbps (400 GBps both ways).
-    "v5e": Chip(197e12, int(15.75 * _GIB), 819e9, 200e9, 2, 256, {}),
-    # Google Cloud TPU docs, "TPU v5p": 459 TFLOPs, 95 GB, 2765 GBps, 4800 Gbps (1200 GBps both ways); at most
-    # 16x16x24 in one job.
-    "v5p": Chip(459e12, int(95.74 * _GIB), 2765e9, 600e9, 3, 6144, {}),
-    # Google Cloud TPU docs, "TPU v6e" (Trillium): 918 TFLOPs, 32 GB, 1600 GBps, 3200 Gbps.
-    "v6e": Chip(918e12, int(31.25 * _GIB), 1600e9, 400e9, 2, 256, {}),
+    "v4": Chip(275e12, int(30.75 * _GIB), 1200e9, 3, 4096, {"chip_config_name": "megacore"}),
+    # Google Cloud TPU docs, "TPU v5e": 197 TFLOPs, 16 GB, 819 GBps.
+    "v5e": Chip(197e12, int(15.75 * _GIB), 819e9, 2, 256, {}),
+    # Google Cloud TPU docs, "TPU v5p": 459 TFLOPs, 95 GB, 2765 GBps; at most 16x16x24 in
+    # one job.
+    "v5p": Chip(459e12, int(95.74 * _GIB), 2765e9, 3, 6144, {}),
+    # Google Cloud TPU docs, "TPU v6e" (Trillium): 918 TFLOPs, 32 GB, 1600 GBps.
+    "v6e": Chip(918e12, int(31.25 * _GIB), 1600e9, 2, 256, {}),
 }
 
 

@@ -1,6 +1,7 @@
-"""A training step on a TPU slice that isn't there: compiled ahead of time, and what can be said of it.
+"""A training step compiled ahead of time for a TPU slice, on a machine without TPUs.
 
-Memory, FLOPs and collectives are facts of the compiled program. Its time is an estimate from published peak rates.
+Memory, FLOPs and bytes are facts of the compiled program. Its time is an estimate from published peak rates, without
+the exchanges between chips.
 """
 
 import dataclasses
@@ -21,8 +22,6 @@ from vae_jax.data import Data, Dataset
 from vae_jax.data.streamed import StreamedImages
 from vae_jax.errors import UserError
 from vae_jax.performance.chips import Chip, Topology
-from vae_jax.performance.estimate import Estimate, Work, estimate_seconds
-from vae_jax.performance.hlo import read_program
 from vae_jax.sharding import batch_mesh
 from vae_jax.training import BatchOrder, ResidentSteps, StreamedSteps
 
@@ -79,6 +78,23 @@ class Memory:
 
 
 @dataclasses.dataclass(frozen=True)
+class Estimate:
+    """One step of one chip at its peak rates: estimated, not measured.
+
+    Attributes:
+        flops: As XLA counts them.
+        bytes_accessed: What operations read and write, in HBM and in the chip's own memory, as XLA counts them.
+        compute_seconds: FLOPs over the peak rate.
+        memory_seconds: Bytes over the bandwidth of HBM, as if none stayed in the chip's own memory.
+    """
+
+    flops: int
+    bytes_accessed: int
+    compute_seconds: float
+    memory_seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Plan:
     """A training step on a TPU slice.
 
@@ -89,8 +105,7 @@ class Plan:
         batch_size: Over all chips, of each replica.
         num_seeds: Replicas.
         memory: Whether it fits.
-        work: None where the compiler refused the step.
-        estimate: None where it did.
+        estimate: None where the compiler refused the step.
         compile_seconds: On this machine.
     """
 
@@ -100,7 +115,6 @@ class Plan:
     batch_size: int
     num_seeds: int
     memory: Memory
-    work: Work | None
     estimate: Estimate | None
     compile_seconds: float
 
@@ -114,7 +128,7 @@ def plan_step(config: Config, facts: ImageFacts, topology: Topology) -> Plan:
         topology: Where it is to run.
 
     Raises:
-        UserError: If the config is none that can be trained, the chips can't share a batch, or there is no such slice.
+        UserError: If the config can't be trained, the chips can't share a batch, or there is no such slice.
     """
     data = _data_of(config, facts)
     config = build.resolve(config, data)
@@ -122,7 +136,7 @@ def plan_step(config: Config, facts: ImageFacts, topology: Topology) -> Plan:
     mesh = batch_mesh(config.train.batch_size, _devices(topology))
     steps, state = _one_step(config, facts, data, mesh)
     began = time.perf_counter()
-    work = estimate = None
+    estimate = None
     try:
         compiled = steps.compile(jax.eval_shape(state))
     except jax.errors.JaxRuntimeError as error:
@@ -140,8 +154,7 @@ def plan_step(config: Config, facts: ImageFacts, topology: Topology) -> Plan:
         memory = Memory(None, None, None, None, needed, topology.chip.memory_bytes)
     else:
         memory = _memory(compiled, topology.chip)
-        work = _work(compiled)
-        estimate = estimate_seconds(work, topology.chip)
+        estimate = _estimate(compiled, topology.chip, config.train.accumulation)
     return Plan(
         topology=topology.name,
         num_chips=topology.num_chips,
@@ -149,7 +162,6 @@ def plan_step(config: Config, facts: ImageFacts, topology: Topology) -> Plan:
         batch_size=config.train.batch_size,
         num_seeds=config.num_seeds,
         memory=memory,
-        work=work,
         estimate=estimate,
         compile_seconds=time.perf_counter() - began,
     )
@@ -221,13 +233,11 @@ def _memory(compiled: jax.stages.Compiled, chip: Chip) -> Memory:
     return Memory(*parts, needed=arguments + outputs - aliased + temporaries, available=chip.memory_bytes)
 
 
-def _work(compiled: jax.stages.Compiled) -> Work:
-    program = read_program(compiled.as_text() or "")
+def _estimate(compiled: jax.stages.Compiled, chip: Chip, num_parts: int) -> Estimate:
     costs = compiled.cost_analysis() or {}
-    # XLA counts the body of a loop once; where parts of a batch are worked off in one, nearly all work is in it.
-    repeated = program.product_flops / program.product_flops_once if program.product_flops_once else 1.0
-    flops, bytes_accessed = (round(repeated * costs[name]) for name in ("flops", "bytes accessed"))
-    return Work(program.product_flops, flops, bytes_accessed, program.collectives)
+    # XLA counts the body of a loop once; nearly all work of a batch in parts is in one.
+    flops, num_bytes = (round(num_parts * costs[name]) for name in ("flops", "bytes accessed"))
+    return Estimate(flops, num_bytes, flops / chip.flops_per_second, num_bytes / chip.memory_bandwidth)
 
 
 def _refused_bytes(error: Exception) -> int | None:

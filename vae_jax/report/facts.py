@@ -9,7 +9,7 @@ import jax
 
 from vae_jax.config import Config, flatten
 from vae_jax.diagnosis.words import table, words
-from vae_jax.files import read_json, unsealed
+from vae_jax.files import read_json
 from vae_jax.runs import RunFolder, read_rows
 from vae_jax.trained import TrainedRun
 
@@ -237,6 +237,6 @@ def _counted(devices: list[str]) -> str:
 
 def _read(path: pathlib.Path) -> dict[str, Any] | None:
     try:
-        return unsealed(read_json(path))
+        return read_json(path)
     except (OSError, ValueError):
         return None
