@@ -317,7 +317,7 @@ def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
         UserError: If the file can't be read at all.
     """
     try:
-        *lines, rest = read_bytes(path).split(b"\n") if path.exists() else [b""]
+        *lines, _ = read_bytes(path).split(b"\n") if path.exists() else [b""]
     except OSError as error:
         raise UserError(f"{path} can't be read ({error.strerror or error}); make it readable") from error
     rows = [_row(line) for line in lines]

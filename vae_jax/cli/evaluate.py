@@ -157,7 +157,7 @@ def table(result: dict[str, Any]) -> str:
         f"  ELBO            {estimate_text(result['elbo'])}",
         f"    reconstruction {result['reconstruction']:.3f}, KL {result['kl']:.3f}",
         f"  log p(x)        {estimate_text(result['log_likelihood'])}",
-        f"  bits per dim    {estimateestimate_text(result['bits_per_dim'], 4)}",
+        f"  bits per dim    {estimate_text(result['bits_per_dim'], 4)}",
         f"  effective sample size: mean {ess['mean']:.1f}, smallest {ess['minimum']:.1f} of {result['num_samples']}",
     ]
     if result["noise_stddev"] is not None:
