@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from vae_jax.config import Config, ModelConfig, ObjectiveConfig, TrainConfig
-from vae_jax.data import Data, Dataset
+from vae_jax.data import Dataset
 from vae_jax.performance.benchmark import benchmark
 
 NUM_IMAGES, EPOCH, SIDE = 4096, 60_000, 28
@@ -57,7 +57,7 @@ def changed(name: str, size: int) -> tuple[Config, int]:
 def cost_of(config: Config, side: int, repeats: int) -> Cost:
     """Measures the step of a config on random images."""
     images = np.random.default_rng(0).integers(0, 256, (NUM_IMAGES, side, side, 1), dtype=np.uint8)
-    data = Data(Dataset("random", images, images[:1], None, None, 255, ""), "dynamic", 0.0, 0)
+    data = Dataset("random", images, images[:1], None, None, 255, "", binarization="dynamic")
     result = benchmark(config, data, repeats, num_steps=0)
     seconds, memory = result["step"]["seconds"], result["memory_bytes"]["compiled_total"] - images.nbytes
     epoch = seconds["median"] * EPOCH / config.train.batch_size

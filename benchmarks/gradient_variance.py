@@ -57,7 +57,7 @@ def measure(config: Config) -> list[dict[str, float]]:
     mesh = batch_mesh(config.train.batch_size)
     steps = build.build_steps(config, model, data, build.build_schedule(config, len(data.training.images)), mesh)
     key = jax.random.key(config.seed)
-    state = jax.device_put(build.build_state(config, model, data.dataset.image_shape, STEPS[-1]), replicated(mesh))
+    state = jax.device_put(build.build_state(config, model, data.image_shape, STEPS[-1]), replicated(mesh))
     images = jnp.asarray(data.training.images[: config.train.batch_size])
     x = dynamic_binarization(images, data.training.max_value, stream_key(key, Stream.EVALUATION))
     statistics = {gradient: make_statistics(loss) for gradient, loss in losses.items()}

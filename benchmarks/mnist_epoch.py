@@ -52,11 +52,11 @@ def images() -> np.ndarray:
 def of_vae_jax() -> Callable[[], Measurement]:
     """Prepares this project's training loop and returns a function that runs its next epoch."""
     import jax
+    from vae_jax.performance.measure import large_product_timer
 
     from vae_jax import build
     from vae_jax.config import Config, ModelConfig, TrainConfig
-    from vae_jax.data import Data, Dataset
-    from vae_jax.performance.measure import large_product_timer
+    from vae_jax.data import Dataset
     from vae_jax.sharding import batch_mesh, replicated
     from vae_jax.training import CheckpointDue, Logged, training_events
 
@@ -65,8 +65,8 @@ def of_vae_jax() -> Callable[[], Measurement]:
         train=TrainConfig(batch_size=BATCH, num_epochs=1000, checkpoint_every=0),
     )
     pixels = images()[..., None]
-    data = Data(Dataset("random", pixels, pixels[:1], None, None, 255, ""), "dynamic", 0.0, 0)
-    shape = data.dataset.image_shape
+    data = Dataset("random", pixels, pixels[:1], None, None, 255, "", binarization="dynamic")
+    shape = data.image_shape
     model = build.build_model(config.model, shape)
     schedule = build.build_schedule(config, NUM_IMAGES)
     mesh = batch_mesh(BATCH)

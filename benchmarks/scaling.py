@@ -19,12 +19,12 @@ def measure(num_steps: int, repeats: int) -> dict[str, float]:
     """Times the step on all devices of this process and returns the times."""
 
     from vae_jax.config import Config, ModelConfig, TrainConfig
-    from vae_jax.data import Data, Dataset
+    from vae_jax.data import Dataset
     from vae_jax.performance.benchmark import benchmark
 
     generator = np.random.default_rng(0)
     images = (255 * (generator.random((4096, 28, 28, 1)) < generator.random((28, 28, 1)))).astype(np.uint8)
-    data = Data(Dataset("random", images, images[:1], None, None, 255, ""), "dynamic", 0.0, 0)
+    data = Dataset("random", images, images[:1], None, None, 255, "", binarization="dynamic")
     model, train = ModelConfig(hidden=(400,), latents=20), TrainConfig(batch_size=128, log_every=num_steps)
     result = benchmark(Config(model=model, train=train), data, repeats, num_steps)
     return {"devices": result["step"]["devices"], **result["step"]["seconds"]}

@@ -19,7 +19,7 @@ from vae_jax import build
 from vae_jax.build.model import LIKELIHOODS, NETWORKS, POSTERIORS, PRIORS
 from vae_jax.build.objective import OBJECTIVES
 from vae_jax.config import Config, DataConfig, ModelConfig, ObjectiveConfig, TrainConfig
-from vae_jax.data import Data, Dataset
+from vae_jax.data import Dataset
 from vae_jax.errors import UserError
 from vae_jax.training import TrainState, create_state, make_train_step
 from vae_jax.vae import VAE, Params, init_params
@@ -114,17 +114,17 @@ def covering_combinations() -> tuple[Combination, ...]:
 
 
 @functools.cache
-def data(images: str, binarization: str) -> Data:
+def data(images: str, binarization: str) -> Dataset:
     """Twelve labelled images: digits of 17 grey levels, or noise in three colours whose sides no stage halves."""
     if images == "digits":
         pixels, max_value = sklearn.datasets.load_digits().images[:12, ..., np.newaxis].astype(np.uint8), 16
     else:
         pixels, max_value = np.random.default_rng(0).integers(0, 256, (12, 6, 5, 3)).astype(np.uint8), 255
     labels = np.arange(12, dtype=np.int32) % NUM_CLASSES
-    return Data(Dataset(images, pixels, pixels[:2], labels, labels[:2], max_value, images), binarization, 0.0, 0)
+    return Dataset(images, pixels, pixels[:2], labels, labels[:2], max_value, images, binarization=binarization)
 
 
-def config_and_data(combination: Combination) -> tuple[Config, Data]:
+def config_and_data(combination: Combination) -> tuple[Config, Dataset]:
     parts = dict(zip(NAMES, combination, strict=True))
     binarization = "dynamic" if parts["likelihood"] == "bernoulli" else "none"
     model = ModelConfig(
@@ -164,12 +164,12 @@ def train(combination: Combination, compiled: bool = True):
     tx = build.build_optimizer(config, NUM_STEPS)
     loss = build.build_loss(config, model, len(source.training.images))
     train_step = make_train_step(loss, tx, build.build_preparation(source))
-    batches = source.training.images.reshape(NUM_STEPS, BATCH, *source.dataset.image_shape)
+    batches = source.training.images.reshape(NUM_STEPS, BATCH, *source.image_shape)
     labels = source.training.labels.reshape(NUM_STEPS, BATCH) if config.model.conditional else None
     key = jax.random.key(0)
 
     def start(init: Callable[..., Params]) -> TrainState:
-        return create_state(init(model, source.dataset.image_shape), tx, with_average=False)
+        return create_state(init(model, source.image_shape), tx, with_average=False)
 
     def run(batches: np.ndarray, labels: np.ndarray | None):
         before = start(fresh_params)

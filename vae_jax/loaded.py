@@ -16,7 +16,7 @@ from jaxtyping import Array, Float32, Int, Key, UInt8
 from vae_jax import api
 from vae_jax.config import Config
 from vae_jax.data import ImageKind
-from vae_jax.data.splits import OTHER_IMAGES, Split, fixed
+from vae_jax.data.dataset import OTHER_IMAGES, Split, binarized
 from vae_jax.errors import UserError, check_count
 from vae_jax.evaluation import ImportanceEstimate, make_importance_estimate, map_images, samples_at_once
 from vae_jax.exported import describe_posterior, is_export, read_export
@@ -218,7 +218,7 @@ class LoadedModel:
                     "bring them to these, or give floats in [0, 1]"
                 )
             data = self.config.data
-            split = fixed(Split(pixels, labels, self.kind.max_value), data.binarization, data.seed, OTHER_IMAGES)
+            split = binarized(Split(pixels, labels, self.kind.max_value), data.binarization, data.seed, OTHER_IMAGES)
             return _Seen(np.asarray(split.images), split.max_value, labels)
         if not jnp.issubdtype(pixels.dtype, jnp.floating):
             raise UserError(f"images are {pixels.dtype} but must be uint8, or floats in [0, 1]")

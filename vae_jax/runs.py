@@ -14,7 +14,7 @@ from typing import Any
 
 from vae_jax import checkpoints
 from vae_jax.config import Config, differences, from_mapping
-from vae_jax.data import SPLITS, Data, ImageKind
+from vae_jax.data import SPLITS, Dataset, ImageKind
 from vae_jax.errors import UserError
 from vae_jax.files import is_leftover, parse_json, read_bytes, read_json, write_json
 from vae_jax.printable import one_line
@@ -205,19 +205,19 @@ class RunFolder:
                 "bring it back to what it was, or start a new run in another --workdir"
             )
 
-    def warn_of_other_data(self, data: Data) -> None:
+    def warn_of_other_data(self, data: Dataset) -> None:
         """Tells in a warning that images are others than those of the last start.
 
         That is no error: the fingerprint of a folder has the times of its files, which copying changes.
         """
         known = self.last_start().get("data")
         before = known.get("fingerprint") if isinstance(known, dict) else None
-        now = data.dataset.fingerprint
+        now = data.fingerprint
         if before and before != now:
             _logger.warning(
                 "the images of %s may have changed since '%s' was trained (their fingerprint was %s and is %s): what "
                 "follows is about those that are there now, and test images may be among those it was trained on",
-                data.dataset.name,
+                data.name,
                 self.root,
                 before,
                 now,
@@ -259,7 +259,7 @@ class RunFolder:
         finally:
             os.close(descriptor)
 
-    def add_to_manifest(self, command: list[str], data: Data) -> None:
+    def add_to_manifest(self, command: list[str], data: Dataset) -> None:
         """Notes down this start of the run.
 
         Raises:
@@ -270,7 +270,7 @@ class RunFolder:
             "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "command": command,
             **surroundings(),
-            "data": {"name": data.dataset.name, "fingerprint": data.dataset.fingerprint},
+            "data": {"name": data.name, "fingerprint": data.fingerprint},
         }
         self.write_json(self.manifest, {"starts": [*starts, start]})
 

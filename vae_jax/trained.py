@@ -12,7 +12,7 @@ import numpy as np
 from vae_jax import checkpoints
 from vae_jax.build import build_data, build_model_for, build_state
 from vae_jax.config import Config, flatten
-from vae_jax.data import Data, ImageKind
+from vae_jax.data import Dataset, ImageKind
 from vae_jax.errors import DataError, UserError
 from vae_jax.printable import one_line
 from vae_jax.runs import RunFolder
@@ -41,10 +41,10 @@ class TrainedRun:
     params: Params
     step: int
     replica: int
-    load_data: Callable[[], Data]
+    load_data: Callable[[], Dataset]
 
     @property
-    def data(self) -> Data:
+    def data(self) -> Dataset:
         """What it was trained on; read when it's first asked for, since the model itself needs no data.
 
         Raises:
@@ -131,7 +131,7 @@ def open_replicas(workdir: str | None, which: str = "latest", allow_custom: bool
 _PLACES = {"folder": "data.dir", "tfds": "data.dir (or TFDS_DATA_DIR)", "npz": "data.path"}
 
 
-def _data_of(config: Config, folder: RunFolder) -> Data:
+def _data_of(config: Config, folder: RunFolder) -> Dataset:
     """What a run was trained on, or an error that whoever opens a run can do something about.
 
     Raises:

@@ -295,7 +295,7 @@ def test_strangest_come_first(runs, tmp_path: pathlib.Path) -> None:
 
 def test_what_the_data_set_has_not_is_stranger(runs, tmp_path: pathlib.Path) -> None:
     rng = np.random.default_rng(0)
-    digits = open_run(str(runs["plain"])).data.dataset.test_images[:20, ..., 0] * 15
+    digits = open_run(str(runs["plain"])).data.test_images[:20, ..., 0] * 15
     images = np.concatenate([digits, rng.integers(0, 2, (3, 8, 8)) * 255]).astype(np.uint8)
     np.savez(tmp_path / "mixed.npz", images=images)
     output = tmp_path / "scores.csv"

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from vae_jax.data.binarization import binarized_once
-from vae_jax.data.dataset import Dataset
-from vae_jax.data.splits import BINARIZATIONS, SPLITS, Data
+from vae_jax.data.dataset import BINARIZATIONS, SPLITS, Dataset
 from vae_jax.data.streamed import StreamedImages, changed, take
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (200, 4, 3, 2), np.uint8)
@@ -91,9 +90,11 @@ def test_splits_are_the_same_bits(images: StreamedImages, binarization: str) -> 
     labels = np.arange(150, dtype=np.int32) % 7
     train, test = np.arange(150), np.arange(150, 200)
 
-    def data(all_images) -> Data:
+    def data(all_images) -> Dataset:
         parts = take(all_images, train), take(all_images, test)
-        return Data(Dataset("some", *parts, labels, None, 255, "0" * 16), binarization, 0.3, seed=5)
+        return Dataset(
+            "some", *parts, labels, None, 255, "0" * 16, binarization=binarization, validation_fraction=0.3, seed=5
+        )
 
     resident, streamed = data(PIXELS), data(images)
     pairs = [(part(resident), part(streamed)) for part in (lambda data: data.training, lambda data: data.part("test"))]
@@ -107,8 +108,8 @@ def test_splits_are_the_same_bits(images: StreamedImages, binarization: str) -> 
 
 def test_it_can_be_pickled_with_what_is_done_to_it() -> None:
     parts = StreamedImages(Recorder(), np.arange(9)), StreamedImages(Recorder(), np.arange(9, 12))
-    data = Data(Dataset("some", *parts, None, None, 255, "0" * 16), "fixed", 0.0, 0)
-    assert pickle.loads(pickle.dumps(data.dataset.train_images.rows)).tolist() == list(range(9))
+    data = Dataset("some", *parts, None, None, 255, "0" * 16, binarization="fixed")
+    assert pickle.loads(pickle.dumps(data.train_images.rows)).tolist() == list(range(9))
     change = data.training.images.change
     numbers = np.arange(9)
     again = pickle.loads(pickle.dumps(change))

@@ -1,5 +1,6 @@
 """Streamed batches are those of the same images in memory, bit for bit, and the workers come and go quietly."""
 
+import dataclasses
 import functools
 import gc
 import multiprocessing
@@ -20,9 +21,9 @@ from PIL import Image
 
 from vae_jax.data.batches import streamed_batches
 from vae_jax.data.binarization import binarized_once
+from vae_jax.data.dataset import Dataset
 from vae_jax.data.decoding import Sizing
 from vae_jax.data.folder import load_folder
-from vae_jax.data.splits import Data
 from vae_jax.data.streamed import StreamedImages
 from vae_jax.data.tfds import load_tfds
 from vae_jax.errors import UserError
@@ -51,17 +52,18 @@ def pictures(tmp_path: Path) -> Path:
     return tmp_path / "pictures"
 
 
-def folder_at(pictures: Path, binarization: str, resident_mb: int, validation: float = 0.1) -> Data:
-    return Data(load_folder(str(pictures), 0.2, 0, Sizing(), resident_mb), binarization, validation, 0)
+def folder_at(pictures: Path, binarization: str, resident_mb: int, validation: float = 0.1) -> Dataset:
+    dataset = load_folder(str(pictures), 0.2, 0, Sizing(), resident_mb)
+    return dataclasses.replace(dataset, binarization=binarization, validation_fraction=validation)
 
 
-def streamed(data: Data, first: int, last: int, workers: int, columns: slice = slice(None), seeds=SEEDS) -> Iterator:
+def streamed(data: Dataset, first: int, last: int, workers: int, columns: slice = slice(None), seeds=SEEDS) -> Iterator:
     training = data.training
     assert isinstance(training.images, StreamedImages)
     return streamed_batches(training.images, training.labels, seeds, first, last, BATCH, columns, workers, 3)
 
 
-def assert_batches_of(data: Data, batches: Iterator, first: int, last: int, columns: slice = slice(None)) -> None:
+def assert_batches_of(data: Dataset, batches: Iterator, first: int, last: int, columns: slice = slice(None)) -> None:
     """What comes out is what indexing the images in memory gives."""
     images, labels = data.training.images, data.training.labels
     assert isinstance(images, np.ndarray)
@@ -156,7 +158,8 @@ def test_a_prepared_data_set_gives_the_batches_of_its_images_in_memory(prepared:
     np.testing.assert_array_equal(streamed_set.train_labels, resident_set.train_labels)
     np.testing.assert_array_equal(streamed_set.test_labels, resident_set.test_labels)
     for binarization in ("none", "fixed"):
-        resident, files = (Data(dataset, binarization, 0.1, 3) for dataset in (resident_set, streamed_set))
+        settings = {"binarization": binarization, "validation_fraction": 0.1, "seed": 3}
+        resident, files = (dataclasses.replace(dataset, **settings) for dataset in (resident_set, streamed_set))
         assert_batches_of(resident, streamed(files, 2, 5, workers=0), 2, 5)
         np.testing.assert_array_equal(files.for_evaluation("test").images, resident.for_evaluation("test").images)
     # The labels were kept, and what is kept is enough for images in memory too, but too large for nothing.

@@ -9,7 +9,7 @@ import pytest
 
 from vae_jax import build
 from vae_jax.config import Config, DataConfig, ModelConfig, ObjectiveConfig, TrainConfig
-from vae_jax.data import Data, Dataset
+from vae_jax.data import Dataset
 from vae_jax.noise import standard_normal
 from vae_jax.vae import init_params
 
@@ -28,9 +28,9 @@ def config(kl_weight: float, objective: str = "elbo") -> Config:
     )
 
 
-def data(num_images: int) -> Data:
+def data(num_images: int) -> Dataset:
     pixels = np.random.default_rng(0).integers(0, 256, (num_images, *SHAPE)).astype(np.uint8)
-    return Data(Dataset("colours", pixels, pixels[:2], None, None, 255, "none"), "none", 0.2, 0)
+    return Dataset("colours", pixels, pixels[:2], None, None, 255, "none", binarization="none", validation_fraction=0.2)
 
 
 def vanilla_vae_loss(recons, input, mu, log_var, M_N: float) -> dict[str, float]:

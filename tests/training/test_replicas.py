@@ -13,7 +13,7 @@ import sklearn.datasets
 
 from vae_jax import build
 from vae_jax.config import Config, ModelConfig, ObjectiveConfig, TrainConfig
-from vae_jax.data import Data, Dataset
+from vae_jax.data import Dataset
 from vae_jax.errors import UserError
 from vae_jax.keys import Stream, stream_key
 from vae_jax.sharding import batch_mesh, replicated
@@ -28,10 +28,10 @@ CONFIG = Config(
 
 
 @functools.cache
-def data() -> Data:
+def data() -> Dataset:
     digits = sklearn.datasets.load_digits()
     images, labels = digits.images[:100].astype(np.uint8)[..., np.newaxis], digits.target[:100].astype(np.int32)
-    return Data(Dataset("digits", images, images[:10], labels, labels[:10], 16, ""), "dynamic", 0.0, 0)
+    return Dataset("digits", images, images[:10], labels, labels[:10], 16, "", binarization="dynamic")
 
 
 def trained(config: Config, num_devices: int = 1) -> tuple[TrainState, dict]:

@@ -19,6 +19,7 @@ from vae_jax.build.run import (
     resolve,
     seeds_of,
     steps_in_one_call,
+    with_config,
 )
 
 __all__ = [
@@ -39,4 +40,5 @@ __all__ = [
     "resolve",
     "seeds_of",
     "steps_in_one_call",
+    "with_config",
 ]

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from vae_jax.build.own import check_members, check_pair, outputs_per_pixel, rehearse
 from vae_jax.build.registry import choose, choose_or_import, make
 from vae_jax.config import Config, ModelConfig
-from vae_jax.data import Data, ImageKind
+from vae_jax.data import Dataset, ImageKind
 from vae_jax.errors import UserError
 from vae_jax.likelihoods import (
     Bernoulli,
@@ -134,9 +134,9 @@ def build_model(config: ModelConfig, image_shape: ImageShape, max_value: int = 2
     return model
 
 
-def build_model_for(config: Config, data: Data | ImageKind) -> VAE:
+def build_model_for(config: Config, data: Dataset | ImageKind) -> VAE:
     """The model of a run for its data, of which the kind is enough."""
-    kind = data.kind if isinstance(data, Data) else data
+    kind = data.kind if isinstance(data, Dataset) else data
     # Pixels that are binary before training have no other grey levels left.
     max_value = 1 if config.data.binarization in ("fixed", "threshold") else kind.max_value
     return build_model(config.model, kind.image_shape, max_value, kind.num_classes)

@@ -17,7 +17,6 @@ from vae_jax.build.registry import choose, make
 from vae_jax.config import SEEDS, Config
 from vae_jax.data import (
     BINARIZATIONS,
-    Data,
     Dataset,
     dynamic_binarization,
     load_digits,
@@ -72,8 +71,8 @@ SOURCES: Mapping[str, Callable[[Config], Dataset]] = {
 }
 
 
-def build_data(config: Config) -> Data:
-    """Loads the data set and decides its splits and binarization."""
+def build_data(config: Config) -> Dataset:
+    """Loads the data set that the config names."""
     choose("data.binarization", config.data.binarization, dict.fromkeys(BINARIZATIONS))
     choose("data.unreadable", config.data.unreadable, dict.fromkeys(UNREADABLE))
     if config.data.image_size and config.data.source in ("digits", "npz"):
@@ -85,10 +84,18 @@ def build_data(config: Config) -> Data:
         raise UserError(
             f"'data.source' {config.data.source!r} gives a {type(dataset).__name__}; a vae_jax.data.Dataset is needed"
         )
-    return Data(dataset, config.data.binarization, config.data.validation_fraction, config.data.seed)
+    return with_config(dataset, config)
 
 
-def resolve(config: Config, data: Data) -> Config:
+def with_config(dataset: Dataset, config: Config) -> Dataset:
+    """The data set with the config's binarization, validation fraction and seed."""
+    data = config.data
+    return dataclasses.replace(
+        dataset, binarization=data.binarization, validation_fraction=data.validation_fraction, seed=data.seed
+    )
+
+
+def resolve(config: Config, data: Dataset) -> Config:
     """Fills in what follows from the data and the place, so that the saved config is complete.
 
     A path that is saved whole leads to the data from any folder.
@@ -106,7 +113,7 @@ def _whole_path(path: str) -> str:
     return path if not path or "://" in path else os.path.abspath(os.path.expanduser(path))
 
 
-def check_fit(config: Config, data: Data) -> None:
+def check_fit(config: Config, data: Dataset) -> None:
     """Refuses what doesn't go together.
 
     Raises:
@@ -129,7 +136,7 @@ def check_fit(config: Config, data: Data) -> None:
     if config.model.conditional and not data.num_classes:
         raise UserError("model.conditional needs class labels, but the data has none; set it to False")
     num_images = len(data.training.images)
-    check_objective(config, model, num_images, data.dataset.image_shape)
+    check_objective(config, model, num_images, data.image_shape)
     if config.train.batch_size % config.train.accumulation:
         raise UserError(
             f"train.accumulation is {config.train.accumulation} but must divide train.batch_size, which is "
@@ -141,12 +148,12 @@ def check_fit(config: Config, data: Data) -> None:
         )
     if config.train.batch_size > num_images:
         raise UserError(
-            f"train.batch_size is {config.train.batch_size} but the data ({data.dataset.name}) has {num_images} "
+            f"train.batch_size is {config.train.batch_size} but the data ({data.name}) has {num_images} "
             f"training images; use at most {num_images}: --config.train.batch_size={num_images}"
         )
 
 
-def build_preparation(data: Data) -> Preparation:
+def build_preparation(data: Dataset) -> Preparation:
     """What turns training images into the x of the model, inside the compiled step."""
     max_value = data.training.max_value
     if data.is_dynamic:
@@ -225,7 +232,7 @@ def build_train_step(
 
 
 def build_steps(
-    config: Config, model: VAE, data: Data, schedule: Schedule, mesh: Mesh
+    config: Config, model: VAE, data: Dataset, schedule: Schedule, mesh: Mesh
 ) -> ResidentSteps | StreamedSteps:
     """The steps of a run on its training images, wherever these are."""
     training = data.training

@@ -13,7 +13,7 @@ from vae_jax.cli.flags import Flags, define_config, parse_image_shape, read_conf
 from vae_jax.cli.memory import check_memory
 from vae_jax.cli.terminal import say
 from vae_jax.config import Config, DataConfig, flatten
-from vae_jax.data import Data, Dataset, mnist_family
+from vae_jax.data import Dataset, mnist_family
 from vae_jax.errors import UserError
 from vae_jax.files import check_output, write_json
 from vae_jax.memory import check_images_fit
@@ -71,9 +71,9 @@ def run(values: Flags) -> None:
             "command": command_line(),
             "machine": {"cores": os.cpu_count(), **surroundings()},
             "data": {
-                "name": data.dataset.name,
+                "name": data.name,
                 "num_images": len(data.training.images),
-                "image_shape": list(data.dataset.image_shape),
+                "image_shape": list(data.image_shape),
             },
             "config": {name: value for name, value, _ in flatten(config)},
             **result,
@@ -84,7 +84,7 @@ def run(values: Flags) -> None:
     say(f"median (lowest to highest) of {values['repeats']}; all of it is in {output}")
 
 
-def _data(config: Config, values: Flags) -> Data:
+def _data(config: Config, values: Flags) -> Dataset:
     """The data set of the config, or random images in its place."""
     if not values["synthetic"]:
         for name in ("image_shape", "num_images"):
@@ -97,8 +97,8 @@ def _data(config: Config, values: Flags) -> Data:
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (number, *shape), dtype=np.uint8)
     labels = np.arange(number, dtype=np.int32) % _CLASSES
-    dataset = Dataset("random images", images, images[:1], labels, labels[:1], 255, "")
-    return Data(dataset, config.data.binarization, 0.0, config.data.seed)
+    settings = {"binarization": config.data.binarization, "seed": config.data.seed}
+    return Dataset("random images", images, images[:1], labels, labels[:1], 255, "", **settings)
 
 
 def _known_shape(config: DataConfig) -> tuple[int, int, int]:

@@ -129,7 +129,7 @@ def summary(trained: TrainedRun, split: str, settings: EvaluateConfig, per_image
         "step": trained.step,
         "replica": trained.replica,
         "params_digest": trained.params_digest,
-        "data_fingerprint": trained.data.dataset.fingerprint,
+        "data_fingerprint": trained.data.fingerprint,
         "num_images": log_likelihood.num_images,
         "num_samples": settings.num_samples,
         "unit": "nats per image",

@@ -9,9 +9,9 @@ from absl import flags
 
 from vae_jax.cli.flags import Flags
 from vae_jax.data import take
+from vae_jax.data.dataset import OTHER_IMAGES, Split, binarized
 from vae_jax.data.folder import class_of
 from vae_jax.data.other import NamedImages, read_images
-from vae_jax.data.splits import OTHER_IMAGES, Split, fixed
 from vae_jax.errors import UserError
 from vae_jax.files import check_output
 from vae_jax.trained import TrainedRun
@@ -46,7 +46,7 @@ def chosen_images(trained: TrainedRun, values: Flags) -> NamedImages:
         if wrong:
             print(f"{len(wrong)} of {len(wrong) + len(found.names)} files are left out", file=sys.stderr)
         data = trained.config.data
-        split = fixed(found.split, data.binarization, data.seed, OTHER_IMAGES)
+        split = binarized(found.split, data.binarization, data.seed, OTHER_IMAGES)
         found = dataclasses.replace(found, split=split)
     else:
         split = trained.data.for_evaluation(source)

@@ -142,12 +142,12 @@ def _facts(config: Config, values: Flags) -> ImageFacts:
         data = build.build_data(config)
     except UserError as error:
         raise UserError(f"{error}; or {instead}") from error
-    images = data.dataset.train_images
+    images = data.train_images
     return ImageFacts(
-        data.dataset.image_shape,
+        data.image_shape,
         len(images),
         data.num_classes,
-        data.dataset.max_value,
+        data.max_value,
         streamed=isinstance(images, StreamedImages),
     )
 

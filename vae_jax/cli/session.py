@@ -19,7 +19,7 @@ from vae_jax.cli.show import noise_stddev, reconstruction_grid, sample_grid
 from vae_jax.cli.signals import StopRequest
 from vae_jax.cli.terminal import say
 from vae_jax.config import Config
-from vae_jax.data import Data, Split
+from vae_jax.data import Dataset, Split
 from vae_jax.data.dataset import Labels
 from vae_jax.errors import UserError
 from vae_jax.evaluation import Watched, active_units, make_bound, map_images
@@ -81,7 +81,7 @@ class Session:
 
     config: Config
     folder: RunFolder
-    data: Data
+    data: Dataset
     model: VAE
     schedule: Schedule
     mesh: Mesh
@@ -117,7 +117,7 @@ class Session:
         steps = build.build_steps(config, model, data, schedule, mesh)
 
         def fresh() -> TrainState:
-            return build.build_state(config, model, data.dataset.image_shape, schedule.num_steps)
+            return build.build_state(config, model, data.image_shape, schedule.num_steps)
 
         if folder.last_step() < schedule.num_steps:
             shapes = jax.eval_shape(fresh)

@@ -2,19 +2,17 @@
 
 from vae_jax.data.batches import streamed_batches
 from vae_jax.data.binarization import dynamic_binarization, scaled
-from vae_jax.data.dataset import Dataset
+from vae_jax.data.dataset import BINARIZATIONS, SPLITS, Dataset, ImageKind, Split
 from vae_jax.data.digits import load_digits
 from vae_jax.data.folder import load_folder
 from vae_jax.data.npz import load_npz
 from vae_jax.data.order import batch_indices, epoch_order
-from vae_jax.data.splits import BINARIZATIONS, SPLITS, Data, ImageKind, Split
 from vae_jax.data.streamed import Images, StreamedImages, take
 from vae_jax.data.tfds import load_tfds
 
 __all__ = [
     "BINARIZATIONS",
     "SPLITS",
-    "Data",
     "Dataset",
     "ImageKind",
     "Images",

@@ -1,32 +1,113 @@
-"""What a data source hands over: integer images, in memory or in their files, and the split that validation needs."""
+"""A data set with its parts: images in memory or in files, labels, and how pixels are binarized."""
 
 import dataclasses
+import functools
 import hashlib
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from vae_jax.data.streamed import Images, StreamedImages
+from vae_jax.data.binarization import binarized_once, thresholded
+from vae_jax.data.decoding import MOST_PIXELS
+from vae_jax.data.streamed import Images, StreamedImages, changed, take
 from vae_jax.errors import UserError
+from vae_jax.printable import one_line, printable
 
 Labels = Int[np.ndarray, "n"]
-# A label beyond this is no class but some other number; each class is an entry in reports.
+# Each class is an entry in reports, so a larger label is taken for a mistake.
 MOST_CLASSES = 100_000
+SPLITS = ("train", "validation", "test")
+BINARIZATIONS = ("dynamic", "fixed", "threshold", "none")
+# The number, in the stream of the fixed binarization, of images that belong to no split.
+OTHER_IMAGES = len(SPLITS)
+# Values in one image: an RGB picture of the largest size that is decoded.
+_MOST_VALUES = 3 * MOST_PIXELS
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Images, their labels, and what their pixels mean.
+
+    Attributes:
+        images: `uint8[N, H, W, C]`, values in `0 .. max_value`; in memory, or `StreamedImages`.
+        labels: `int32[N]`, or None.
+        max_value: 1 where the pixels are binary.
+    """
+
+    images: Images
+    labels: Labels | None
+    max_value: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageKind:
+    """What a model has to know about its images. Saved with each model, which can be used without its data.
+
+    Attributes:
+        image_shape: Height, width, channels.
+        max_value: The largest value a pixel can take, before any binarization.
+        num_classes: Labels are below this; 0 where there are none.
+        class_names: The name of each class; empty if the source has no names.
+    """
+
+    image_shape: tuple[int, int, int]
+    max_value: int
+    num_classes: int
+    class_names: tuple[str, ...] = ()
+
+    @classmethod
+    def from_mapping(cls, mapping: Any) -> "ImageKind":
+        """Reads what `dataclasses.asdict` wrote to a JSON file.
+
+        Raises:
+            ValueError: If the mapping doesn't describe images.
+        """
+        try:
+            height, width, channels = mapping["image_shape"]
+            max_value, num_classes = mapping["max_value"], mapping["num_classes"]
+            names = list(mapping.get("class_names", ()))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"no image_shape, max_value and num_classes in {one_line(repr(mapping), 200)}") from error
+        if (
+            any(type(number) is not int for number in (height, width, channels, max_value, num_classes))
+            or any(type(name) is not str for name in names)
+            or (names and len(names) != num_classes)
+            or min(height, width, channels) < 1
+            or height * width * channels > _MOST_VALUES
+            or not 1 <= max_value <= 255
+            or not 0 <= num_classes <= MOST_CLASSES
+        ):
+            raise ValueError(f"these values don't describe images: {one_line(repr(mapping), 200)}")
+        return cls((height, width, channels), max_value, num_classes, tuple(map(printable, names)))
+
+    def __str__(self) -> str:
+        size = "x".join(map(str, self.image_shape))
+        return f"{size} with values to {self.max_value} and {self.num_classes} classes"
+
+    def class_name(self, label: int) -> str:
+        """The name of a class, or its number where it has no name."""
+        return self.class_names[label] if label < len(self.class_names) else str(label)
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Images of one data set, as its source has them.
+    """A data set, how it is divided and how its pixels are binarized.
+
+    A source fills in the first eight fields, `build_data` the others, from the config.
 
     Attributes:
-        name: What to call it in reports.
-        train_images: `uint8[N, H, W, C]`, values in `0 .. max_value`.
+        name: Its name in reports.
+        train_images: `uint8[N, H, W, C]`, values in `0 .. max_value`; validation images are taken from these.
         test_images: `uint8[M, H, W, C]`.
         train_labels: `int32[N]`, or None where there are no labels.
         test_labels: `int32[M]`, or None.
         max_value: The largest value a pixel can take (255 for 8-bit images, 16 for the digits).
         fingerprint: Hexadecimal digest that changes when the data changes.
-        class_names: What each label stands for, where the source says so.
+        class_names: The name of each class, if the source has names.
+        binarization: One of `BINARIZATIONS`.
+        validation_fraction: Share of the training images that is set aside for validation.
+        seed: `data.seed`: fixes the division and the binarization of all images used for evaluation.
     """
 
     name: str
@@ -37,12 +118,116 @@ class Dataset:
     max_value: int
     fingerprint: str
     class_names: tuple[str, ...] = ()
+    binarization: str = "none"
+    validation_fraction: float = 0.0
+    seed: int = 0
+
+    def __str__(self) -> str:
+        """The number of images in each split, their size and their number of classes, in one line."""
+        counts = [f"{len(self.part(split).images):,} {split}" for split in SPLITS]
+        size, classes = "x".join(map(str, self.image_shape)), self.num_classes
+        labels = f"{classes} classes" if classes else "no classes"
+        return f"{self.name}: {', '.join(counts[:-1])} and {counts[-1]} images of {size} pixels, {labels}"
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Height, width and channels of one image."""
         height, width, channels = self.train_images.shape[1:]
         return height, width, channels
+
+    @property
+    def num_classes(self) -> int:
+        """Labels are below this; 0 where there are none.
+
+        Raises:
+            UserError: If a label is too large.
+        """
+        labels = [part for part in (self.train_labels, self.test_labels) if part is not None]
+        largest = max((int(part.max(initial=0)) for part in labels), default=-1)
+        if largest >= MOST_CLASSES:
+            raise UserError(
+                f"{self.name} has a label {largest}, but the largest allowed is {MOST_CLASSES - 1}; remove the labels, "
+                "or number the classes from 0"
+            )
+        return largest + 1
+
+    @property
+    def kind(self) -> ImageKind:
+        """What a model has to know about these images."""
+        return ImageKind(self.image_shape, self.max_value, self.num_classes, self.class_names)
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether the model sees zeros and ones."""
+        return self.binarization != "none"
+
+    @property
+    def is_dynamic(self) -> bool:
+        """Whether training images are binarized anew at each use."""
+        return self.binarization == "dynamic"
+
+    @functools.cached_property
+    def training(self) -> Split:
+        """The images that training draws batches from; not yet binarized where the binarization is dynamic."""
+        return self.part("train") if self.is_dynamic else self.for_evaluation("train")
+
+    def for_evaluation(self, split: str) -> Split:
+        """A split with the pixels that are evaluated: the same for every run with this `data.seed`.
+
+        Raises:
+            UserError: If there is no such split, or it has no images.
+        """
+        if split not in SPLITS:
+            raise UserError(f"there is no split '{split}'; choose one of {', '.join(SPLITS)}")
+        part = self.part(split)
+        if not len(part.images):
+            raise UserError(
+                f"the {split} split has no images; train with --config.data.{split}_fraction above 0, or choose another"
+            )
+        return binarized(part, self.binarization, self.seed, SPLITS.index(split))
+
+    def part(self, split: str) -> Split:
+        """A split with the source's pixels."""
+        if split == "test":
+            return Split(self.test_images, self.test_labels, self.max_value)
+        rows = self._train_and_validation[SPLITS.index(split)]
+        return Split(take(self.train_images, rows), take_labels(self.train_labels, rows), self.max_value)
+
+    @functools.cached_property
+    def _train_and_validation(self) -> tuple[np.ndarray, np.ndarray]:
+        return split_indices(len(self.train_images), self.validation_fraction, self.seed)
+
+
+def binarized(part: Split, binarization: str, seed: int, number: int) -> Split:
+    """Images binarized as for evaluation: always the same for the same arguments.
+
+    Args:
+        part: Images with the source's pixels.
+        binarization: One of `BINARIZATIONS`.
+        seed: `data.seed`.
+        number: Index of the split in `SPLITS`, or `OTHER_IMAGES` for images from elsewhere.
+    """
+    if binarization == "none":
+        return part
+    if binarization == "threshold":
+        change = functools.partial(_thresholded, max_value=part.max_value)
+    else:
+        change = functools.partial(_binarized_once, max_value=part.max_value, seed=seed, part=number)
+    return Split(changed(part.images, change), part.labels, 1)
+
+
+# Module-level functions of (pixels, numbers), so that they can be pickled into worker processes.
+def _thresholded(pixels: np.ndarray, numbers: np.ndarray | None, max_value: int) -> np.ndarray:
+    return thresholded(pixels, max_value)
+
+
+def _binarized_once(pixels: np.ndarray, numbers: np.ndarray | None, max_value: int, seed: int, part: int) -> np.ndarray:
+    return binarized_once(pixels, max_value, seed, part, numbers)
+
+
+def take_labels(labels: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
+    """Some of the labels, if there are any."""
+    return None if labels is None else labels[rows]
 
 
 def fingerprint(*arrays: np.ndarray | None) -> str:
@@ -63,7 +248,7 @@ def split_indices(num_images: int, fraction: float, seed: int) -> tuple[np.ndarr
     Args:
         num_images: How many there are to divide.
         fraction: Share of the smaller part, in [0, 1); any positive share takes at least one image.
-        seed: What the division is drawn from.
+        seed: Seed of the division.
 
     Returns:
         Sorted indices of the larger and of the smaller part; together each index once.

@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from vae_jax.data.archives import read_arrays
-from vae_jax.data.dataset import Labels
+from vae_jax.data.dataset import ImageKind, Labels, Split
 from vae_jax.data.decoding import Sizing, decoded
 from vae_jax.data.folder import EXTENSIONS, class_of, pictures_below
 from vae_jax.data.npz import check_any, checked_labels
-from vae_jax.data.splits import ImageKind, Split
 from vae_jax.errors import UserError
 from vae_jax.printable import one_line, printable
 

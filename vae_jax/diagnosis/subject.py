@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vae_jax.config import DiagnoseConfig
-from vae_jax.data import Data, Split
+from vae_jax.data import Dataset, Split
 from vae_jax.evaluation import map_images
 from vae_jax.sharding import filled_up, replicated, whole_mesh
 from vae_jax.vae import VAE, Params
@@ -34,7 +34,7 @@ class Subject:
 
     model: VAE
     params: Params
-    data: Data
+    data: Dataset
     split: Split
     key: jax.Array
     settings: DiagnoseConfig

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from vae_jax import build
 from vae_jax.config import Config
-from vae_jax.data import Data
+from vae_jax.data import Dataset
 from vae_jax.data.streamed import StreamedImages
 from vae_jax.sharding import batch_mesh, put, replicated
 from vae_jax.training import ResidentSteps, StreamedSteps, TrainState
@@ -29,7 +29,7 @@ _COMPILATION = "/jax/core/compile/backend_compile_duration"
 
 def benchmark(
     config: Config,
-    data: Data,
+    data: Dataset,
     repeats: int,
     num_steps: int,
     on_compiled: Callable[[jax.stages.Compiled, Mesh, Any], None] = lambda compiled, mesh, state: None,
@@ -56,7 +56,7 @@ def benchmark(
     steps = build.build_steps(config, model, data, schedule, mesh)
 
     def fresh() -> TrainState:
-        return build.build_state(config, model, data.dataset.image_shape, schedule.num_steps)
+        return build.build_state(config, model, data.image_shape, schedule.num_steps)
 
     compiled, lowering, compiling = _compile(steps, jax.eval_shape(fresh))
     on_compiled(compiled, mesh, jax.eval_shape(fresh))
@@ -78,7 +78,7 @@ def benchmark(
             "seconds": _spread(step),
             "images_per_second": _spread(config.train.batch_size * config.num_seeds / step),
             "images": config.train.batch_size * config.num_seeds,
-            "image_shape": list(data.dataset.image_shape),
+            "image_shape": list(data.image_shape),
             "replicas": config.num_seeds,
             "devices": mesh.size,
             "flops": flops,

@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 
 from vae_jax import build
 from vae_jax.config import Config
-from vae_jax.data import Data, Dataset
+from vae_jax.data import Dataset
 from vae_jax.data.streamed import StreamedImages
 from vae_jax.errors import UserError
 from vae_jax.performance.chips import Chip, Topology
@@ -177,7 +177,7 @@ class _NoImages:
         raise AssertionError("a plan needs no pixels")
 
 
-def _data_of(config: Config, facts: ImageFacts) -> Data:
+def _data_of(config: Config, facts: ImageFacts) -> Dataset:
     """Data of these shapes, without pixels."""
     images = StreamedImages(_NoImages(facts.image_shape), np.arange(facts.num_images))
     labels = np.zeros(facts.num_images, np.int32) if facts.num_classes else None
@@ -186,7 +186,7 @@ def _data_of(config: Config, facts: ImageFacts) -> Data:
     none = images.take(slice(0))
     no_labels = None if labels is None else labels[:0]
     dataset = Dataset("planned", images, none, labels, no_labels, facts.max_value, fingerprint="")
-    return Data(dataset, config.data.binarization, config.data.validation_fraction, config.data.seed)
+    return build.with_config(dataset, config)
 
 
 def _devices(topology: Topology) -> list[Any]:
@@ -200,7 +200,7 @@ def _devices(topology: Topology) -> list[Any]:
 
 
 def _one_step(
-    config: Config, facts: ImageFacts, data: Data, mesh: Mesh
+    config: Config, facts: ImageFacts, data: Dataset, mesh: Mesh
 ) -> tuple[ResidentSteps | StreamedSteps, Callable[[], Any]]:
     """One step of the run, as a call of its own, and what makes its first state."""
     model = build.build_model_for(config, data)
