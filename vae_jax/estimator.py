@@ -355,7 +355,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     def _train(
         self, design: "Design", before: "_Fitted | None", table: "Table", train: TrainConfig, num_epochs: int
     ) -> None:
-        takes_any = "real" in design.model.likelihood.fits
+        takes_any = "real" in design.model.likelihood.support
         standard = before.standard if before else Standard.fitted_to(table.values, takes_any and self.standardize)
         rows = standard.of(table.values)
         if not takes_any:

@@ -163,7 +163,7 @@ class LoadedModel:
         count = settings.num_samples if num_samples is None else num_samples
         check_count("num_samples", count)
         seen = self._seen(images, label)
-        if self.model.likelihood.measure == "binary" and np.any((seen.images != 0) & (seen.images != 1)):
+        if self.model.likelihood.base_measure == "binary" and np.any((seen.images != 0) & (seen.images != 1)):
             raise UserError(
                 "log p(x) of this model is one of binary pixels, and these floats are others than 0 and 1; give uint8, "
                 "which is binarized, or round them"

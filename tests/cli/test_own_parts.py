@@ -48,8 +48,8 @@ class Lost(nn.Module):
 
 
 class Squares(nn.Module):
-    measure = "binary"
-    fits = frozenset({"binary"})
+    base_measure = "binary"
+    support = frozenset({"binary"})
 
     def outputs_per_pixel(self, channels):
         return channels

@@ -125,7 +125,7 @@ def test_samples_follow_the_density(seed: int, logit: float) -> None:
 def test_interface() -> None:
     likelihood = ContinuousBernoulli()
     assert likelihood.outputs_per_pixel(3) == 3
-    assert likelihood.measure == "continuous on [0, 1]"
+    assert likelihood.base_measure == "continuous on [0, 1]"
     rng = np.random.default_rng(0)
     outputs, x = jnp.asarray(rng.normal(size=(5, 2, 3, 4, 1))), jnp.asarray(rng.uniform(size=(2, 3, 4, 1)))
     log_prob = jax.jit(likelihood.log_prob)(outputs, x)

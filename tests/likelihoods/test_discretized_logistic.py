@@ -116,7 +116,7 @@ def test_samples_follow_the_probabilities(seed: int, levels: int, mean: float, l
 def test_interface() -> None:
     likelihood = DiscretizedLogistic(17)
     assert likelihood.outputs_per_pixel(3) == 6
-    assert likelihood.measure == "17 levels"
+    assert likelihood.base_measure == "17 levels"
     rng = np.random.default_rng(0)
     outputs, x = jnp.asarray(rng.normal(size=(5, 2, 3, 4, 6))), jnp.asarray(rng.integers(0, 17, (2, 3, 4, 3)) / 16)
     log_prob = jax.jit(likelihood.log_prob)(outputs, x)

@@ -150,7 +150,7 @@ def test_interface() -> None:
     assert [numbers_per_component(channels) for channels in (1, 2, 3, 4)] == [3, 6, 10, 15]
     likelihood = DiscretizedLogisticMixture()
     assert likelihood.outputs_per_pixel(3) == 100
-    assert likelihood.measure == "256 levels"
+    assert likelihood.base_measure == "256 levels"
     outputs = jnp.asarray(random_outputs(0, 100, 5, 2, 3, 4))
     x = jnp.asarray(np.random.default_rng(1).integers(0, 256, (2, 3, 4, 3)) / 255)
     log_prob = jax.jit(likelihood.log_prob)(outputs, x)

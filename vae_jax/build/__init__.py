@@ -16,9 +16,9 @@ from vae_jax.build.run import (
     build_steps,
     build_train_step,
     check_fit,
+    must_unroll,
     resolve,
     seeds_of,
-    steps_in_one_call,
     with_config,
 )
 
@@ -37,8 +37,8 @@ __all__ = [
     "check_objective",
     "choose",
     "choose_or_import",
+    "must_unroll",
     "resolve",
     "seeds_of",
-    "steps_in_one_call",
     "with_config",
 ]

@@ -20,7 +20,7 @@ Shape = tuple[int, ...]
 
 # What each kind of part has to have; how it is called stands in the docstrings of the packages.
 MEMBERS: Mapping[str, tuple[str, ...]] = {
-    "likelihood": ("outputs_per_pixel", "measure", "fits", "log_prob", "mean", "sample"),
+    "likelihood": ("outputs_per_pixel", "base_measure", "support", "log_prob", "mean", "sample"),
     "posterior": (
         *("latents", "noise_size", "analytic_kl", "has_density", "log_prob_anywhere", "reparameterized"),
         *("transform", "mean"),
@@ -52,8 +52,10 @@ def check_members(kind: str, name: str, part: Any) -> None:
             f"{shown} gives a {type(part).__name__} without {', '.join(lacking)}; a {kind} needs "
             f"{', '.join(MEMBERS[kind])}"
         )
-    if kind == "likelihood" and (isinstance(part.fits, str) or not set(part.fits) or set(part.fits) - set(_PIXELS)):
-        raise UserError(f"{shown} has fits = {part.fits!r}; a set of some of {', '.join(_PIXELS)} is needed")
+    if kind == "likelihood" and (
+        isinstance(part.support, str) or not set(part.support) or set(part.support) - set(_PIXELS)
+    ):
+        raise UserError(f"{shown} has support = {part.support!r}; a set of some of {', '.join(_PIXELS)} is needed")
 
 
 def outputs_per_pixel(name: str, likelihood: nn.Module, channels: int) -> int:

@@ -122,7 +122,7 @@ def check_fit(config: Config, data: Dataset) -> None:
     """
     model = build_model_for(config, data)
     pixels = "binary" if data.is_binary else "levels"
-    if pixels not in model.likelihood.fits:
+    if pixels not in model.likelihood.support:
         instead = (
             "set data.binarization to none, or model.likelihood to bernoulli"
             if data.is_binary
@@ -197,10 +197,11 @@ def build_optimizer(
     )
 
 
-def steps_in_one_call(model: VAE) -> bool:
-    """Whether many steps of a model are best made in one compiled call; see `ResidentSteps`."""
-    convolutional = getattr(model.encoder, "convolutional", False) or getattr(model.decoder, "convolutional", False)
-    return not (convolutional and jax.default_backend() == "cpu")
+def must_unroll(model: VAE) -> bool:
+    """Whether steps and replicas run one after the other here; see `ResidentSteps` and `replicate`."""
+    return jax.default_backend() == "cpu" and any(
+        getattr(network, "unroll_on_cpu", False) for network in (model.encoder, model.decoder)
+    )
 
 
 def seeds_of(config: Config) -> tuple[int, ...]:
@@ -228,7 +229,7 @@ def build_train_step(
         config.train.accumulation,
         config.train.skip_nonfinite,
     )
-    return replicate(step, unrolled=not steps_in_one_call(model)) if config.num_seeds > 1 else step
+    return replicate(step, must_unroll(model)) if config.num_seeds > 1 else step
 
 
 def build_steps(
@@ -242,7 +243,7 @@ def build_steps(
     if isinstance(images, StreamedImages):
         reading = config.data.workers, config.data.prefetch
         return StreamedSteps(step, mesh, images, labels, order, schedule.num_steps, *reading)
-    return ResidentSteps(step, mesh, images, labels, order, schedule.longest, steps_in_one_call(model))
+    return ResidentSteps(step, mesh, images, labels, order, schedule.longest, must_unroll(model))
 
 
 def build_state(config: Config, model: VAE, image_shape: ImageShape, num_steps: int) -> TrainState:

@@ -62,7 +62,7 @@ def run(values: Flags) -> None:
         "step": trained.step,
         "params_digest": trained.params_digest,
         "unit": "nats per image",
-        "measure": trained.model.likelihood.measure,
+        "measure": trained.model.likelihood.base_measure,
         **found.result,
         "advice": advice(found.result, dataclasses.asdict(trained.config)),
     }

@@ -133,7 +133,7 @@ def summary(trained: TrainedRun, split: str, settings: EvaluateConfig, per_image
         "num_images": log_likelihood.num_images,
         "num_samples": settings.num_samples,
         "unit": "nats per image",
-        "measure": trained.model.likelihood.measure,
+        "measure": trained.model.likelihood.base_measure,
         "noise_stddev": noise_stddev(trained.model, trained.params),
         "elbo": estimate(per_image.elbo, per_image.elbo_variance)._asdict(),
         "reconstruction": float(np.mean(per_image.reconstruction, dtype=np.float64)),

@@ -246,8 +246,7 @@ class Session:
 
     @functools.cached_property
     def _bound(self):
-        unrolled = not build.steps_in_one_call(self.model)
-        return make_bound(self.model, _BOUND_SAMPLES, self.num_replicas is not None, unrolled)
+        return make_bound(self.model, _BOUND_SAMPLES, self.num_replicas is not None, build.must_unroll(self.model))
 
     def _measured(self, split: str, event: CheckpointDue, params) -> Row:
         part, mesh = self._evaluated[split], whole_mesh()

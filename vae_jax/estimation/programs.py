@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from vae_jax.build import build_loss, build_optimizer, steps_in_one_call
+from vae_jax.build import build_loss, build_optimizer, must_unroll
 from vae_jax.config import Config
 from vae_jax.data import epoch_order
 from vae_jax.errors import UserError
@@ -79,7 +79,7 @@ def training_programs(design: Design, num_steps: int, steps_per_epoch: int, num_
 
         return jax.lax.fori_loop(0, num_steps, body, (state, jnp.zeros(len(chunk))))
 
-    if steps_in_one_call(model):
+    if not must_unroll(model):
         return Training(initial, jax.jit(loop, donate_argnums=0))
     compiled_step = jax.jit(step, donate_argnums=0)
 

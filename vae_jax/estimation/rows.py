@@ -85,7 +85,7 @@ def check_is_in_range(design: Design, rows: Float[np.ndarray, "n p"]) -> None:
 
 
 def check_is_density(design: Design, rows: Float[np.ndarray, "n p"]) -> None:
-    kinds, fits = _kinds(rows, design.max_value), design.model.likelihood.fits
+    kinds, fits = _kinds(rows, design.max_value), design.model.likelihood.support
     if not kinds & fits:
         words = {
             "binary": "0 or 1",

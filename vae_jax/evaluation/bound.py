@@ -25,7 +25,7 @@ class Watched(NamedTuple):
 
 
 def make_bound(
-    model: VAE, num_samples: int, has_replicas: bool = False, unrolled: bool = False
+    model: VAE, num_samples: int, has_replicas: bool = False, unroll: bool = False
 ) -> Callable[..., Watched]:
     """A compiled function that measures the bound.
 
@@ -33,7 +33,7 @@ def make_bound(
         model: The model.
         num_samples: Samples of z per image.
         has_replicas: Whether parameters have an axis for replicas in front, all of which are measured at once.
-        unrolled: Whether they are measured one after the other, as for `replicate`.
+        unroll: Whether to measure one after the other; see `replicate`.
 
     Returns:
         `(params, x, image_ids, key, label=None) -> Watched`. The noise is a function of (key, image) alone, the
@@ -56,7 +56,7 @@ def make_bound(
         each = [bound(jax.tree.map(lambda leaf, index=index: leaf[index], params), *others) for index in range(count)]
         return jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *each)
 
-    if has_replicas and unrolled:
+    if has_replicas and unroll:
         return jax.jit(one_by_one)
     if has_replicas:
         return jax.jit(jax.vmap(bound, in_axes=(0, None, None, None, None), out_axes=1))

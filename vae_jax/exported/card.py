@@ -131,7 +131,7 @@ def _logged(row: Mapping[str, Any], trained: TrainedRun) -> str:
     each = {name: row["replicas"][name][trained.replica] if "replicas" in row else row[name] for name in _TERMS}
     error = None if "replicas" in row else row.get("elbo_standard_error")
     bar = "" if error is None else f" ± {error:.2f} (images)"
-    images = f"{row['num_images']} test images, nats per image; density: {trained.model.likelihood.measure}"
+    images = f"{row['num_images']} test images, nats per image; density: {trained.model.likelihood.base_measure}"
     if each["elbo"] is None:
         return f"{images}: reconstruction {each['reconstruction']:.2f}; no bound, since q(z|x) has no density."
     return f"{images}: ELBO {each['elbo']:.2f}{bar}, reconstruction {each['reconstruction']:.2f}, KL {each['kl']:.2f}."

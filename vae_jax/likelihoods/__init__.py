@@ -3,9 +3,9 @@
 Each is a Linen module (some have parameters of their own) over pure density functions. It declares
 
 - `outputs_per_pixel(channels)`: how many numbers it needs from the decoder for each pixel;
-- `measure`: what its density is with respect to: `binary` (probabilities of 0/1 images), `256 levels`
+- `base_measure`: what its density is with respect to: `binary` (probabilities of 0/1 images), `256 levels`
   (probabilities of grey levels), or `continuous on [0, 1]`;
-- `fits`: which pixels it is a density of: `binary` (0 or 1), `levels` (k/(L-1), as read from a file), `continuous`
+- `support`: which pixels it is a density of: `binary` (0 or 1), `levels` (k/(L-1), as read from a file), `continuous`
   (anything in [0, 1], as after dequantization), `real` (any real number);
 
 and, for decoder outputs `[..., H, W, outputs_per_pixel(C)]` and images `[..., H, W, C]` in [0, 1], has

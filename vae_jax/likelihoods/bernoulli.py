@@ -58,8 +58,8 @@ def _sum_of_logs(factors: Float[Array, "*batch p"]) -> Float[Array, "*batch"]:
 class Bernoulli(nn.Module):
     """Independent Bernoulli pixels; the decoder puts out logits."""
 
-    measure = "binary"
-    fits = frozenset({"binary"})
+    base_measure = "binary"
+    support = frozenset({"binary"})
 
     def outputs_per_pixel(self, channels: int) -> int:
         """One number for each channel."""

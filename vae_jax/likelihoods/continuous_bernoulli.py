@@ -87,8 +87,8 @@ def continuous_bernoulli_quantile(
 class ContinuousBernoulli(nn.Module):
     """Independent continuous Bernoulli pixels; the decoder puts out logits."""
 
-    measure = "continuous on [0, 1]"
-    fits = frozenset({"levels", "continuous"})
+    base_measure = "continuous on [0, 1]"
+    support = frozenset({"levels", "continuous"})
 
     def outputs_per_pixel(self, channels: int) -> int:
         """One number for each channel."""

@@ -120,10 +120,10 @@ class DiscretizedLogistic(nn.Module):
 
     levels: int = 256
 
-    fits = frozenset({"levels"})
+    support = frozenset({"levels"})
 
     @property
-    def measure(self) -> str:
+    def base_measure(self) -> str:
         """Probabilities of so many levels."""
         return f"{self.levels} levels"
 

@@ -106,10 +106,10 @@ class DiscretizedLogisticMixture(nn.Module):
     levels: int = 256
     components: int = 10
 
-    fits = frozenset({"levels"})
+    support = frozenset({"levels"})
 
     @property
-    def measure(self) -> str:
+    def base_measure(self) -> str:
         """Probabilities of so many levels."""
         return f"{self.levels} levels"
 

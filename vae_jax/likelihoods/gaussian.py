@@ -47,8 +47,8 @@ class Gaussian(nn.Module):
     stddev: float = 1.0
     learned: bool = False
 
-    measure = "continuous on [0, 1]"
-    fits = frozenset({"levels", "continuous", "real"})
+    base_measure = "continuous on [0, 1]"
+    support = frozenset({"levels", "continuous", "real"})
 
     def setup(self) -> None:
         logvar = jnp.asarray(2.0 * math.log(self.stddev))
@@ -98,8 +98,8 @@ class GaussianPerPixel(nn.Module):
 
     min_stddev: float = 1e-3
 
-    measure = "continuous on [0, 1]"
-    fits = frozenset({"levels", "continuous", "real"})
+    base_measure = "continuous on [0, 1]"
+    support = frozenset({"levels", "continuous", "real"})
 
     def outputs_per_pixel(self, channels: int) -> int:
         """Mean and log-variance of each channel."""

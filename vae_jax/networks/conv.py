@@ -25,7 +25,7 @@ class ConvEncoder(nn.Module):
     activation: Activation = nn.relu
     dtype: jax.typing.DTypeLike | None = None
 
-    convolutional = True
+    unroll_on_cpu = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], context: Float[Array, "b l"] | None = None) -> Float[Array, "b f"]:
@@ -69,7 +69,7 @@ class ConvDecoder(nn.Module):
     upsampling: str = "transpose"
     dtype: jax.typing.DTypeLike | None = None
 
-    convolutional = True
+    unroll_on_cpu = True
 
     @nn.compact
     def __call__(self, z: Float[Array, "b d"]) -> Float[Array, "b h w o"]:

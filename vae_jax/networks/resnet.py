@@ -66,7 +66,7 @@ class ResNetEncoder(nn.Module):
     activation: Activation = nn.silu
     dtype: jax.typing.DTypeLike | None = None
 
-    convolutional = True
+    unroll_on_cpu = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], context: Float[Array, "b l"] | None = None) -> Float[Array, "b f"]:
@@ -112,7 +112,7 @@ class ResNetDecoder(nn.Module):
     upsampling: str = "resize"
     dtype: jax.typing.DTypeLike | None = None
 
-    convolutional = True
+    unroll_on_cpu = True
 
     @nn.compact
     def __call__(self, z: Float[Array, "b d"]) -> Float[Array, "b h w o"]:

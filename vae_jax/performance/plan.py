@@ -217,7 +217,7 @@ def _one_step(
     order = BatchOrder(seeds, config.train.batch_size, num_images)
     shape_only = np.broadcast_to(np.zeros((), np.uint8), images.shape)
     labels = data.training.labels if model.num_classes else None
-    return ResidentSteps(step, mesh, shape_only, labels, order, longest=1, in_one_call=False), state
+    return ResidentSteps(step, mesh, shape_only, labels, order, longest=1, unroll=True), state
 
 
 def _memory(compiled: jax.stages.Compiled, chip: Chip) -> Memory:

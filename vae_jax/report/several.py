@@ -75,7 +75,7 @@ def _names(runs: Sequence[TrainedRun]) -> list[str]:
 def _notes(runs: Sequence[TrainedRun]) -> list[str]:
     """Why numbers of these runs can't be compared, if they can't."""
     notes = []
-    measures = {trained.model.likelihood.measure for trained in runs}
+    measures = {trained.model.likelihood.base_measure for trained in runs}
     if len(measures) > 1:
         notes.append(f"Densities of different measures ({', '.join(sorted(measures))}) can't be compared in nats.")
     prints = {_fingerprint(trained) for trained in runs} - {""}

@@ -79,9 +79,9 @@ class ResidentSteps:
         labels: Their classes, for a conditional model.
         order: Of the batches.
         longest: The most steps that are asked for at once.
-        in_one_call: Whether a compiled loop makes the steps, which spares the host all work between them. The
-            gradients of convolutions are some 25 times slower inside such a loop on CPUs (docs/results.md), where
-            a call for each step costs next to nothing.
+        unroll: Whether each step is a call of its own, instead of many in one compiled loop, which spares the host
+            all work between them. Gradients of convolutions are about 25 times slower inside such a loop on CPUs
+            (docs/results.md), where a call costs next to nothing.
     """
 
     def __init__(
@@ -92,10 +92,10 @@ class ResidentSteps:
         labels: Labels | None,
         order: BatchOrder,
         longest: int,
-        in_one_call: bool = True,
+        unroll: bool = False,
     ) -> None:
         self._data = images.reshape(len(images), -1), None if labels is None else labels.astype(np.int32)
-        self._mesh, self._order, self._longest, self._in_one_call = mesh, order, longest, in_one_call
+        self._mesh, self._order, self._longest, self._unroll = mesh, order, longest, unroll
         self._running = _Running()
         same, split = replicated(mesh), order.batch_sharding(mesh)
         # A TPU would choose a layout by column, and then copy all rows into another one at every step.
@@ -106,14 +106,14 @@ class ResidentSteps:
             indices = order.indices(state.step + jnp.arange(self.steps_per_call))
             return jax.lax.with_sharding_constraint(indices, order.batch_sharding(mesh, 1))
 
-        program = functools.partial(_many_steps if in_one_call else _single_step, step, indices)
-        places = (same, self._row_by_row, *(same,) * (3 if in_one_call else 2))
+        program = functools.partial(_single_step if unroll else _many_steps, step, indices)
+        places = (same, self._row_by_row, *(same,) * (2 if unroll else 3))
         self._call: Any = jax.jit(program, donate_argnums=0, in_shardings=places, out_shardings=same)
 
     @property
     def steps_per_call(self) -> int:
         """The most steps that a call of the compiled program makes."""
-        return self._longest if self._in_one_call else 1
+        return 1 if self._unroll else self._longest
 
     def compile(self, state: TrainState) -> jax.stages.Compiled:
         """Compiles for a state of these shapes, with nothing put on the devices yet.
@@ -122,7 +122,7 @@ class ResidentSteps:
             What is called from now on; it can be asked for the memory that it takes.
         """
         same = replicated(self._mesh)
-        count = (np.int32(0),) if self._in_one_call else ()
+        count = () if self._unroll else (np.int32(0),)
         arguments = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=same),
             (state, *self._data, jax.eval_shape(self._order.key), *count),
@@ -132,7 +132,7 @@ class ResidentSteps:
 
     def __call__(self, state: TrainState, first_step: int, num_steps: int) -> tuple[TrainState, list[Metrics]]:
         """The state after `num_steps` more."""
-        if self._in_one_call:
+        if not self._unroll:
             count = put(np.int32(num_steps), replicated(self._mesh))
             state, metrics = self._call(state, *self._on_devices, self._key, count)
             return state, [metrics]

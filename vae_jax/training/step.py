@@ -128,13 +128,13 @@ def _unless_finite(after: TrainState, before: TrainState, metrics: Metrics) -> t
     return state, {**sound, "skipped": 1.0 - finite.astype(jnp.float32)}
 
 
-def replicate(train_step: TrainStep, unrolled: bool = False) -> TrainStep:
+def replicate(train_step: TrainStep, unroll: bool = False) -> TrainStep:
     """The step of many replicas at once, each with parameters, batch, key and labels of its own.
 
     Args:
         train_step: From `make_train_step`.
-        unrolled: Whether the program has the steps one after the other instead of one `vmap`. On CPUs the batched
-            convolutions that `vmap` makes are some four times slower.
+        unroll: Whether the program has the replicas' steps one after the other, instead of one `vmap`, whose batched
+            convolutions are about four times slower on CPUs.
 
     Returns:
         The same function of a state, batches `[R, B, H, W, C]`, keys `[R]` and labels `[R, B]` with an axis for the
@@ -147,7 +147,7 @@ def replicate(train_step: TrainStep, unrolled: bool = False) -> TrainStep:
         key: Key[Array, "r"],
         label: Int[Array, "r b"] | None = None,
     ) -> tuple[TrainState, Metrics]:
-        if not unrolled:
+        if not unroll:
             over_replicas = jax.vmap(train_step, in_axes=(REPLICA_AXES, 0, 0, 0), out_axes=(REPLICA_AXES, 0))
             return over_replicas(state, batch, key, label)
         done = [
