@@ -17,11 +17,11 @@ import pytest
 import tensorstore
 from harms import some_slow
 from on_disk import contents
+from vae_jax.cli.partial import PartialResult
 
 import vae_jax
 from vae_jax.cli import main
 from vae_jax.cli.listeners import CollapseWatch
-from vae_jax.cli.partial import PartialResult
 from vae_jax.data import Dataset, cache
 from vae_jax.data.dataset import fingerprint
 from vae_jax.errors import UserError
