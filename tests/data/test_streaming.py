@@ -163,7 +163,7 @@ def test_a_prepared_data_set_gives_the_batches_of_its_images_in_memory(prepared:
         assert_batches_of(resident, streamed(files, 2, 5, workers=0), 2, 5)
         np.testing.assert_array_equal(files.for_evaluation("test").images, resident.for_evaluation("test").images)
     # The labels were kept, and what is kept is enough for images in memory too, but too large for nothing.
-    monkeypatch.setattr("vae_jax.data.prepared.PreparedReader.read_labels", None)
+    monkeypatch.setattr("vae_jax.data.tfds.PreparedReader.read_labels", None)
     again = load_tfds("noise", str(prepared), resident_mb=0)
     assert isinstance(again.train_images, StreamedImages) and again.fingerprint == streamed_set.fingerprint
     np.testing.assert_array_equal(again.train_labels, resident_set.train_labels)

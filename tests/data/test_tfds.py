@@ -124,7 +124,7 @@ def test_a_damaged_cache_is_decoded_anew(root: Path) -> None:
     noise = Noise({"train": [(4, 3, 3)] * 6, "test": [(4, 3, 3)] * 3})
     prepare(root, noise, LABELLED, labelled)
     load_tfds("noise", str(root))
-    (path,) = root.glob(".vae_jax_cache/*/train_images.npy")
+    (path,) = (root.parent / "user").glob("vae_jax/data/*/train_images.npy")
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     assert_same_images(load_tfds("noise", str(root)).train_images, noise.images["train"])
 
@@ -222,7 +222,7 @@ def test_a_builder_that_needs_tensorflow_says_what_to_install(root: Path, monkey
     def unpack(manager, urls):
         raise ExtractError("broken") from ModuleNotFoundError(name="tensorflow")
 
-    monkeypatch.setattr("vae_jax.data.tfds._require_network", lambda *args: None)
+    monkeypatch.setattr("vae_jax.data.tfds_prepare._check_network", lambda *args: None)
     monkeypatch.setattr(tfds.download.DownloadManager, "download_and_extract", unpack)
     message = refused("cifar10", root)
     assert "cifar10" in message and "pip install tensorflow" in message

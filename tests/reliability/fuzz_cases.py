@@ -22,7 +22,7 @@ from vae_jax.cli import decode, flags, listeners, main, train
 from vae_jax.config import Config, flatten
 from vae_jax.data import ImageKind, load_folder, load_npz
 from vae_jax.data.decoding import Sizing
-from vae_jax.data.other import read_images
+from vae_jax.data.user_images import read_images
 from vae_jax.report import report_page
 from vae_jax.report.facts import read_curves
 from vae_jax.trained import TrainedRun, open_run

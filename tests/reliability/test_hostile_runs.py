@@ -22,8 +22,6 @@ from vae_jax.cli.partial import PartialResult
 import vae_jax
 from vae_jax.cli import main
 from vae_jax.cli.listeners import CollapseWatch
-from vae_jax.data import Dataset, cache
-from vae_jax.data.dataset import fingerprint
 from vae_jax.errors import UserError
 from vae_jax.evaluation import importance, samples_at_once
 from vae_jax.runs import RunFolder
@@ -390,53 +388,6 @@ def test_partial_results_of_other_shapes_are_done_anew(given: pathlib.Path, caps
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PartialResult, "load", evil)
         assert run(given, capsys, "evaluate") is None
-
-
-def test_caches_are_not_unpickled(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
-    mark = tmp_path / "was run"
-    images = np.zeros((3, 2, 2, 1), np.uint8)
-    cache.save(tmp_path, "key", Dataset("images", images, images, None, None, 255, "0"))
-    folder = tmp_path / ".vae_jax_cache" / "key"
-    assert cache.load(tmp_path, "key") is not None
-    whole = (folder / "train_images.npy").read_bytes()
-    with (folder / "train_images.npy").open("wb") as file:
-        np.save(file, np.array([Touch(mark)]))
-    for content in ((folder / "train_images.npy").read_bytes(), pickle.dumps(Touch(mark))):
-        (folder / "train_images.npy").write_bytes(content)
-        with _watch.over(tmp_path):
-            assert cache.load(tmp_path, "key") is None
-    (folder / "train_images.npy").write_bytes(whole)
-    facts = json.loads((folder / "dataset.json").read_text())
-    for wrong in ([], {**facts, "max_value": "many"}, {**facts, "arrays": 3}, {**facts, "name": None}):
-        (folder / "dataset.json").write_text(json.dumps(wrong))
-        assert cache.load(tmp_path, "key") is None
-    (folder / "dataset.json").write_bytes(b"[" * 10**6)
-    assert cache.load(tmp_path, "key") is None
-    assert not mark.exists()
-
-
-OTHERS = {
-    "floats": (np.zeros((3, 2, 2, 1)), np.zeros(3, np.int32)),
-    "three axes": (np.zeros((3, 2, 2), np.uint8), np.zeros(3, np.int32)),
-    "labels of floats": (np.zeros((3, 2, 2, 1), np.uint8), np.zeros(3)),
-}
-
-
-@pytest.mark.parametrize(("images", "labels"), OTHERS.values(), ids=OTHERS)
-def test_cached_arrays_that_are_no_images(
-    images: np.ndarray, labels: np.ndarray, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whoever writes the arrays can write their digest too."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
-    sound, numbers = np.zeros((3, 2, 2, 1), np.uint8), np.zeros(3, np.int32)
-    cache.save(tmp_path, "key", Dataset("images", sound, sound, numbers, numbers, 255, "0"))
-    folder = tmp_path / ".vae_jax_cache" / "key"
-    for found, label in ((sound, numbers), (images, labels)):
-        np.save(folder / "train_images.npy", found)
-        np.save(folder / "train_labels.npy", label)
-        edit(folder / "dataset.json", "fingerprint", value=fingerprint(found, sound, label, numbers))
-        assert (cache.load(tmp_path, "key") is not None) == (found is sound)
 
 
 def signed(folder: pathlib.Path) -> None:

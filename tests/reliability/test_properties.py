@@ -27,7 +27,7 @@ import vae_jax
 from vae_jax.cli import flags, main, train
 from vae_jax.config import Config, flatten, from_mapping
 from vae_jax.data import ImageKind, load_npz
-from vae_jax.data.other import read_images
+from vae_jax.data.user_images import read_images
 from vae_jax.errors import UserError
 from vae_jax.runs import RunFolder
 

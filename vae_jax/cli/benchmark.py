@@ -13,7 +13,8 @@ from vae_jax.cli.flags import Flags, define_config, parse_image_shape, read_conf
 from vae_jax.cli.memory import check_memory
 from vae_jax.cli.terminal import say
 from vae_jax.config import Config, DataConfig, flatten
-from vae_jax.data import Dataset, mnist_family
+from vae_jax.data import Dataset
+from vae_jax.data.tfds_prepare import MNIST_FAMILY
 from vae_jax.errors import UserError
 from vae_jax.files import check_output, write_json
 from vae_jax.memory import check_images_fit
@@ -23,7 +24,7 @@ from vae_jax.provenance import command_line, surroundings
 _NUM_IMAGES, _CLASSES = 10_000, 10
 # Of well-known data sets, so that a benchmark needs nothing of them.
 _SHAPES = {
-    **dict.fromkeys(mnist_family.NAMES, (28, 28, 1)),
+    **dict.fromkeys(MNIST_FAMILY, (28, 28, 1)),
     **dict.fromkeys(("cifar10", "cifar100", "svhn_cropped"), (32, 32, 3)),
     "celeb_a": (218, 178, 3),
 }

@@ -10,6 +10,7 @@ import sys
 import warnings
 
 import jax
+import platformdirs
 
 _TROUBLE = re.compile(r"Error (reading|writing) persistent compilation cache entry for '([^']+)': (.*)", re.DOTALL)
 
@@ -24,8 +25,7 @@ def remember_compiled() -> None:
         _forget_damaged(pathlib.Path(chosen))
     if "JAX_COMPILATION_CACHE_DIR" in os.environ or chosen is not None:
         return
-    user_cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    folder = pathlib.Path(user_cache).expanduser() / "vae_jax" / f"compiled-{_machine()}"
+    folder = platformdirs.user_cache_path("vae_jax", appauthor=False) / f"compiled-{_machine()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

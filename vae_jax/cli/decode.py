@@ -54,15 +54,10 @@ def run(values: Flags) -> None:
 
 def read_latents(path: str, trained: TrainedRun, label: int | None) -> tuple[jax.Array, jax.Array | None]:
     """Latents as an array that fits the model, and the classes that go with them."""
-    wanted = ("z", "mean", "labels")
-    found = read_arrays(path, wanted, "latents", "set --latents to what encode wrote", single="z")
-    name = next((name for name in wanted[:2] if name in found.arrays), None)
-    if name is None:
-        raise UserError(
-            f"'{path}' can't be read as latents (it holds {found.listed()}, and neither 'z' nor 'mean'); set --latents "
-            "to what encode wrote"
-        )
-    z, labels = found.arrays[name], found.arrays.get("labels")
+    mend = "set --latents to what encode wrote"
+    arrays = read_arrays(path, ("z", "mean"), ("labels",), "latents", mend, single="z")
+    name = "z" if "z" in arrays else "mean"
+    z, labels = arrays[name], arrays.get("labels")
     size = trained.model.prior.latents
     if z.ndim == 2 and not len(z):
         raise UserError(f"'{path}' holds no latents ({name} has shape {z.shape}); set --latents to a file with some")

@@ -10,7 +10,7 @@ from absl import flags
 from vae_jax.cli.flags import Flags, define_replica, define_workdir
 from vae_jax.cli.images import chosen_images, define_images, output_file
 from vae_jax.cli.terminal import say
-from vae_jax.data.other import NamedImages
+from vae_jax.data.user_images import NamedImages
 from vae_jax.evaluation import map_images
 from vae_jax.exported import describe_posterior
 from vae_jax.files import replacing

@@ -11,7 +11,7 @@ from vae_jax.cli.flags import Flags
 from vae_jax.data import take
 from vae_jax.data.dataset import OTHER_IMAGES, Split, binarized
 from vae_jax.data.folder import class_of
-from vae_jax.data.other import NamedImages, read_images
+from vae_jax.data.user_images import NamedImages, read_images
 from vae_jax.errors import UserError
 from vae_jax.files import check_output
 from vae_jax.trained import TrainedRun

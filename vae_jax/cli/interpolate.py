@@ -12,7 +12,7 @@ from vae_jax.cli.images import chosen_images, define_images, pictures_of
 from vae_jax.cli.show import decode_all
 from vae_jax.cli.terminal import say
 from vae_jax.data.dataset import Split
-from vae_jax.data.other import NamedImages
+from vae_jax.data.user_images import NamedImages
 from vae_jax.errors import UserError
 from vae_jax.files import check_output
 from vae_jax.memory import check_images_fit

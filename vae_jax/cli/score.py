@@ -11,7 +11,7 @@ from vae_jax.cli.evaluate import importance_estimates
 from vae_jax.cli.flags import Flags, define_replica, define_workdir, given_section
 from vae_jax.cli.images import chosen_images, define_images, output_file, pictures_of
 from vae_jax.cli.terminal import say
-from vae_jax.data.other import NamedImages
+from vae_jax.data.user_images import NamedImages
 from vae_jax.evaluation import ImportanceEstimate
 from vae_jax.files import replacing
 from vae_jax.pictures import grid, write_png

@@ -1,234 +1,124 @@
-"""Decoded data sets kept on disk, so that a data set is decoded once and memory-mapped ever after.
+"""Decoded arrays kept in the user's cache folder, so that files are decoded once and memory-mapped afterwards.
 
-A data set lies in `<place>/<key>/` as one `.npy` file an array and a `dataset.json` that holds the
-digest of the arrays, and one of itself. The folder appears by one rename, when all its files are on the disk; what is
-read back is believed only where the digest agrees. So a damaged or half-written cache costs time and
-never a wrong pixel.
+An entry is a folder with one `.npy` file per array and a digest of their contents. The folder appears by one rename,
+and the digest is checked at each reading: a damaged or half-written entry costs time, but never changes a pixel.
 """
 
 import contextlib
 import hashlib
-import json
 import logging
 import os
 import shutil
+import tempfile
 import time
-import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import platformdirs
 
-from vae_jax.data.dataset import Dataset, fingerprint
-from vae_jax.files import read_json
+from vae_jax.data.dataset import fingerprint
 from vae_jax.printable import one_line
 
-_FORMAT = 1
-_FACTS = {"format", "name", "max_value", "fingerprint", "arrays"}
-_ARRAYS = ("train_images", "test_images", "train_labels", "test_labels")
-_HASHED_WHOLE = 64 * 2**20
-_HASHED_ENDS = 2**20
-_ABANDONED_AFTER = 24 * 3600.0
+_DIGEST = "fingerprint.txt"
+_UNFINISHED = ".unfinished-"
+_SECONDS_UNTIL_ABANDONED = 24 * 3600.0
 _logger = logging.getLogger(__name__)
 
+Arrays = Mapping[str, np.ndarray | None]
 
-def prepared_fingerprint(prepared: Path) -> str:
-    """Digest of a folder of prepared data that changes when the data changes.
 
-    Files of up to 64 MiB count with every byte; larger ones with size, time of the last change and
-    both ends, because hashing gigabytes at each start would cost more than it saves.
+def cache_folder() -> Path:
+    """The folder that holds the entries: `~/.cache/vae_jax/data` on Linux, below `$XDG_CACHE_HOME` if that is set."""
+    return platformdirs.user_cache_path("vae_jax", appauthor=False) / "data"
+
+
+def files_fingerprint(root: Path, names: Iterable[str], treatment: str) -> str:
+    """Digest of files that changes when they are changed: hashing their contents would take as long as decoding.
 
     Args:
-        prepared: Folder with the prepared files (its subfolders don't count).
+        root: The folder that names are relative to.
+        names: The files. Their names, sizes and times of the last change count.
+        treatment: What is done to their contents.
 
     Returns:
         16 hexadecimal digits.
     """
-    digest = hashlib.sha256()
-    for path in sorted(path for path in prepared.iterdir() if path.is_file()):
-        status = path.stat()
-        digest.update(f"{path.name}:{status.st_size}:".encode())
-        with path.open("rb") as file:
-            if status.st_size <= _HASHED_WHOLE:
-                digest.update(file.read())
-            else:
-                digest.update(f"{status.st_mtime_ns}:".encode())
-                digest.update(file.read(_HASHED_ENDS))
-                file.seek(-_HASHED_ENDS, os.SEEK_END)
-                digest.update(file.read())
+    digest = hashlib.sha256(f"{treatment}\n".encode())
+    for name in names:
+        path = root / name
+        status = path.stat() if path.exists() else path.lstat()
+        # Names needn't be valid UTF-8.
+        digest.update(os.fsencode(f"{name}:{status.st_size}:{status.st_mtime_ns}\n"))
     return digest.hexdigest()[:16]
 
 
-def places(data_dir: Path) -> list[Path]:
-    """Folders that may hold the cache, the preferred one first.
+def load(key: str, names: Sequence[str]) -> tuple[Arrays, str] | None:
+    """Reads an entry and checks every byte of it.
 
     Args:
-        data_dir: Folder of the prepared data sets; the cache goes in it where it can be written.
+        key: The name it was saved under.
+        names: Names of the arrays.
 
     Returns:
-        The folder beside the data and the user's cache folder.
+        The memory-mapped, read-only arrays (None for those that were None) and the `fingerprint` of them all;
+        None if there is no such entry or it is damaged.
     """
-    user_cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return [data_dir / ".vae_jax_cache", Path(user_cache).expanduser() / "vae_jax"]
-
-
-def image_bytes(data_dir: Path, key: str) -> int | None:
-    """How much memory the images take that were saved under a key.
-
-    Args:
-        data_dir: Folder of the prepared data sets.
-        key: What the data set was saved under.
-
-    Returns:
-        Bytes; None where there's no data set or its files are damaged.
-    """
-    for place in places(data_dir):
-        with contextlib.suppress(OSError, EOFError, ValueError):
-            return sum(_read_array(place / key, name).nbytes for name in ("train_images", "test_images"))
-    return None
-
-
-def load(data_dir: Path, key: str) -> Dataset | None:
-    """Finds a data set that was saved under a key, and checks every byte of its arrays.
-
-    Args:
-        data_dir: Folder of the prepared data sets.
-        key: What the data set was saved under.
-
-    Returns:
-        The data set with memory-mapped, read-only arrays; None where there's none or it's damaged.
-    """
-    for place in places(data_dir):
-        folder = place / key
-        try:
-            return _read(folder)
-        except FileNotFoundError:
-            continue
-        except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
-            _logger.warning("decoding again, because the cache in %s is damaged: %s", folder, one_line(error))
-    return None
-
-
-def save(data_dir: Path, key: str, dataset: Dataset) -> None:
-    """Writes a data set where `load` finds it; where nothing can be written, a warning says so.
-
-    Args:
-        data_dir: Folder of the prepared data sets.
-        key: What `load` will be asked for.
-        dataset: What to keep.
-    """
-    problems = []
-    for place in places(data_dir):
-        try:
-            _write(place, key, dataset)
-        except OSError as error:
-            problems.append(f"{place} ({error.strerror or error})")
-        else:
-            return
-    _logger.warning(
-        "%s is decoded at every start, because no cache can be written: %s; make one of them writable",
-        dataset.name,
-        ", ".join(problems),
-    )
-
-
-def _read(folder: Path) -> Dataset:
-    facts = read_json(folder / "dataset.json")
-    if set(facts) != _FACTS:
-        raise ValueError("dataset.json changed after it was written")
-    if facts["format"] != _FORMAT:
-        raise ValueError(f"format {facts['format']!r} where {_FORMAT} is expected")
-    kept = facts["arrays"]
-    arrays: dict[str, Any] = {name: _read_array(folder, name) if name in kept else None for name in _ARRAYS}
-    if fingerprint(*arrays.values()) != facts["fingerprint"]:
-        raise ValueError("its contents changed after they were written")
-    _check_kinds(arrays)
-    if type(facts["name"]) is not str or type(facts["max_value"]) is not int or not 1 <= facts["max_value"] <= 255:
-        raise ValueError("it doesn't say what its images are")
-    return Dataset(facts["name"], **arrays, max_value=facts["max_value"], fingerprint=facts["fingerprint"])
-
-
-def _check_kinds(arrays: dict[str, Any]) -> None:
-    """Refuses what no data set is made of, whoever wrote it."""
-    for part in ("train", "test"):
-        images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
-        if images is None or images.dtype != np.uint8 or images.ndim != 4:
-            raise ValueError(f"its {part}_images are no images")
-        if labels is not None and (labels.dtype != np.int32 or labels.ndim != 1):
-            raise ValueError(f"its {part}_labels are no labels")
-
-
-def _read_array(folder: Path, name: str) -> np.ndarray:
+    folder = cache_folder() / key
     try:
-        return np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
-    except FileNotFoundError as error:
-        # Only an absent cache may pass in silence: one that lacks a file is damaged.
-        raise ValueError(f"{name}.npy is missing") from error
+        expected = (folder / _DIGEST).read_text()
+        arrays = {name: _load_array(folder / f"{name}.npy") for name in names}
+        if fingerprint(*arrays.values()) != expected:
+            raise ValueError("its contents changed after they were written")
+    except FileNotFoundError:
+        return None
     except Exception as error:
-        # NumPy reads the header as Python, and raises whatever comes to hand where that is damaged.
-        raise ValueError(f"{name}.npy can't be read: {error}") from error
+        # NumPy raises many kinds of exceptions for a damaged header.
+        _logger.warning("decoding again, because the cache in %s is damaged: %s", folder, one_line(error))
+        return None
+    return arrays, expected
 
 
-def _write(place: Path, key: str, dataset: Dataset) -> None:
-    place.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(place)
-    with _temporary_folder(place) as temporary:
-        arrays = {name: getattr(dataset, name) for name in _ARRAYS if getattr(dataset, name) is not None}
-        for name, array in arrays.items():
-            with (temporary / f"{name}.npy").open("xb") as file:
-                np.save(file, array, allow_pickle=False)
-                file.flush()
-                os.fsync(file.fileno())
-        facts = {
-            "format": _FORMAT,
-            "name": dataset.name,
-            "max_value": dataset.max_value,
-            "fingerprint": fingerprint(*(getattr(dataset, name) for name in _ARRAYS)),
-            "arrays": list(arrays),
-        }
-        with (temporary / "dataset.json").open("x", encoding="utf-8") as file:
-            json.dump(facts, file)
-            file.flush()
-            os.fsync(file.fileno())
-        _sync_folder(temporary)
-        _put_in_place(temporary, place / key)
-    _sync_folder(place)
+def save(key: str, arrays: Arrays) -> None:
+    """Writes an entry; warns if that fails, since nothing depends on it.
 
-
-def _put_in_place(temporary: Path, folder: Path) -> None:
-    # A folder cannot be renamed onto a full one, so what is there (it's damaged) steps aside first.
-    with _temporary_folder(folder.parent) as aside, contextlib.suppress(FileNotFoundError):
-        folder.rename(aside / "damaged")
+    Args:
+        key: A name for it that changes with whatever the arrays are made from.
+        arrays: Name and contents of each array; None for one that doesn't exist.
+    """
+    place = cache_folder()
     try:
-        temporary.rename(folder)
-    except OSError:
-        # Another process was faster: its copy is as good as this one.
-        if not (folder / "dataset.json").is_file():
-            raise
+        place.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(place)
+        with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=place, ignore_cleanup_errors=True) as temporary:
+            unfinished = Path(temporary, key)
+            unfinished.mkdir()
+            for name, array in arrays.items():
+                if array is not None:
+                    np.save(unfinished / f"{name}.npy", array, allow_pickle=False)
+            (unfinished / _DIGEST).write_text(fingerprint(*arrays.values()))
+            # A folder can't replace one with files in it, such as a damaged entry.
+            with contextlib.suppress(FileNotFoundError):
+                (place / key).rename(Path(temporary, "old"))
+            unfinished.rename(place / key)
+    except OSError as error:
+        # If another process was faster, its entry is as good.
+        if not (place / key / _DIGEST).is_file():
+            _logger.warning(
+                "the data is decoded at every start, because the cache %s can't be written (%s); make room there, or "
+                "set XDG_CACHE_HOME to another folder",
+                place,
+                error.strerror or one_line(error),
+            )
 
 
-@contextlib.contextmanager
-def _temporary_folder(place: Path) -> Iterator[Path]:
-    folder = place / f".incomplete-{uuid.uuid4().hex}"
-    folder.mkdir()
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def _load_array(path: Path) -> np.ndarray | None:
+    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False)) if path.exists() else None
 
 
 def _remove_abandoned(place: Path) -> None:
-    # A process that was killed while it wrote leaves as much as a whole data set behind.
-    for folder in place.glob(".incomplete-*"):
+    # A process that was killed while it wrote leaves files as large as a whole data set.
+    for folder in place.glob(f"{_UNFINISHED}*"):
         with contextlib.suppress(OSError):
-            if time.time() - folder.stat().st_mtime > _ABANDONED_AFTER:
+            if time.time() - os.stat(folder).st_mtime > _SECONDS_UNTIL_ABANDONED:
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

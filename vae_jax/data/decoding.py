@@ -6,6 +6,7 @@ import os
 import stat
 import threading
 import warnings
+from collections.abc import Sequence
 from typing import IO, Any
 
 import numpy as np
@@ -107,6 +108,11 @@ class Sizing:
 
 
 AS_THEY_ARE = Sizing()
+
+
+def size_text(shape: Sequence[int]) -> str:
+    """A shape for messages: `8x8x1`."""
+    return "x".join(map(str, shape))
 
 
 def middle_square(pixels: UInt8[np.ndarray, "h w c"], side: int) -> UInt8[np.ndarray, "side side c"]:

@@ -13,35 +13,35 @@ from jaxtyping import Int, UInt8
 
 from vae_jax.data import cache
 from vae_jax.data.archives import check_memory
-from vae_jax.data.dataset import Dataset, Labels, split_indices
-from vae_jax.data.decoding import Sizing, decoded
+from vae_jax.data.dataset import Dataset, Labels, split_indices, take_labels
+from vae_jax.data.decoding import Sizing, decoded, size_text
 from vae_jax.data.streamed import Images, StreamedImages, take
 from vae_jax.errors import DataError, UserError
 from vae_jax.printable import one_line, printable
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 UNREADABLE = ("refuse", "skip")
-_NAMED = 20
+_MOST_NAMES = 20
 _TEST_FOLDERS = ("test", "val", "validation")
 
 
 def load_folder(
     path: str, test_fraction: float, seed: int, sizing: Sizing, resident_mb: int, unreadable: str = "refuse"
 ) -> Dataset:
-    """The images of a folder, in memory where they fit and else in their files.
+    """The images of a folder, in memory if they fit, else in their files.
 
-    `train/` and one of `test/`, `val/` and `validation/` are the parts where they are there; else all images are
-    divided. All pictures below count, however deep. Where they lie in folders, the first folder on the way to a picture
-    is its class, and the sorted names of these are the labels from 0. Images are grey where the first is, and else have
-    three channels.
+    If there is a folder `train/`, with one of `test/`, `val/` and `validation/`, these are the parts; otherwise all
+    images are divided. Subfolders are searched at any depth. If the images lie in subfolders, the first folder in an
+    image's relative path is its class, and labels number the sorted class names from 0. Images are grey if the first
+    one is, and otherwise have three channels.
 
     Args:
         path: The folder.
-        test_fraction: Share of the images held out for testing where there are no parts.
-        seed: What that division is drawn from.
-        sizing: What size images are brought to.
+        test_fraction: Share of the images held out for testing if there are no parts.
+        seed: Seed of that division.
+        sizing: The size that images are brought to.
         resident_mb: How much memory the decoded images may take, in MiB.
-        unreadable: What is done about a file that can't be read: `refuse`, or `skip`, which names and leaves it out.
+        unreadable: What to do about a file that can't be read: `refuse`, or `skip` it and name it on stderr.
 
     Returns:
         The data set; largest pixel value 255.
@@ -53,7 +53,7 @@ def load_folder(
         raise DataError("data.source is 'folder' but no folder is named", "add --config.data.dir=FOLDER")
     root = Path(path).expanduser().absolute()
     if not root.is_dir():
-        raise DataError(f"there is no folder '{path}'", "set --config.data.dir to one with images")
+        raise DataError(f"folder '{path}' not found", "set --config.data.dir to one with images")
     parts = _part_folders(root)
     names = [f"{part}{name}" for part in parts for name in _image_names(root / part)]
     if unreadable == "skip":
@@ -65,9 +65,10 @@ def load_folder(
             f"there are no images in '{empty}' or below ({', '.join(EXTENSIONS)})",
             "put some there, or set --config.data.dir to another folder",
         )
-    reader = _opened(root, names, sizing)
-    files = _fingerprint(root, names, sizing)
-    images = _resident(root, f"folder-{files}", StreamedImages(reader, np.arange(len(names))), resident_mb)
+    height, width, channels = _decoded(str(root), names[0], None, sizing).shape
+    reader = FolderReader(str(root), tuple(names), sizing, (height, width, channels))
+    files = cache.files_fingerprint(root, names, str(sizing) or "0")
+    images = _in_memory_if_it_fits(root, files, StreamedImages(reader, np.arange(len(names))), resident_mb)
     labels, class_names = _labels(root, parts, names)
     train, test = (
         split_indices(len(names), test_fraction, seed)
@@ -78,8 +79,8 @@ def load_folder(
         name=root.name,
         train_images=take(images, train),
         test_images=take(images, test),
-        train_labels=None if labels is None else labels[train],
-        test_labels=None if labels is None else labels[test],
+        train_labels=take_labels(labels, train),
+        test_labels=take_labels(labels, test),
         max_value=255,
         fingerprint=hashlib.sha256(files.encode() + train.tobytes() + test.tobytes()).hexdigest()[:16],
         class_names=class_names,
@@ -91,7 +92,7 @@ class FolderReader:
     """Decodes image files.
 
     Attributes:
-        root: The folder that names start from.
+        root: The folder that names are relative to.
         names: The files.
         sizing: As in `load_folder`.
         image_shape: Height, width and channels of each image.
@@ -103,7 +104,7 @@ class FolderReader:
     image_shape: tuple[int, int, int]
 
     def read(self, indices: Int[np.ndarray, "n"]) -> UInt8[np.ndarray, "n h w c"]:
-        """The images of these numbers.
+        """The images with these numbers.
 
         Raises:
             UserError: If a file can't be read or has another size than the first.
@@ -113,8 +114,8 @@ class FolderReader:
             pixels = _decoded(self.root, self.names[index], self.image_shape[-1] == 1, self.sizing)
             if pixels.shape != self.image_shape:
                 raise DataError(
-                    f"images in '{self.root}' differ in size: {self.names[0]} is {_size(self.image_shape)}, "
-                    f"{self.names[index]} {_size(pixels.shape)}",
+                    f"images in '{self.root}' differ in size: {self.names[0]} is {size_text(self.image_shape)}, "
+                    f"{self.names[index]} {size_text(pixels.shape)}",
                     "bring them to one size with --config.data.image_size=64, say",
                 )
             images[row] = pixels
@@ -122,34 +123,32 @@ class FolderReader:
 
 
 def _readable(root: Path, names: Sequence[str]) -> list[str]:
-    """The files that can be decoded; the others are named on stderr. Every file is tried once, and that is kept."""
-    key = f"readable-{_fingerprint(root, names, Sizing())}"
-    kept = cache.load(root, key)
-    if kept is None or kept.train_labels is None:
+    """The files that can be decoded; the others are named on stderr. What was found is cached."""
+    key = _cache_key("readable", root, cache.files_fingerprint(root, names, "0"))
+    cached = cache.load(key, ["readable"])
+    readable = cached[0]["readable"] if cached else None
+    if readable is None:
 
         def is_readable(name: str) -> bool:
             try:
                 decoded(root / name, None)
             except Exception:
-                # Pillow raises whatever comes to hand where a file is damaged.
+                # Pillow raises many kinds of exceptions for a damaged file.
                 return False
             return True
 
         with concurrent.futures.ThreadPoolExecutor() as threads:
-            flags = np.fromiter(threads.map(is_readable, names), np.int32, len(names))
-        no_images = np.empty((len(names), 0, 0, 0), np.uint8)
-        kept = Dataset(root.name, no_images, no_images[:0], flags, None, max_value=255, fingerprint=key)
-        cache.save(root, key, kept)
-    assert kept.train_labels is not None
-    bad = [name for name, readable in zip(names, kept.train_labels, strict=True) if not readable]
+            readable = np.fromiter(threads.map(is_readable, names), bool, len(names))
+        cache.save(key, {"readable": readable})
+    bad = [printable(name) for name, good in zip(names, readable, strict=True) if not good]
     if bad:
-        shown = ", ".join(map(printable, bad[:_NAMED])) + (", ..." if len(bad) > _NAMED else "")
+        shown = ", ".join(bad[:_MOST_NAMES]) + (", ..." if len(bad) > _MOST_NAMES else "")
         print(f"{len(bad)} of {len(names)} files can't be read as images and are left out: {shown}", file=sys.stderr)
-    return [name for name, readable in zip(names, kept.train_labels, strict=True) if readable]
+    return [name for name, good in zip(names, readable, strict=True) if good]
 
 
 def _part_folders(root: Path) -> list[str]:
-    """`train/` and the folder of test images, or the one folder that is divided; as beginnings of names."""
+    """`train/` and the folder of test images, or one folder that will be divided; as prefixes of names."""
     if not (root / "train").is_dir():
         return [""]
     test = [name for name in _TEST_FOLDERS if (root / name).is_dir()]
@@ -157,7 +156,7 @@ def _part_folders(root: Path) -> list[str]:
 
 
 def _image_names(folder: Path) -> list[str]:
-    """Images below a folder, all of them in folders or none."""
+    """Images below a folder; either all of them lie in subfolders or none."""
     try:
         names = pictures_below(folder)
     except OSError as error:
@@ -166,16 +165,17 @@ def _image_names(folder: Path) -> list[str]:
     below = [name for name in names if class_of(name)]
     if here and below:
         raise UserError(
-            f"'{folder}' has images of its own ({here[0]}) and in folders of classes ({below[0]}); move one kind away"
+            f"'{folder}' has images both directly in it ({here[0]}) and in folders of classes ({below[0]}); move one "
+            "kind away"
         )
     return names
 
 
 def pictures_below(folder: Path) -> list[str]:
-    """Pictures in a folder and in all folders below it, as relative names; hidden files and folders are left out.
+    """Names of the pictures in a folder and its subfolders, relative to it; hidden files and folders are left out.
 
-    Those of a folder stand before those of the folders in it, both sorted by name. Links are followed, but not back to
-    a folder that they lie in.
+    The pictures of a folder come before those of its subfolders, both sorted by name. Links are followed, but not back
+    to a folder that they lie in.
 
     Raises:
         OSError: If a folder can't be read.
@@ -197,12 +197,12 @@ def _below(path: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterat
 
 
 def _is_image(entry: os.DirEntry) -> bool:
-    # Links to nowhere, pipes and devices too: they are named as files that can't be read.
+    # Broken links, pipes and devices count, so that they are reported as files that can't be read.
     return entry.name.lower().endswith(EXTENSIONS) and not entry.is_dir()
 
 
 def class_of(name: str) -> str:
-    """The first folder on the way to a picture; nothing where it lies in none.
+    """The first folder in a picture's relative name; empty if there is none.
 
     >>> class_of("cat/tabby/1.png"), class_of("1.png")
     ('cat', '')
@@ -211,9 +211,8 @@ def class_of(name: str) -> str:
 
 
 def _labels(root: Path, parts: Iterable[str], names: Sequence[str]) -> tuple[Labels | None, tuple[str, ...]]:
-    """The class of each image by its folder, and their names; none where there's one alone, which says nothing."""
-    below = [name.removeprefix(next(part for part in parts if name.startswith(part))) for name in names]
-    classes = [class_of(name) for name in below]
+    """The class of each image by its folder, and the class names; none if there is one class only."""
+    classes = [class_of(name.removeprefix(next(part for part in parts if name.startswith(part)))) for name in names]
     if any(classes) and not all(classes):
         raise UserError(
             f"'{root}' has folders of classes in one of {' and '.join(parts)} only; have them in both or in neither"
@@ -224,54 +223,36 @@ def _labels(root: Path, parts: Iterable[str], names: Sequence[str]) -> tuple[Lab
     return np.array([numbers[name] for name in classes], np.int32), tuple(map(printable, numbers))
 
 
-def _opened(root: Path, names: Sequence[str], sizing: Sizing) -> FolderReader:
-    """A reader of these files whose shape is that of the first."""
-    first = _decoded(str(root), names[0], None, sizing)
-    height, width, channels = first.shape
-    return FolderReader(str(root), tuple(names), sizing, (height, width, channels))
-
-
 def _decoded(root: str, name: str, grey: bool | None, sizing: Sizing) -> np.ndarray:
     path = os.path.join(root, name)
     try:
-        pixels = decoded(path, grey)
+        return sizing(decoded(path, grey))
     except Exception as error:
-        # Pillow raises whatever comes to hand where a file is damaged.
+        # Pillow raises many kinds of exceptions for a damaged file.
         reason = one_line(error).removesuffix(f" '{printable(path)}'")
         raise DataError(
             f"'{path}' can't be read as an image: {reason}",
             "repair or remove it, or set --config.data.unreadable=skip",
         ) from error
-    return sizing(pixels)
 
 
-def _fingerprint(root: Path, names: Sequence[str], sizing: Sizing) -> str:
-    """Digest of names, sizes and times of the last change: hashing the contents would take as long as decoding."""
-    digest = hashlib.sha256(f"{str(sizing) or 0}\n".encode())
-    # Names needn't be UTF-8.
-    for name in names:
-        path = root / name
-        status = path.stat() if path.exists() else path.lstat()
-        digest.update(os.fsencode(f"{name}:{status.st_size}:{status.st_mtime_ns}\n"))
-    return digest.hexdigest()[:16]
+def _cache_key(what: str, root: Path, files: str) -> str:
+    # Two folders may hold files of the same names, sizes and times.
+    return f"{what}-{files}-{hashlib.sha256(os.fsencode(root)).hexdigest()[:8]}"
 
 
-def _resident(root: Path, key: str, images: StreamedImages, resident_mb: int) -> Images:
-    """The images in memory where they fit: as they were kept, or decoded and kept."""
+def _in_memory_if_it_fits(root: Path, files: str, images: StreamedImages, resident_mb: int) -> Images:
+    """The images as an array, from the cache or decoded, if they may be in memory."""
     try:
         check_memory(images.nbytes, "the decoded images take")
     except ValueError:
         return images
     if images.nbytes > resident_mb * 2**20:
         return images
-    kept = cache.load(root, key)
-    if kept is not None:
-        return kept.train_images
-    pixels = images.decode()
-    # The cache keeps parts, but how these images are divided follows from the config.
-    cache.save(root, key, Dataset(root.name, pixels, pixels[:0], None, None, max_value=255, fingerprint=key))
+    key = _cache_key("folder", root, files)
+    cached = cache.load(key, ["images"])
+    pixels = cached[0]["images"] if cached else None
+    if pixels is None:
+        pixels = images.decode()
+        cache.save(key, {"images": pixels})
     return pixels
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return "x".join(str(side) for side in shape)

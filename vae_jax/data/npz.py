@@ -1,12 +1,15 @@
 """Images from a local NumPy archive."""
 
 import pathlib
+from collections.abc import Mapping
 
 import numpy as np
 
 from vae_jax.data.archives import read_arrays
-from vae_jax.data.dataset import MOST_CLASSES, Dataset, Labels, fingerprint, split_indices
+from vae_jax.data.dataset import MOST_CLASSES, Dataset, Labels, fingerprint, split_indices, take_labels
 from vae_jax.errors import DataError, UserError
+
+WRITE_IT = "write it with np.savez(path, images=...)"
 
 
 def load_npz(path: str, test_fraction: float, seed: int) -> Dataset:
@@ -16,61 +19,51 @@ def load_npz(path: str, test_fraction: float, seed: int) -> Dataset:
         path: An `.npz` with `uint8` images `[N, H, W]` or `[N, H, W, C]` and, optionally, whole-number
             labels `train_labels` and `test_labels`, or `labels`.
         test_fraction: Share of `images` that is held out for testing.
-        seed: What that division is drawn from.
+        seed: Seed of that division.
 
     Returns:
-        The images with four axes.
+        The images with four axes; largest pixel value 255.
 
     Raises:
-        UserError: If the file isn't there, isn't such an archive, its arrays aren't such images, or they don't fit the
-            memory that is free.
+        UserError: If there is no such file, it is not such an archive, its arrays are not such images, or they don't
+            fit into the free memory.
     """
     if not path:
         raise DataError("data.source is 'npz' but no file is named", "add --config.data.path=images.npz")
     if not pathlib.Path(path).is_file():
-        raise DataError(f"there is no file '{path}'", "set --config.data.path to an .npz with uint8 images")
-    found = read_arrays(path, _NAMES, "an .npz of plain arrays", "write it with np.savez(path, images=...)")
-    arrays = found.arrays
+        raise DataError(f"'{path}' not found", "set --config.data.path to an .npz with uint8 images")
+    optional = ("labels", "test_images", "train_labels", "test_labels")
+    arrays = read_arrays(path, ("images", "train_images"), optional, "an .npz with images", WRITE_IT)
     if "images" in arrays:
-        images = _checked_images(path, "images", arrays["images"])
-        labels = checked_labels(path, "labels", arrays.get("labels"), len(images))
+        images, labels = checked_images(path, arrays, "images")
         train, test = split_indices(len(images), test_fraction, seed)
-        parts = images[train], images[test], _take(labels, train), _take(labels, test)
-    elif "train_images" in arrays and "test_images" in arrays:
-        train_images = _checked_images(path, "train_images", arrays["train_images"])
-        test_images = _checked_images(path, "test_images", arrays["test_images"])
+        parts = images[train], images[test], take_labels(labels, train), take_labels(labels, test)
+    elif "test_images" not in arrays:
+        raise UserError(f"'{path}' has train_images but no test_images; add them, or name the array 'images'")
+    else:
+        train_images, train_labels = checked_images(path, arrays, "train_images")
+        test_images, test_labels = checked_images(path, arrays, "test_images")
         if train_images.shape[1:] != test_images.shape[1:]:
             raise UserError(
-                f"'{path}': train_images are {_size(train_images)} but test_images {_size(test_images)}; "
-                "bring them to one size"
+                f"'{path}': train_images have shape {train_images.shape} but test_images {test_images.shape}; bring "
+                "them to one size"
             )
-        parts = (
-            train_images,
-            test_images,
-            checked_labels(path, "train_labels", arrays.get("train_labels"), len(train_images)),
-            checked_labels(path, "test_labels", arrays.get("test_labels"), len(test_images)),
-        )
-    else:
-        raise UserError(
-            f"'{path}' holds {found.listed()}, but needs 'images', or 'train_images' and "
-            "'test_images'; write it with np.savez(path, images=...)"
-        )
-    train_images, test_images, train_labels, test_labels = parts
-    return Dataset(
-        name=pathlib.Path(path).stem,
-        train_images=train_images,
-        test_images=test_images,
-        train_labels=train_labels,
-        test_labels=test_labels,
-        max_value=255,
-        fingerprint=fingerprint(*parts),
-    )
+        parts = train_images, test_images, train_labels, test_labels
+    return Dataset(pathlib.Path(path).stem, *parts, max_value=255, fingerprint=fingerprint(*parts))
 
 
-_NAMES = ("images", "labels", "train_images", "train_labels", "test_images", "test_labels")
+def checked_images(path: str, arrays: Mapping[str, np.ndarray], name: str) -> tuple[np.ndarray, Labels | None]:
+    """Images from an archive as `uint8[N, H, W, C]`, and their labels.
 
+    Args:
+        path: The archive, for error messages.
+        arrays: Its arrays by name.
+        name: Name of the images; that of the labels is the same with `labels` for `images`.
 
-def _checked_images(path: str, name: str, images: np.ndarray) -> np.ndarray:
+    Raises:
+        UserError: If they are not images, or the labels are not class numbers from 0, one per image.
+    """
+    images = arrays[name]
     if images.dtype != np.uint8:
         raise UserError(
             f"'{path}': {name} are {images.dtype} but must be uint8 from 0 to 255; for values in [0, 1] write "
@@ -78,45 +71,25 @@ def _checked_images(path: str, name: str, images: np.ndarray) -> np.ndarray:
         )
     if images.ndim not in (3, 4):
         raise UserError(f"'{path}': {name} have shape {images.shape} but must be [N, H, W] or [N, H, W, C]")
-    check_any(path, name, images)
-    return images if images.ndim == 4 else images[..., np.newaxis]
-
-
-def check_any(path: str, name: str, images: np.ndarray) -> None:
-    """Refuses images without a pixel.
-
-    Raises:
-        UserError: If there is no image, or it has no pixel.
-    """
     if 0 in images.shape:
-        what = "no image" if not len(images) else "images without pixels"
-        raise UserError(f"'{path}' holds {what} ({name} have shape {images.shape}); put images in")
+        what = "images without pixels" if len(images) else "no images"
+        raise UserError(f"'{path}' holds {what} ({name} have shape {images.shape}); choose another file")
+    labels = _checked_labels(path, arrays, name.replace("images", "labels"), len(images))
+    return images if images.ndim == 4 else images[..., np.newaxis], labels
 
 
-def checked_labels(path: str, name: str, labels: np.ndarray | None, num_images: int) -> Labels | None:
-    """Labels as classes: whole numbers from 0, one an image; None where there are none.
-
-    Raises:
-        UserError: If they are something else.
-    """
-    if labels is None:
+def _checked_labels(path: str, arrays: Mapping[str, np.ndarray], name: str, num_images: int) -> Labels | None:
+    if name not in arrays:
         return None
+    labels = arrays[name]
     if not np.issubdtype(labels.dtype, np.integer) or labels.shape != (num_images,):
         raise UserError(
             f"'{path}': {name} are {labels.dtype} of shape {labels.shape} but must be {num_images} whole numbers, "
-            "one an image"
+            "one per image"
         )
-    if len(labels) and (labels.min() < 0 or labels.max() >= MOST_CLASSES):
+    if labels.min() < 0 or labels.max() >= MOST_CLASSES:
         raise UserError(
             f"'{path}': {name} go from {labels.min()} to {labels.max()} but must be from 0 to {MOST_CLASSES - 1}; "
             "number the classes anew with np.unique(labels, return_inverse=True)"
         )
     return labels.astype(np.int32)
-
-
-def _take(labels: np.ndarray | None, indices: np.ndarray) -> np.ndarray | None:
-    return None if labels is None else labels[indices]
-
-
-def _size(images: np.ndarray) -> str:
-    return "x".join(str(side) for side in images.shape[1:])

@@ -1,115 +1,103 @@
-"""Any TFDS data set by name: found on disk, prepared where it's absent; without TensorFlow.
+"""Any TFDS data set by name: found on disk or prepared there, and read without TensorFlow.
 
-`tensorflow_datasets` takes a second to import, so that's done only where something is prepared or decoded.
+`tensorflow_datasets` takes a second to import, so that is done only to prepare or to decode a data set.
 """
 
 import contextlib
-import difflib
+import dataclasses
+import functools
 import io
 import os
-import queue
 import re
-import threading
-import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 import numpy as np
+from jaxtyping import Int, UInt8
 
-from vae_jax.data import cache, mnist_family
+from vae_jax.data import cache
 from vae_jax.data.dataset import Dataset, Labels, fingerprint
-from vae_jax.data.decoding import AS_THEY_ARE, Sizing
-from vae_jax.data.prepared import PreparedReader, open_prepared, reading
+from vae_jax.data.decoding import AS_THEY_ARE, Sizing, opened, size_text
 from vae_jax.data.streamed import StreamedImages
+from vae_jax.data.tfds_prepare import Request, preparation_error, prepare
 from vae_jax.errors import DataError, UserError
 from vae_jax.files import read_json
 from vae_jax.printable import one_line
 
-_PROBE_SECONDS = 5.0
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _NAME = re.compile(r"([A-Za-z]\w*)(?:/([A-Za-z0-9][\w.+-]*))?(?::(\d+\.\d+\.\d+))?")
+_EXAMPLES_AT_ONCE = 1000
 
 
 def load_tfds(name: str, data_dir: str | None, sizing: Sizing = AS_THEY_ARE, resident_mb: int = 2048) -> Dataset:
-    """Reads a TFDS data set of images of one size, preparing it first where it's absent.
+    """Reads a TFDS data set of images of one size; downloads and prepares it first if necessary.
 
     Args:
         name: TFDS's name: `mnist`, `emnist/letters` or, with a version, `mnist:3.0.1`.
-        data_dir: Folder of the prepared data sets; where it's None or empty, `$TFDS_DATA_DIR`, else
-            `~/tensorflow_datasets`.
-        sizing: What size images are brought to.
-        resident_mb: How much memory the decoded images may take, in MiB; larger ones stay in their files.
+        data_dir: Folder of the prepared data sets; if None or empty, `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
+        sizing: The size that images are brought to.
+        resident_mb: How much memory the decoded images may take, in MiB; larger data sets stay in their files.
 
     Returns:
-        The parts `train` and `test` (or `validation`, where there's no `test`), largest pixel value 255.
+        The parts `train` and `test` (or `validation`, where there is no `test`), largest pixel value 255.
 
     Raises:
-        UserError: If the data set is unknown, isn't there and cannot be prepared, needs TensorFlow, or
-            isn't made of 8-bit images of one size.
+        UserError: If the data set is unknown, is missing and cannot be prepared, needs TensorFlow, or doesn't consist
+            of 8-bit images of one size.
     """
     request = _parse(name)
     root = _data_root(data_dir)
     prepared = _find_prepared(root, request)
     if prepared is None:
-        _prepare(root, request)
+        try:
+            prepare(root, request)
+        except Exception as error:
+            # Another process may have prepared the same data set meanwhile.
+            if _find_prepared(root, request) is None:
+                raise preparation_error(error, root, name) from error
         prepared = _find_prepared(root, request)
         if prepared is None:
             raise DataError(f"TFDS left no {name} in {root}", "set --config.data.dir to a folder that has it")
-    place = prepared.relative_to(root)
-    with reading(prepared):
-        digest = cache.prepared_fingerprint(prepared)
-    key = "-".join([*place.parts, digest, *filter(None, [str(sizing)])])
-    return _load(root, key, prepared, place.parent.as_posix(), digest, sizing, resident_mb * 2**20)
+    with _errors_named(prepared):
+        files = sorted(path.name for path in prepared.iterdir() if path.is_file())
+        digest = cache.files_fingerprint(prepared, files, str(sizing) or "0")
+    return _load(prepared, prepared.relative_to(root), digest, sizing, resident_mb * 2**20)
 
 
 def is_prepared(name: str, data_dir: str | None) -> bool:
-    """Whether a data set is there, so that reading it needs neither a download nor preparation."""
+    """Whether a data set can be read without downloading or preparing it."""
     return _find_prepared(_data_root(data_dir), _parse(name)) is not None
 
 
-def _load(root: Path, key: str, prepared: Path, name: str, digest: str, sizing: Sizing, resident_bytes: int) -> Dataset:
-    """What is in memory comes from the cache where it's there, which takes no import of TFDS."""
-    kept_bytes = cache.image_bytes(root, key)
-    kept = cache.load(root, key) if kept_bytes is not None and kept_bytes <= resident_bytes else None
-    if kept is not None:
-        return kept
-    readers = open_prepared(prepared, digest, name, sizing)
-    train, test = (StreamedImages(reader, np.arange(len(reader))) for reader in readers)
-    if train.nbytes + test.nbytes <= resident_bytes:
-        (train_images, train_labels), (test_images, test_labels) = (reader.read_all() for reader in readers)
-        arrays = train_images, test_images, train_labels, test_labels
-        dataset = Dataset(name, *arrays, max_value=255, fingerprint=fingerprint(*arrays))
-        cache.save(root, key, dataset)
-        return dataset
-    train_labels, test_labels = _labels(root, f"{key}-labels", readers)
-    return Dataset(name, train, test, train_labels, test_labels, max_value=255, fingerprint=digest)
+def _load(prepared: Path, place: Path, digest: str, sizing: Sizing, resident_bytes: int) -> Dataset:
+    """Arrays from the cache if they are there and may be in memory, else decoded or streamed."""
+    name = place.parent.as_posix()
+    key = "-".join([*place.parts, digest])
+    images, labels = ("train_images", "test_images"), ("train_labels", "test_labels")
+    cached = cache.load(key, images + labels)
+    if cached and sum(cached[0][image].nbytes for image in images) <= resident_bytes:
+        return Dataset(name, **cached[0], max_value=255, fingerprint=cached[1])
+    readers = _open_readers(str(prepared), digest, name, sizing)
+    streamed = [StreamedImages(reader, np.arange(len(reader))) for reader in readers]
+    if sum(part.nbytes for part in streamed) <= resident_bytes:
+        train, test = (reader.read_labelled(np.arange(len(reader))) for reader in readers)
+        arrays = dict(zip(images + labels, (train[0], test[0], train[1], test[1]), strict=True))
+        cache.save(key, arrays)
+        return Dataset(name, **arrays, max_value=255, fingerprint=fingerprint(*arrays.values()))
+    # Labels are scattered over all files, so they are cached alone.
+    cached = cache.load(f"{key}-labels", labels)
+    kept = cached[0] if cached else {part: reader.read_labels() for part, reader in zip(labels, readers, strict=True)}
+    if not cached:
+        cache.save(f"{key}-labels", kept)
+    return Dataset(name, *streamed, **kept, max_value=255, fingerprint=digest)
 
 
-def _labels(root: Path, key: str, readers: tuple[PreparedReader, PreparedReader]) -> list[Labels | None]:
-    """The labels alone, kept like a data set of images without pixels: they are scattered over all of its files."""
-    kept = cache.load(root, key)
-    if kept is not None:
-        return [kept.train_labels, kept.test_labels]
-    labels = [reader.read_labels() for reader in readers]
-    if labels[0] is not None:
-        train, test = (np.empty((len(reader), 0, 0, 0), np.uint8) for reader in readers)
-        cache.save(root, key, Dataset(key, train, test, *labels, max_value=255, fingerprint=key))
-    return labels
-
-
-class _Request(NamedTuple):
-    name: str
-    dataset: str
-    config: str | None
-    version: str | None
-
-
-def _parse(name: str) -> _Request:
+def _parse(name: str) -> Request:
     match = _NAME.fullmatch(name)
     if match is None:
         raise DataError(f"'{name}' can't be the name of a TFDS data set", "use, say, --config.data.name=mnist")
-    return _Request(name, *match.groups())
+    return Request(name, *match.groups())
 
 
 def _data_root(data_dir: str | None) -> Path:
@@ -119,14 +107,12 @@ def _data_root(data_dir: str | None) -> Path:
     return Path(root).expanduser().absolute()
 
 
-def _find_prepared(root: Path, request: _Request) -> Path | None:
+def _find_prepared(root: Path, request: Request) -> Path | None:
     folder = root / request.dataset
     parent = folder / (request.config or _default_config(folder))
     versions = [path.parent for path in parent.glob("*/dataset_info.json")]
-    # TFDS prepares in a folder whose name is no version, and renames it when all is written.
-    versions = [path for path in versions if _VERSION.fullmatch(path.name)]
-    if request.version:
-        versions = [path for path in versions if path.name == request.version]
+    # TFDS prepares in a folder whose name isn't a version, and renames it when everything is written.
+    versions = [path for path in versions if _VERSION.fullmatch(path.name) and request.version in (None, path.name)]
     return max(versions, key=lambda path: [int(number) for number in path.name.split(".")], default=None)
 
 
@@ -137,103 +123,151 @@ def _default_config(folder: Path) -> str:
         return ""
 
 
-def _prepare(root: Path, request: _Request) -> None:
+@dataclasses.dataclass(frozen=True)
+class PreparedReader:
+    """Decodes the images of one part of a prepared data set.
+
+    Attributes:
+        folder: The prepared folder.
+        fingerprint: Digest of the files in it.
+        name: TFDS's name of the data set.
+        split: TFDS's name of the part.
+        sizing: The size that images are brought to.
+        image_shape: Height, width and channels of each image.
+    """
+
+    folder: str
+    fingerprint: str
+    name: str
+    split: str
+    sizing: Sizing
+    image_shape: tuple[int, int, int]
+
+    def read(self, indices: Int[np.ndarray, "n"]) -> UInt8[np.ndarray, "n h w c"]:
+        """The images with these numbers.
+
+        Raises:
+            UserError: If the files are damaged or the images differ in size.
+        """
+        return self.read_labelled(indices)[0]
+
+    def read_labelled(self, indices: Int[np.ndarray, "n"]) -> tuple[UInt8[np.ndarray, "n h w c"], Labels | None]:
+        """The images with these numbers and their labels, if the data set has labels.
+
+        Raises:
+            UserError: As `read`.
+        """
+        images = np.empty((len(indices), *self.image_shape), np.uint8)
+        labels = np.empty(len(indices), np.int32)
+        part = self._part()
+        with _errors_named(self.folder):
+            for row, example in enumerate(self._examples(indices)):
+                image = part.decoded(example["image"], self.sizing)
+                if image.shape != self.image_shape:
+                    raise _size_error(self.name, self.image_shape, image.shape)
+                images[row] = image
+                labels[row] = example["label"] if part.has_labels else 0
+        return images, labels if part.has_labels else None
+
+    def read_labels(self) -> Labels | None:
+        """All labels, without decoding images.
+
+        Raises:
+            UserError: If the files are damaged.
+        """
+        if not self._part().has_labels:
+            return None
+        with _errors_named(self.folder):
+            return np.array([example["label"] for example in self._examples(np.arange(len(self)))], np.int32)
+
+    def __len__(self) -> int:
+        return len(self._part().source)
+
+    def _examples(self, indices: Int[np.ndarray, "n"]) -> Iterator[dict[str, Any]]:
+        for start in range(0, len(indices), _EXAMPLES_AT_ONCE):
+            yield from self._part().source.__getitems__(indices[start : start + _EXAMPLES_AT_ONCE].tolist())
+
+    def _part(self) -> "_Part":
+        return _open_parts(self.folder, self.fingerprint, self.name)[self.split]
+
+
+class _Part(NamedTuple):
+    source: Any
+    decode: Any
+    has_labels: bool
+
+    def decoded(self, image: Any, sizing: Sizing) -> np.ndarray:
+        if self.decode is None:
+            return sizing(image)
+        # TFDS decodes, so that the pixels are TFDS's; first our own check of format and size.
+        opened(io.BytesIO(image)).close()
+        return sizing(self.decode(image))
+
+
+# Open files can't be pickled into another process, so each process opens its own when it first reads.
+@functools.lru_cache(maxsize=2)
+def _open_parts(folder: str, fingerprint: str, name: str) -> dict[str, _Part]:
     import tensorflow_datasets as tfds
 
-    known = tfds.list_builders(with_community_datasets=False)
-    if request.dataset not in known:
-        close = difflib.get_close_matches(request.dataset.lower(), known, n=3, cutoff=0.5)
-        meant = f"did you mean {' or '.join(close)}?" if close else "the TFDS catalog lists the names"
-        raise DataError(f"TFDS has no data set '{request.dataset}' and {root} holds none prepared", meant)
-    in_family = request.dataset in mnist_family.NAMES
-    config = tfds.download.DownloadConfig(force_checksums_validation=in_family)
+    # TFDS prints its progress to stdout, where a caller may expect nothing but results.
+    with _errors_named(folder), contextlib.redirect_stdout(io.StringIO()):
+        builder: Any = tfds.builder_from_directory(folder)
+        formats = sorted(file_format.value for file_format in builder.info.available_file_formats())
+        if "array_record" not in formats:
+            raise DataError(
+                f"{folder} holds {' and '.join(formats) or 'unknown'} files, but array_record is needed",
+                "set --config.data.dir to another folder to prepare it there, or run, where TensorFlow is installed: "
+                f"tfds convert_format --dataset_version_dir={folder} --out_file_format=array_record",
+            )
+        splits = list(builder.info.splits)
+        test = next((split for split in ("test", "validation") if split in splits), None)
+        if "train" not in splits or test is None:
+            raise DataError(
+                f"{name} has the splits {', '.join(splits) or '(none)'}, but needs train, and test or validation",
+                "write its images into an .npz and set --config.data.source=npz",
+            )
+        features = dict(builder.info.features.items())
+        image, label = features.get("image"), features.get("label")
+        if image is None or image.np_dtype != np.uint8 or len(image.shape) != 3:
+            raise UserError(f"{name} has no 8-bit 'image' but {', '.join(features)}; choose another data set")
+        has_labels = label is not None and label.shape == () and bool(np.issubdtype(label.np_dtype, np.integer))
+        # Always Pillow: OpenCV, which TFDS uses if it is installed, decodes JPEGs to other bytes.
+        pillow = getattr(image, "decode_example_np_with_pil", None)
+        decode = functools.partial(pillow, num_channels=image.shape[-1]) if pillow else None
+        decoders = {"image": tfds.decode.SkipDecoding()} if pillow else None
+        return {
+            split: _Part(builder.as_data_source(split, decoders=decoders), decode, has_labels)
+            for split in ("train", test)
+        }
+
+
+def _open_readers(folder: str, fingerprint: str, name: str, sizing: Sizing) -> list[PreparedReader]:
+    """Readers of the training and the test part; only the first image of each has been decoded."""
+    readers = []
+    for split, part in _open_parts(folder, fingerprint, name).items():
+        if not len(part.source):
+            raise UserError(f"{name} has no images in its split {split}; use another data set")
+        with _errors_named(folder):
+            height, width, channels = part.decoded(part.source.__getitems__([0])[0]["image"], sizing).shape
+        readers.append(PreparedReader(folder, fingerprint, name, split, sizing, (height, width, channels)))
+    if readers[0].image_shape != readers[1].image_shape:
+        raise _size_error(name, readers[0].image_shape, readers[1].image_shape)
+    return readers
+
+
+@contextlib.contextmanager
+def _errors_named(prepared: str | Path) -> Iterator[None]:
+    """Turns exceptions into a `UserError` that names the prepared folder."""
     try:
-        # TFDS tells its progress on stdout, where a caller may expect nothing but results.
-        with contextlib.redirect_stdout(io.StringIO()):
-            if in_family and request.config is None:
-                builder = mnist_family.builder_class(request.dataset)(data_dir=root, version=request.version)
-            else:
-                builder = tfds.builder(request.name, data_dir=root)
-            _require_network(builder, root, request)
-            builder.download_and_prepare(download_config=config, file_format="array_record")
+        yield
+    except UserError:
+        raise
     except Exception as error:
-        if _find_prepared(root, request) is None:
-            raise _preparation_error(error, root, request) from error
-        # Otherwise another process prepared the same data set meanwhile.
+        # TFDS, array_record and Pillow raise many kinds of exceptions for damaged files.
+        cause = f"{prepared} cannot be read: {one_line(error)}"
+        raise UserError(f"{cause}; delete it and run the same command again") from error
 
 
-def _require_network(builder: Any, root: Path, request: _Request) -> None:
-    # TFDS by itself tries to connect for over three minutes before it gives up.
-    problem = _network_problem(_urls_to_download(builder, root))
-    if problem:
-        raise DataError(
-            f"{request.name} isn't in {root} (no {request.dataset}/<version>/dataset_info.json) and can't be "
-            f"downloaded ({problem})",
-            "set --config.data.dir=FOLDER or TFDS_DATA_DIR=FOLDER to one with it, or run this command once where "
-            f"there's a network and copy {root / request.dataset} from there",
-        )
-
-
-def _urls_to_download(builder: Any, root: Path) -> list[str]:
-    downloads = root / "downloads"
-    present = set()
-    for info in [*downloads.glob("*.INFO"), *(downloads / builder.name).glob("*.INFO")]:
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            present.update(read_json(info)["urls"])
-    return [
-        url
-        for url, info in (builder.url_infos or {}).items()
-        if url not in present and not (info.filename and (downloads / "manual" / info.filename).exists())
-    ]
-
-
-def _network_problem(urls: list[str]) -> str | None:
-    """Why none of the hosts of these addresses answers; None where one does or there are none."""
-    hosts = {urlsplit(url).netloc: url for url in urls if urlsplit(url).scheme in ("http", "https")}
-    answers: queue.SimpleQueue[tuple[str, str | None]] = queue.SimpleQueue()
-    for host, url in hosts.items():
-        # Looking up a name may block for longer than any timeout: a daemon thread can be left behind.
-        threading.Thread(target=_probe, args=(host, url, answers), daemon=True).start()
-    problems = dict.fromkeys(hosts, f"no answer in {_PROBE_SECONDS:g} s")
-    end = time.monotonic() + _PROBE_SECONDS
-    for _ in hosts:
-        with contextlib.suppress(queue.Empty):
-            host, problem = answers.get(timeout=max(0.0, end - time.monotonic()))
-            if problem is None:
-                return None
-            problems[host] = problem
-    return "; ".join(f"{host}: {problem}" for host, problem in problems.items()) or None
-
-
-def _probe(host: str, url: str, answers: queue.SimpleQueue[tuple[str, str | None]]) -> None:
-    # With TFDS's own HTTP client, so that proxies and certificates count as they will for the download.
-    import requests
-
-    try:
-        status = requests.head(url, timeout=_PROBE_SECONDS).status_code
-    except requests.RequestException as error:
-        answers.put((host, type(error).__name__))
-    else:
-        # The statuses at which TFDS would try again and again.
-        answers.put((host, f"HTTP status {status}" if status in (500, 502, 503, 504) else None))
-
-
-def _preparation_error(error: Exception, root: Path, request: _Request) -> UserError:
-    causes: list[BaseException] = [error]
-    while cause := causes[-1].__cause__ or causes[-1].__context__:
-        causes.append(cause)
-    for cause in causes:
-        if isinstance(cause, UserError):
-            return cause
-        if isinstance(cause, ImportError) and cause.name:
-            package = cause.name.split(".")[0]
-            return UserError(f"TFDS needs {package} to prepare {request.name}; run: pip install {package}")
-    reason = one_line(error)
-    if any(type(cause).__name__ == "NonMatchingChecksumError" for cause in causes):
-        reason = f"a download has the wrong checksum ({reason.split(', downloaded to ')[0]})"
-        mend = "run the same command again; if it stays so, a proxy or the host hands out other files"
-    elif any(isinstance(cause, OSError) and cause.filename for cause in causes):
-        mend = "set --config.data.dir to a folder that can be written and has room"
-    else:
-        mend = "run the same command again, or set --config.data.dir to a folder that has it"
-    return DataError(f"{request.name} cannot be prepared in {root}: {reason}", mend)
+def _size_error(name: str, first: tuple[int, ...], other: tuple[int, ...]) -> UserError:
+    mend = "bring them to one size with --config.data.image_size=64, say"
+    return DataError(f"the images of {name} differ in size ({size_text(first)} and {size_text(other)})", mend)

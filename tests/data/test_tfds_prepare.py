@@ -20,7 +20,7 @@ from tensorflow_datasets.core.download.checksums import UrlInfo
 from tensorflow_datasets.core.utils import Size
 from tensorflow_datasets.image_classification import mnist
 
-from vae_jax.data import mnist_family
+from vae_jax.data import tfds_prepare
 from vae_jax.data.tfds import load_tfds
 from vae_jax.errors import UserError
 
@@ -72,7 +72,7 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def point_tfds_at(monkeypatch: pytest.MonkeyPatch, name: str, url: str, folder: Path) -> None:
     """Makes a small data set of the family the true one: address, number of images and checksums."""
-    builder_class = mnist_family.builder_class(name)
+    builder_class = tfds_prepare.builder_class(name)
     infos = {
         url + file: UrlInfo(
             size=Size((folder / file).stat().st_size),
@@ -92,7 +92,7 @@ def by_content(images: np.ndarray, labels: np.ndarray) -> list[tuple[bytes, int]
     return sorted((image.tobytes(), int(label)) for image, label in zip(images, labels, strict=True))
 
 
-@pytest.mark.parametrize("name", sorted(mnist_family.NAMES))
+@pytest.mark.parametrize("name", sorted(tfds_prepare.MNIST_FAMILY))
 def test_downloaded_prepared_and_read_by_plain_tfds(served, originals, name, tmp_path, monkeypatch) -> None:
     folder, url = served
     point_tfds_at(monkeypatch, name, url, folder)
@@ -107,14 +107,14 @@ def test_downloaded_prepared_and_read_by_plain_tfds(served, originals, name, tmp
     assert test == by_content(originals[FILES[2]], originals[FILES[3]])
 
     plain: Any = tfds.builder(name, data_dir=root)
-    assert type(plain) is not mnist_family.builder_class(name)
+    assert type(plain) is not tfds_prepare.builder_class(name)
     source = plain.as_data_source("train")
     for index, example in enumerate(source):
         np.testing.assert_array_equal(example["image"], dataset.train_images[index], strict=True)
         assert example["label"] == dataset.train_labels[index]
     assert plain.info.splits["test"].num_examples == NUM_TEST
     assert "tensorflow" not in sys.modules
-    original = getattr(mnist, mnist_family.builder_class(name).__name__)
+    original = getattr(mnist, tfds_prepare.builder_class(name).__name__)
     assert str(plain.version) == str(original.VERSION)
     assert original.__module__ in (root / name / str(plain.version) / "dataset_info.json").read_text()
 
@@ -133,7 +133,7 @@ def test_a_tampered_download_is_refused(served, tmp_path, monkeypatch) -> None:
 def test_an_address_without_checksum_is_refused(served, tmp_path, monkeypatch) -> None:
     folder, url = served
     point_tfds_at(monkeypatch, "mnist", url, folder)
-    monkeypatch.setattr(mnist_family.builder_class("mnist"), "url_infos", {})
+    monkeypatch.setattr(tfds_prepare.builder_class("mnist"), "url_infos", {})
     with pytest.raises(UserError, match="checksum"):
         load_tfds("mnist", str(tmp_path / "tfds"))
 
@@ -146,7 +146,7 @@ def test_interrupted_preparation_leaves_nothing_that_looks_prepared(served, tmp_
         raise KeyboardInterrupt
 
     with monkeypatch.context() as context:
-        context.setattr(mnist_family, "encode_png", interrupt)
+        context.setattr(tfds_prepare, "encode_png", interrupt)
         with pytest.raises(KeyboardInterrupt):
             load_tfds("mnist", str(tmp_path / "tfds"))
     assert not list((tmp_path / "tfds").glob("mnist/*"))
@@ -179,7 +179,7 @@ def test_without_a_network_it_fails_fast(served, tmp_path, monkeypatch) -> None:
 def test_a_host_that_never_answers_is_given_up(served, tmp_path, monkeypatch) -> None:
     folder, _ = served
     point_tfds_at(monkeypatch, "mnist", "http://127.0.0.1:9/", folder)
-    monkeypatch.setattr("vae_jax.data.tfds._PROBE_SECONDS", 0.1)
+    monkeypatch.setattr("vae_jax.data.tfds_prepare._PROBE_SECONDS", 0.1)
     done = threading.Event()
 
     def answer_too_late(*args, **kwargs) -> None:
@@ -214,24 +214,24 @@ GOOD = struct.pack(">HBBII", 0, 8, 2, 2, 3) + bytes(range(6))
 def test_idx_is_read(tmp_path: Path) -> None:
     path = tmp_path / "file.gz"
     path.write_bytes(gzip.compress(GOOD))
-    np.testing.assert_array_equal(mnist_family.read_idx(path), np.arange(6, dtype=np.uint8).reshape(2, 3))
+    np.testing.assert_array_equal(tfds_prepare.read_idx(path), np.arange(6, dtype=np.uint8).reshape(2, 3))
 
 
 @pytest.mark.parametrize(
     ("content", "cause"),
     [
-        (GOOD, "does not unpack"),
-        (gzip.compress(GOOD, mtime=0)[:-10], "does not unpack"),
+        (GOOD, "gzip"),
+        (gzip.compress(GOOD, mtime=0)[:-10], "end-of-stream"),
         (gzip.compress(b"", mtime=0), "nothing"),
         (gzip.compress(b"\0\0\x0d" + GOOD[3:], mtime=0), "000008"),
-        (gzip.compress(GOOD[:9], mtime=0), "header is cut off"),
-        (gzip.compress(GOOD[:-1], mtime=0), "holds 5 bytes"),
-        (gzip.compress(GOOD + b"\0", mtime=0), "holds 7 bytes"),
+        (gzip.compress(GOOD[:9], mtime=0), "buffer is smaller"),
+        (gzip.compress(GOOD[:-1], mtime=0), "array of size 5"),
+        (gzip.compress(GOOD + b"\0", mtime=0), "array of size 7"),
     ],
 )
 def test_a_bad_idx_file_is_named(tmp_path: Path, content: bytes, cause: str) -> None:
     path = tmp_path / "file.gz"
     path.write_bytes(content)
     with pytest.raises(UserError, match=cause) as caught:
-        mnist_family.read_idx(path)
+        tfds_prepare.read_idx(path)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
