@@ -134,7 +134,7 @@ def test_latents_that_do_not_fit(runs, tmp_path: pathlib.Path, refused) -> None:
     np.save(tmp_path / "nan.npy", np.full((1, 2), np.nan))
     assert "not finite" in refused(*command, f"--latents={tmp_path / 'nan.npy'}")
     np.savez(tmp_path / "other.npz", images=np.zeros((5, 2)))
-    assert "neither 'z' nor 'mean'" in refused(*command, f"--latents={tmp_path / 'other.npz'}")
+    assert "it holds images, but not z or mean" in refused(*command, f"--latents={tmp_path / 'other.npz'}")
     (tmp_path / "text.npz").write_text("no archive")
     assert "can't be read as latents" in refused(*command, f"--latents={tmp_path / 'text.npz'}")
     np.save(tmp_path / "objects.npy", np.array([[None, None]]), allow_pickle=True)

@@ -1,7 +1,7 @@
 """Batches decoded ahead of time by other processes.
 
-A batch is a function of (seed, step) alone, so a run that continues needs nothing saved of what was read before. What
-runs in the decoding processes uses no JAX.
+A batch is a function of (seed, step) alone, so a run that is resumed needs no saved iterator state. The code that runs
+in the worker processes doesn't use JAX.
 """
 
 import atexit
@@ -11,13 +11,15 @@ import functools
 import gc
 import multiprocessing
 import os
+import pathlib
 import pickle
 import signal
+import tempfile
 import threading
 import time
 import weakref
 from collections.abc import Generator, Iterator
-from multiprocessing import resource_tracker, shared_memory
+from multiprocessing import resource_tracker
 from typing import Any
 
 import numpy as np
@@ -47,22 +49,22 @@ def streamed_batches(
 ) -> Iterator[Batch]:
     """The batches of consecutive steps, decoded ahead of time.
 
-    They are the images of `batch_indices`, bit for bit, for any number of workers. Closing the iterator (or
-    dropping it) ends the workers.
+    They are the images of `batch_indices`, bit for bit, for any number of workers. Closing or dropping the iterator
+    ends the workers.
 
     Args:
         images: Images in their files.
         labels: Their classes, or None.
-        seeds: The seeds of the replicas, `r` of them, each of which has an order of its own.
-        first_step: Steps taken before.
+        seeds: The seed of each of the `r` replicas; each has its own order of images.
+        first_step: Number of steps taken before.
         last_step: The step to stop before.
         batch_size: Images per step and replica in the whole run.
-        columns: Which of them this process has, `b` images.
-        num_workers: Processes that decode; 0: threads of this one.
-        prefetch: About how many batches wait decoded.
+        columns: Which of these this process loads, `b` images.
+        num_workers: Processes that decode; 0: threads of this process.
+        prefetch: About how many decoded batches wait.
 
     Returns:
-        Yields images `[R, B, H, W, C]` and labels `[R, B]` of each step; an image that several replicas have is decoded
+        Yields images `[R, B, H, W, C]` and labels `[R, B]` of each step. An image that several replicas use is decoded
         once.
 
     Raises:
@@ -74,7 +76,7 @@ def streamed_batches(
     return batches
 
 
-# Those that are left at the end of a program: once modules are gone Grain can't close anything any more.
+# Closed at the end of the program, while the modules that Grain needs for that still exist.
 _open: weakref.WeakSet[Generator[Batch, None, None]] = weakref.WeakSet()
 
 
@@ -91,15 +93,14 @@ def _decoded_ahead(
     from absl import flags
 
     if not flags.FLAGS.is_parsed():
-        # Grain reads flags of its own, which fails where a program doesn't use absl for its command line.
+        # Grain reads absl flags, which fails in programs that don't parse their command line with absl.
         flags.FLAGS.mark_as_parsed()
 
     with contextlib.ExitStack() as held:
         steps = grain.MapDataset.range(first_step, last_step)
         if num_workers:
-            _start_tracker()
-            function = held.enter_context(_shared(batch_of_step))
-            # A worker is itself what runs ahead, and Grain keeps as many batches of each in a queue as in the parent.
+            function = held.enter_context(_in_file(batch_of_step))
+            # Workers run ahead by themselves. Grain queues as many batches again in the parent as in each worker.
             batches = steps.map(function).to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
             options = grain.MultiprocessingOptions(
                 num_workers, per_worker_buffer_size=-(-prefetch // (2 * num_workers))
@@ -108,7 +109,7 @@ def _decoded_ahead(
         else:
             options = grain.ReadOptions(num_threads=min(_THREADS, prefetch), prefetch_buffer_size=prefetch)
             batches = steps.map(batch_of_step).to_iter_dataset(options)
-        # The only reference, which `_close` takes away.
+        # A list, so that `_close` can drop the only reference.
         iterator = [iter(batches)]
         held.callback(_close, iterator)
         with _ctrl_c_later():
@@ -119,7 +120,7 @@ def _decoded_ahead(
 
 
 def _next(iterator: Iterator[Batch]) -> Batch | None:
-    """The next batch, in arrays of its own: the shared memory that Grain brings it in ought to be free again soon."""
+    """The next batch, copied out of the shared memory that Grain delivers it in."""
     try:
         pixels, labels = next(iterator)
         return np.array(pixels), None if labels is None else np.array(labels)
@@ -131,16 +132,16 @@ def _next(iterator: Iterator[Batch]) -> Batch | None:
         if "terminated unexpectedly" not in str(error):
             raise
         problem = UserError(
-            f"a process that decodes images has ended ({str(error).partition('. ')[0]}), perhaps for want of memory; "
+            f"a process that decodes images has ended ({str(error).partition('. ')[0]}), perhaps for lack of memory; "
             "run the same command again to go on, with fewer --config.data.workers (0: threads instead)"
         )
-    # Without the frames of Grain, which would keep shared memory in use for as long as anyone has the exception.
+    # Without Grain's frames, which would keep shared memory in use as long as the exception exists.
     raise problem.with_traceback(None)
 
 
 @dataclasses.dataclass(frozen=True)
 class _BatchOfStep:
-    """The function that is pickled into the workers; see `streamed_batches`."""
+    """The function that workers run; see `streamed_batches`."""
 
     images: StreamedImages
     labels: Labels | None
@@ -156,55 +157,30 @@ class _BatchOfStep:
         return pixels.reshape(*rows.shape, *pixels.shape[1:]), None if self.labels is None else self.labels[rows]
 
 
-def _start_tracker() -> None:
-    """Starts Python's own process that clears away shared memory in the end, without its words.
-
-    What a killed worker leaves is what it is there for; its warning would follow the error that says so.
-    """
-    stderr = 2
-    kept = os.dup(stderr)
-    try:
-        with open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), stderr)
-        resource_tracker.ensure_running()
-    finally:
-        os.dup2(kept, stderr)
-        os.close(kept)
-
-
 @contextlib.contextmanager
-def _shared(function: _BatchOfStep) -> Iterator["_Shared"]:
-    """The function in shared memory.
+def _in_file(function: _BatchOfStep) -> Iterator["_FromFile"]:
+    """The function in a temporary file.
 
-    Python writes what a process starts with into a pipe, and waits for ever where the process dies before it has read
-    more of it than a pipe holds: names of files fill many.
+    Python sends a new process its arguments through a pipe, and waits forever if the process dies before it has read
+    them; thousands of file names don't fit into the pipe's buffer.
     """
-    content = pickle.dumps(function)
-    memory: Any = shared_memory.SharedMemory(create=True, size=len(content))
-    try:
-        memory.buf[: len(content)] = content
-        yield _Shared(memory.name, len(content))
-    finally:
-        memory.close()
-        memory.unlink()
+    with tempfile.NamedTemporaryFile() as file:
+        pickle.dump(function, file)
+        file.flush()
+        yield _FromFile(file.name)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Shared:
-    name: str
-    size: int
+class _FromFile:
+    path: str
 
     def __call__(self, step: int) -> Batch:
-        return _loaded(self.name, self.size)(step)
+        return _loaded(self.path)(step)
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(name: str, size: int) -> _BatchOfStep:
-    memory: Any = shared_memory.SharedMemory(name)
-    try:
-        return pickle.loads(bytes(memory.buf[:size]))
-    finally:
-        memory.close()
+def _loaded(path: str) -> _BatchOfStep:
+    return pickle.loads(pathlib.Path(path).read_bytes())
 
 
 def _start_worker(index: int, count: int) -> None:
@@ -212,7 +188,7 @@ def _start_worker(index: int, count: int) -> None:
 
 
 def _end_with_parent() -> None:
-    # A parent that is killed can't close its workers, and they would wait for it for ever.
+    # A parent that is killed can't close its workers, which would wait for it forever.
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -221,10 +197,12 @@ def _end_with_parent() -> None:
 
 @contextlib.contextmanager
 def _ctrl_c_later() -> Iterator[None]:
-    """Holds back Ctrl-C, and from processes that start meanwhile for good: it's the parent that closes them."""
+    """Defers Ctrl-C. Processes started meanwhile never see it: the parent closes them."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
+    # Starting Python's tracker of shared memory unblocks Ctrl-C, so it is started first.
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -234,8 +212,8 @@ def _ctrl_c_later() -> Iterator[None]:
 
 def _close(iterator: list[Any]) -> None:
     iterator.pop().close()
-    # Batches that nobody asked for any more hang on Grain's iterator, which refers to itself: without this they would
-    # wait for the end of the program, too late for their shared memory.
+    # Unused batches belong to Grain's iterator, which is part of a reference cycle: without this, their shared memory
+    # would be freed at the end of the program, which is too late.
     gc.collect()
-    # A thread of Grain's gives shared memory back, which must not outlive the program.
+    # One of Grain's threads frees shared memory; give it time, because that must happen before the program ends.
     time.sleep(_SECONDS_TO_CLEAN_UP)

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import platformdirs
@@ -25,7 +26,8 @@ _UNFINISHED = ".unfinished-"
 _SECONDS_UNTIL_ABANDONED = 24 * 3600.0
 _logger = logging.getLogger(__name__)
 
-Arrays = Mapping[str, np.ndarray | None]
+# None for an array that doesn't exist, such as the labels of unlabelled images.
+Arrays = Mapping[str, Any]
 
 
 def cache_folder() -> Path:

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import functools
 import io
+import itertools
 import os
 import re
 from collections.abc import Iterator
@@ -79,18 +80,18 @@ def _load(prepared: Path, place: Path, digest: str, sizing: Sizing, resident_byt
     if cached and sum(cached[0][image].nbytes for image in images) <= resident_bytes:
         return Dataset(name, **cached[0], max_value=255, fingerprint=cached[1])
     readers = _open_readers(str(prepared), digest, name, sizing)
-    streamed = [StreamedImages(reader, np.arange(len(reader))) for reader in readers]
-    if sum(part.nbytes for part in streamed) <= resident_bytes:
-        train, test = (reader.read_labelled(np.arange(len(reader))) for reader in readers)
-        arrays = dict(zip(images + labels, (train[0], test[0], train[1], test[1]), strict=True))
+    train, test = (StreamedImages(reader, np.arange(len(reader))) for reader in readers)
+    if train.nbytes + test.nbytes <= resident_bytes:
+        both = [reader.read_labelled(np.arange(len(reader))) for reader in readers]
+        arrays: dict[str, Any] = dict(zip(images + labels, itertools.chain(*zip(*both, strict=True)), strict=True))
         cache.save(key, arrays)
         return Dataset(name, **arrays, max_value=255, fingerprint=fingerprint(*arrays.values()))
     # Labels are scattered over all files, so they are cached alone.
     cached = cache.load(f"{key}-labels", labels)
-    kept = cached[0] if cached else {part: reader.read_labels() for part, reader in zip(labels, readers, strict=True)}
+    kept: Any = cached[0] if cached else dict(zip(labels, (reader.read_labels() for reader in readers), strict=True))
     if not cached:
         cache.save(f"{key}-labels", kept)
-    return Dataset(name, *streamed, **kept, max_value=255, fingerprint=digest)
+    return Dataset(name, train, test, **kept, max_value=255, fingerprint=digest)
 
 
 def _parse(name: str) -> Request:
