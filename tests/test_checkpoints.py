@@ -75,6 +75,18 @@ def test_full_disk_is_noticed_before_anything_is_written(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "3"]
 
 
+def test_checkpoint_gets_its_name_only_when_it_is_whole(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(folder: pathlib.Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoints, "_checksums", killed)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.save(tmp_path, 1, small(), None, keep=2)
+    assert checkpoints.listing(tmp_path) == [] and not (tmp_path / "1").exists()
+
+
 def test_removal_that_was_cut_off_leaves_nothing_behind(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
