@@ -53,7 +53,6 @@ FACTORS: Mapping[str, tuple[str, ...]] = {
         "gaussian_per_pixel",
         "discretized_logistic",
         "discretized_logistic_mixture",
-        "mse",
     ),
     "posterior": ("diagonal_gaussian", "full_gaussian", "planar", "iaf", "hierarchical", "point_mass"),
     "prior": ("standard_normal", "mixture", "vampprior", "realnvp", "hierarchical"),

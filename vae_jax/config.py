@@ -78,15 +78,12 @@ class ModelConfig:
     likelihood: str = _field(
         "bernoulli",
         "p(x|z): bernoulli, continuous_bernoulli, gaussian, gaussian_learned, gaussian_per_pixel, "
-        "discretized_logistic, discretized_logistic_mixture or mse",
+        "discretized_logistic or discretized_logistic_mixture",
     )
     likelihood_stddev: float = _field(
         1.0, "standard deviation of gaussian, on pixels in [0, 1]; where gaussian_learned starts", minimum=1e-6
     )
     likelihood_components: int = _field(10, "components of discretized_logistic_mixture", minimum=1)
-    mse_kl_weight: float = _field(
-        0.00025, "weight of the KL for mse, as in PyTorch-VAE; 0: batch size / training images", minimum=0.0
-    )
     posterior: str = _field(
         "diagonal_gaussian", "q(z|x): diagonal_gaussian, full_gaussian, planar, iaf, hierarchical or point_mass"
     )

@@ -316,8 +316,6 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             sections.setdefault(section, {})[field] = _plain(value)
         with in_words_of_parameters():
             config = from_mapping(sections)
-        if config.model.likelihood == "mse" and config.model.mse_kl_weight == 0.0:
-            raise UserError("model.mse_kl_weight must be above 0 here; set it to batch_size / number of rows")
         return config
 
     def _table(self, X: Any, reset: bool) -> "Table":

@@ -2,10 +2,8 @@
 
 import json
 import math
-import os
 import pathlib
 import shutil
-import signal
 import sys
 import types
 
@@ -13,8 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vae_jax.cli import evaluate, main
-from vae_jax.evaluation import image_batches
+from vae_jax.cli import main
 
 TRAINING = [
     *("--config.model.hidden=(8,)", "--config.model.latents=3", "--config.train.num_steps=60"),
@@ -27,7 +24,7 @@ QUICK = [
 MODELS = {
     "bernoulli": [],
     "iaf": ["--config.model.posterior=iaf", "--config.model.posterior_hidden=(4,)"],
-    "mse": ["--config.model.likelihood=mse", "--config.model.mse_kl_weight=0.1", "--config.data.binarization=none"],
+    "gaussian": ["--config.model.likelihood=gaussian", "--config.data.binarization=none"],
     "conditional": ["--config.model.conditional=True", "--config.model.prior=mixture"],
 }
 
@@ -58,7 +55,7 @@ def read_json(path: pathlib.Path) -> dict:
 
 
 # Run by hand: pytest -m slow.
-LONG = ("conditional", "iaf", "mse")
+LONG = ("conditional", "iaf", "gaussian")
 
 
 @pytest.mark.parametrize(
@@ -81,8 +78,8 @@ def test_diagnosis_is_written_and_adds_up(
     assert (found["latents"]["aggregate"] is None) == (name == "iaf")
     assert found["latents"]["label_accuracy"]["nearest_neighbours"] <= 1.0
     noise = found["noise"]
-    assert (noise["gain"] is None) == (name != "mse")
-    if name == "mse":  # Its standard deviation is far above what is left over.
+    assert (noise["gain"] is None) == (name != "gaussian")
+    if name == "gaussian":  # Its standard deviation is far above what is left over.
         assert noise["gain"]["mean"] > 0 and noise["factor"] < 1
         assert noise["stddev_refitted"] == pytest.approx(noise["stddev"] * noise["factor"])
     for spoken in ("nats lie between the bound and log p(x)", "Annealing gives", "Try first: --config."):
@@ -92,7 +89,7 @@ def test_diagnosis_is_written_and_adds_up(
             assert np.asarray(image).std() > 5
     main(["report", f"--workdir={folder}"])
     assert "nats lie between the bound and log p(x)" in (folder / "report.html").read_text().split("<script>")[0]
-    assert (folder / "images" / "diagnosis_kl.png").exists() == (name in ("bernoulli", "mse"))
+    assert (folder / "images" / "diagnosis_kl.png").exists() == (name in ("bernoulli", "gaussian"))
     assert math.isclose(gaps["total"], log_likelihood - found["likelihood"]["elbo"]["mean"], abs_tol=1e-3)
 
 
@@ -174,47 +171,3 @@ def test_autoencoder_has_nothing_to_diagnose(tmp_path: pathlib.Path, refused) ->
     main([f"--workdir={tmp_path / 'run'}", *TRAINING, "--config.train.num_steps=3", *plain])
     for verb in ("evaluate", "diagnose"):
         assert "has no density" in refused(verb, f"--workdir={tmp_path / 'run'}")
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
-def test_interrupted_evaluation_goes_on_and_ends_with_the_same_numbers(
-    run: pathlib.Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    arguments = ["evaluate", f"--workdir={run}", "--num_samples=30"]
-    main(arguments)
-    expected = (run / "evaluation.json").read_text()
-    (run / "evaluation.json").unlink()
-    seen = []
-
-    def stopped(*args, **kwargs):
-        for done, part in image_batches(*args, **kwargs):
-            seen.append(done)
-            yield done, part
-            if len(seen) == 1:
-                os.kill(os.getpid(), number)
-
-    monkeypatch.setattr(evaluate, "image_batches", stopped)
-    with pytest.raises(SystemExit) as stop:
-        main(arguments)
-    assert stop.value.code == 75 and seen == [104, 208]
-    assert "stopped at image 208 of 359, which is saved" in capsys.readouterr().err
-    (partial,) = run.glob("evaluation_test.*.partial.npz")
-    content = partial.read_bytes()
-    assert not (run / "evaluation.json").exists()
-
-    # Another question doesn't get this answer, and leaves it alone.
-    monkeypatch.setattr(evaluate, "image_batches", image_batches)
-    main([*arguments[:2], "--num_samples=29"])
-    assert "continuing" not in capsys.readouterr().out and partial.read_bytes() == content
-
-    main(arguments)
-    assert "continuing an interrupted evaluation at image 208" in capsys.readouterr().out
-    assert (run / "evaluation.json").read_text() == expected
-    assert not partial.exists()
-
-    # A file that was cut off, or is something else, is as none.
-    for damaged in (content[: len(content) // 2], b"", b"\x93NUMPY"):
-        partial.write_bytes(damaged)
-        main(arguments)
-        assert "continuing" not in capsys.readouterr().out
-        assert (run / "evaluation.json").read_text() == expected

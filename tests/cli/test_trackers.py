@@ -45,26 +45,6 @@ def log_records(content: bytes) -> Iterator[bytes]:
 
 
 @pytest.mark.slow
-def test_mlflow_has_what_the_metrics_file_has(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mlflow = pytest.importorskip("mlflow", reason="mlflow isn't installed; pip install -e '.[mlflow]'")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file:{tmp_path / 'mlruns'}")
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        rows = run_twice(tmp_path / "run", "mlflow")
-        client = mlflow.MlflowClient()
-        experiment = client.get_experiment_by_name("vae_jax")
-        (run,) = client.search_runs([experiment.experiment_id])
-        assert run.info.status == "FINISHED" and run.info.run_name == "run"
-        assert run.data.params["model.latents"] == "2"
-        for split in ("train", "test"):
-            found = {
-                metric.step: metric.value for metric in client.get_metric_history(run.info.run_id, f"{split}/elbo")
-            }
-            assert found == {row["step"]: row["elbo"] for row in rows if row["split"] == split}
-
-
-@pytest.mark.slow
 def test_weights_and_biases_has_what_the_metrics_file_has(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -213,19 +213,6 @@ def test_manifold_is_the_decoder_at_the_quantiles_of_the_prior(run: pathlib.Path
     np.testing.assert_allclose(shown, expected, atol=1)
 
 
-def test_mse_says_which_gaussian_it_is(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
-    folder, grey = tmp_path / "run", "--config.data.binarization=none"
-    weight = "--config.model.mse_kl_weight=0.02"
-    main([f"--workdir={folder}", *TINY, grey, "--config.model.likelihood=mse", weight])
-    main(["evaluate", f"--workdir={folder}"])
-    # w D / 2 = 0.02 * 64 / 2 is its variance.
-    assert "noise of p(x|z) 0.8000" in capsys.readouterr().out
-    result = read_json(folder / "evaluation.json")
-    assert result["noise_stddev"] == pytest.approx(0.8)
-    assert "KL weight 0.02" in result["noise_note"]
-    assert [row["noise_stddev"] for row in rows(folder) if row["split"] == "test"] == pytest.approx([0.8, 0.8])
-
-
 def test_drawn_samples_are_binary_and_probabilities_are_not(run: pathlib.Path) -> None:
     for show in ("mean", "sample"):
         main(["sample", f"--workdir={run}", f"--show={show}"])

@@ -81,7 +81,7 @@ def test_the_part_that_costs_most_is_tried_first(path: tuple[str, ...], line: st
 def test_noise_that_costs_most_is_refitted_first() -> None:
     result = measured()
     result["noise"] = {"gain": entry(600.0), "factor": 0.3, "reason": None}
-    assert advice(result, config(likelihood="mse"))["line"] == "--config.model.likelihood=gaussian_learned"
+    assert advice(result, config(likelihood="gaussian"))["line"] == "--config.model.likelihood=gaussian_learned"
 
 
 def test_gaps_of_a_bound_of_many_samples_are_no_reason_to_change() -> None:

@@ -40,7 +40,7 @@ SMALL = {
 }
 MODELS = {
     "mlp": {},
-    "linear": {"hidden": (), "likelihood": "mse"},
+    "linear": {"hidden": (), "likelihood": "gaussian"},
     "conv": {"network": "conv", "likelihood": "continuous_bernoulli", "posterior": "full_gaussian", "prior": "mixture"},
     "resnet": {"network": "resnet", "likelihood": "gaussian", "posterior": "planar", "prior": "realnvp"},
     "conv_resize": {

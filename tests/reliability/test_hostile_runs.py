@@ -8,7 +8,6 @@ import pathlib
 import pickle
 import shutil
 import struct
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 
@@ -17,7 +16,6 @@ import pytest
 import tensorstore
 from harms import some_slow
 from on_disk import contents
-from vae_jax.cli.partial import PartialResult
 
 import vae_jax
 from vae_jax.cli import main
@@ -202,22 +200,6 @@ def test_unfinished_files_are_no_way_out(given: pathlib.Path, capsys: pytest.Cap
     assert not (given / "evaluation.json").is_symlink()
 
 
-def test_folders_that_are_links_are_no_way_out(given: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
-    shutil.rmtree(given / "images")
-    (given / "images").symlink_to(given.parent / "outside")
-    for verb in VERBS:
-        message = run(given, capsys, verb)
-        assert message and "leads out of the run's folder" in message
-    (given / "images").unlink()
-    for name in ("tensorboard", "checkpoints"):
-        shutil.move(given / name, given.parent / "outside" / name)
-        (given / name).symlink_to(given.parent / "outside" / name)
-    # What is only read may lie anywhere; a run that goes on would write there.
-    assert run(given, capsys, "sample") is None
-    message = run(given, capsys, "train", *TINY, "--config.train.num_steps=6", "--config.train.checkpoint_every=2")
-    assert message and "leads out of the run's folder" in message
-
-
 @pytest.mark.parametrize(
     "name",
     some_slow(
@@ -332,18 +314,6 @@ def test_checkpoints_are_not_unpickled(given: pathlib.Path, capsys: pytest.Captu
     assert refusals >= 3
 
 
-def test_reads_that_come_back_late_say_nothing(given: pathlib.Path) -> None:
-    """What a library's threads find after the first failure would stand beside the one line, as traces."""
-    folder = given / "checkpoints" / "4"
-    for path in (folder / "state" / "array_metadatas").iterdir():
-        path.write_bytes(b"")
-        edit(folder / "checkpoint.json", "files", str(path.relative_to(folder / "state")), value=digest(path))
-    command = [sys.executable, str(REPOSITORY / "main.py"), "sample", f"--workdir={given}", "--checkpoint=4"]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert ended.returncode == 2 and "can't be read" in ended.stderr
-    assert ended.stderr.startswith("vae-jax: error: ") and ended.stderr.count("\n") == 1
-
-
 def test_array_in_pieces_that_inflate_to_more_than_itself(given: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
     """Two numbers in a piece of a gigabyte, which compresses to next to nothing."""
     folder = given / "checkpoints" / "4"
@@ -363,31 +333,6 @@ def digest(path: pathlib.Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_partial_results_are_not_unpickled(tmp_path: pathlib.Path) -> None:
-    question = {"samples": 5}
-    partial = PartialResult(tmp_path, "evaluation", question)
-    partial.save({"elbo": np.ones(3)})
-    (path,) = tmp_path.glob("*.npz")
-    np.testing.assert_array_equal(partial.load()["elbo"], np.ones(3))
-    mark = tmp_path / "was run"
-    np.savez(path, question=np.asarray(json.dumps(question, sort_keys=True)), elbo=np.array([Touch(mark)]))
-    with _watch.over(tmp_path):
-        assert partial.load() is None
-    path.write_bytes(pickle.dumps(Touch(mark)))
-    with _watch.over(tmp_path):
-        assert partial.load() is None
-    assert not mark.exists()
-
-
-def test_partial_results_of_other_shapes_are_done_anew(given: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
-    """What is kept says how many images are done, and anybody can say so."""
-
-    def evil(self: PartialResult) -> dict[str, np.ndarray]:
-        return {"elbo": np.ones((3, 3)), "kl": np.ones(10**6)}
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(PartialResult, "load", evil)
-        assert run(given, capsys, "evaluate") is None
 
 
 def signed(folder: pathlib.Path) -> None:

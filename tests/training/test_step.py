@@ -15,7 +15,7 @@ from vae_jax.config import ModelConfig
 from vae_jax.data.binarization import dynamic_binarization, scaled
 from vae_jax.keys import Stream, stream_key
 from vae_jax.noise import standard_normal
-from vae_jax.objectives import Elbo
+from vae_jax.objectives import Elbo, ElboTerms
 from vae_jax.sharding import batch_mesh, replicated
 from vae_jax.training import (
     BatchOrder,
@@ -85,6 +85,23 @@ def test_step_and_key_decide_the_noise() -> None:
     _, later = train_step(state.replace(step=jnp.int32(1)), batch, KEY)
     _, other_run = train_step(state, batch, jax.random.key(4))
     assert len({float(metrics["elbo"]) for metrics in (here, later, other_run)}) == 3
+
+
+def test_each_step_has_binarization_and_noise_of_its_own() -> None:
+    """The keys that the parts of a step get, as numbers: none is there twice."""
+    tx, state = optax.sgd(0.0), create_state({"w": jnp.zeros(())}, optax.sgd(0.0), False)
+
+    def prepare(images, key):
+        return jnp.zeros(images.shape) + jax.random.uniform(key)
+
+    def loss(params, x, key, step, label):
+        return params["w"], ElboTerms(x[:, 0, 0, 0], jnp.full(len(x), jax.random.uniform(key)), jnp.zeros(len(x)))
+
+    train_step, batch, found = make_train_step(loss, tx, prepare), jnp.zeros((2, 1, 1, 1), jnp.uint8), []
+    for _ in range(3):
+        state, metrics = train_step(state, batch, KEY)
+        found += [float(metrics["elbo"]), float(metrics["reconstruction"])]
+    assert len(set(found)) == 6
 
 
 def test_one_sgd_step_is_the_gradient_worked_out_by_hand() -> None:

@@ -1,7 +1,7 @@
 """From a config to its parts: the only registry of names.
 
-A name is one of ours, or `package.module:Name` for one's own: a callable that takes what the members of the
-same table take.
+A name is one of the tables' own, or `package.module:Name` for a custom part: a callable that takes what the members of
+the same table take.
 """
 
 from vae_jax.build.model import build_model, build_model_for

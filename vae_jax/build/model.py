@@ -1,15 +1,14 @@
 """Networks, likelihoods, posteriors and priors by name, and the model they make."""
 
 import functools
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from vae_jax.build.own import check_members, check_pair, outputs_per_pixel, rehearse
-from vae_jax.build.registry import choose, choose_or_import, make
+from vae_jax.build.custom import check_custom_parts, check_pair
+from vae_jax.build.registry import call_custom, choose, choose_or_import, make
 from vae_jax.config import Config, ModelConfig
 from vae_jax.data import Dataset, ImageKind
 from vae_jax.errors import UserError
@@ -20,7 +19,6 @@ from vae_jax.likelihoods import (
     DiscretizedLogisticMixture,
     Gaussian,
     GaussianPerPixel,
-    mse_equivalent_stddev,
 )
 from vae_jax.networks import (
     UPSAMPLING,
@@ -84,7 +82,6 @@ LIKELIHOODS: Mapping[str, Callable[[ModelConfig, ImageShape, int], nn.Module]] =
     "discretized_logistic_mixture": lambda model, shape, levels: DiscretizedLogisticMixture(
         levels, model.likelihood_components
     ),
-    "mse": lambda model, shape, levels: Gaussian(mse_equivalent_stddev(model.mse_kl_weight, math.prod(shape))),
 }
 POSTERIORS: Mapping[str, Callable[[ModelConfig], nn.Module]] = {
     "diagonal_gaussian": lambda model: DiagonalGaussian(model.latents),
@@ -121,16 +118,15 @@ def build_model(config: ModelConfig, image_shape: ImageShape, max_value: int = 2
     likelihood = make("model.likelihood", config.likelihood, LIKELIHOODS, config, image_shape, max_value + 1)
     posterior = make("model.posterior", config.posterior, POSTERIORS, config)
     prior = make("model.prior", config.prior, PRIORS, config, image_shape)
-    for field, part in (("likelihood", likelihood), ("posterior", posterior), ("prior", prior)):
-        check_members(field, getattr(config, field), part)
-    outputs = (height, width, outputs_per_pixel(config.likelihood, likelihood, channels))
+    asked = f"model.likelihood {config.likelihood!r}", "asked for outputs_per_pixel"
+    outputs = (height, width, call_custom(*asked, lambda: likelihood.outputs_per_pixel(channels)))
     encoder, decoder = check_pair(config.network, make("model.network", config.network, NETWORKS, config, outputs))
     classes = num_classes if config.conditional else 0
-    reason = refusal(posterior, prior, classes)
+    reason = call_custom("the model", "put together", refusal, posterior, prior, classes)
     if reason is not None:
         raise UserError(reason)
     model = VAE(encoder, posterior, prior, decoder, likelihood, classes)
-    rehearse(model, config, image_shape, outputs)
+    check_custom_parts(model, config, image_shape, outputs)
     return model
 
 

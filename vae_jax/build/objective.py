@@ -1,15 +1,13 @@
 """Objectives by name, and whether they go with a model."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from vae_jax.build.own import rehearse_objective
-from vae_jax.build.registry import choose, is_own, make
+from vae_jax.build.custom import check_custom_objective
+from vae_jax.build.registry import choose, is_custom, make
 from vae_jax.config import Config, ObjectiveConfig
 from vae_jax.errors import UserError
-from vae_jax.likelihoods import mse_loss_from_elbo
 from vae_jax.objectives import (
     ANNEALINGS,
     GRADIENTS,
@@ -99,8 +97,8 @@ def check_objective(config: Config, model: VAE, num_images: int, image_shape: tu
             f"train.accumulation is {config.train.accumulation}, but objective.name '{config.objective.name}' looks at "
             "the whole batch at once (it doesn't declare over_images); leave train.accumulation at 1"
         )
-    if is_own(config.objective.name):
-        rehearse_objective(objective, config.objective.name, model, image_shape)
+    if is_custom(config.objective.name):
+        check_custom_objective(objective, config.objective.name, model, image_shape)
     for need in objective.needs:
         if not getattr(model.posterior, need, False):
             raise UserError(
@@ -112,7 +110,7 @@ def check_objective(config: Config, model: VAE, num_images: int, image_shape: tu
 def _check_is_read(objective: ObjectiveConfig, field: dataclasses.Field) -> None:
     """Refuses a field that was set for nothing."""
     read = FIELDS.get(objective.name)
-    # Somebody's own objective may read all of them.
+    # A custom objective may read all of them.
     if read is None or field.name == "name" or field.name in read:
         return
     if getattr(objective, field.name) != field.default:
@@ -134,10 +132,6 @@ def build_loss(config: Config, model: VAE, num_images: int = 0) -> LossFunction:
     objective = make("objective.name", config.objective.name, OBJECTIVES, config, num_images)
 
     def loss(params, x, key, step, label=None):
-        surrogate, terms = objective(model, params, x, key, step, label)
-        if config.model.likelihood == "mse":
-            # The same optimum on the scale that PyTorch-VAE reports.
-            surrogate = mse_loss_from_elbo(-surrogate, config.model.mse_kl_weight, math.prod(x.shape[1:]))
-        return surrogate, terms
+        return objective(model, params, x, key, step, label)
 
     return loss

@@ -1,4 +1,4 @@
-"""How a name in a config becomes the member it stands for, or an object of the user's own."""
+"""How a name in a config becomes the member it stands for, or a custom object."""
 
 import difflib
 import importlib
@@ -34,7 +34,7 @@ def choose_or_import(field: str, name: str, members: Mapping[str, Any]) -> Any:
     if name in members:
         return members[name]
     if ":" not in name:
-        raise _unknown(field, name, members, ", or name your own, package.module:Name")
+        raise _unknown(field, name, members, ", or name a custom one, package.module:Name")
     module_name, _, attribute = name.partition(":")
     module = _imported(field, name, module_name)
     if not hasattr(module, attribute):
@@ -50,21 +50,21 @@ def make(field: str, name: str, members: Mapping[str, Any], *arguments: Any) -> 
     """What the member of that name makes of some arguments.
 
     Raises:
-        UserError: If there is none, or one of the user's own can't be called so.
+        UserError: If there is none, or a custom one can't be called so.
     """
     factory = choose_or_import(field, name, members)
     if name in members:
         return factory(*arguments)
     kinds = ", ".join(type(argument).__name__ for argument in arguments)
-    return call_own(f"'{field}' {name!r}", f"called with ({kinds})", factory, *arguments)
+    return call_custom(f"'{field}' {name!r}", f"called with ({kinds})", factory, *arguments)
 
 
-def is_own(name: str) -> bool:
-    """Whether a name leads to an object of the user's."""
+def is_custom(name: str) -> bool:
+    """Whether a name stands for a custom object."""
     return ":" in name
 
 
-def call_own(part: str, doing: str, function: Any, *arguments: Any) -> Any:
+def call_custom(part: str, doing: str, function: Any, *arguments: Any) -> Any:
     """Calls what a user wrote, which can raise anything.
 
     Args:

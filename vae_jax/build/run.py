@@ -95,17 +95,10 @@ def with_config(dataset: Dataset, config: Config) -> Dataset:
     )
 
 
-def resolve(config: Config, data: Dataset) -> Config:
-    """Fills in what follows from the data and the place, so that the saved config is complete.
-
-    A path that is saved whole leads to the data from any folder.
-    """
-    data_config = dataclasses.replace(config.data, path=_whole_path(config.data.path), dir=_whole_path(config.data.dir))
-    config = dataclasses.replace(config, data=data_config)
-    if config.model.likelihood == "mse" and config.model.mse_kl_weight == 0.0:
-        ratio = config.train.batch_size / len(data.training.images)
-        return dataclasses.replace(config, model=dataclasses.replace(config.model, mse_kl_weight=ratio))
-    return config
+def resolve(config: Config) -> Config:
+    """Makes paths absolute, so that the saved config leads to the data from any folder."""
+    data = dataclasses.replace(config.data, path=_whole_path(config.data.path), dir=_whole_path(config.data.dir))
+    return dataclasses.replace(config, data=data)
 
 
 def _whole_path(path: str) -> str:

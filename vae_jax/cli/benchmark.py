@@ -50,7 +50,7 @@ def run(values: Flags) -> None:
     config, output = read_config(values), pathlib.Path(values["output"])
     check_output(output, (".json",))
     data = _data(config, values)
-    config = build.resolve(config, data)
+    config = build.resolve(config)
     build.check_fit(config, data)
     # What a cache remembers would not be compiled, and compilation is one of the things that are timed.
     remembers = jax.config.values["jax_enable_compilation_cache"]

@@ -105,7 +105,7 @@ class Session:
             UserError: If the run can't be.
         """
         data = build.build_data(config)
-        config = build.resolve(config, data)
+        config = build.resolve(config)
         build.check_fit(config, data)
         model = build.build_model_for(config, data)
         schedule = build.build_schedule(config, len(data.training.images))

@@ -19,7 +19,6 @@ from vae_jax.likelihoods.continuous_bernoulli import ContinuousBernoulli, contin
 from vae_jax.likelihoods.discretized_logistic import DiscretizedLogistic, discretized_logistic_log_prob
 from vae_jax.likelihoods.discretized_logistic_mixture import DiscretizedLogisticMixture, logistic_mixture_log_prob
 from vae_jax.likelihoods.gaussian import Gaussian, GaussianPerPixel, gaussian_log_prob
-from vae_jax.likelihoods.mse import mse_equivalent_stddev, mse_loss_from_elbo
 
 __all__ = [
     "Bernoulli",
@@ -33,6 +32,4 @@ __all__ = [
     "discretized_logistic_log_prob",
     "gaussian_log_prob",
     "logistic_mixture_log_prob",
-    "mse_equivalent_stddev",
-    "mse_loss_from_elbo",
 ]

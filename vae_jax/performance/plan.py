@@ -131,7 +131,7 @@ def plan_step(config: Config, facts: ImageFacts, topology: Topology) -> Plan:
         UserError: If the config can't be trained, the chips can't share a batch, or there is no such slice.
     """
     data = _data_of(config, facts)
-    config = build.resolve(config, data)
+    config = build.resolve(config)
     build.check_fit(config, data)
     mesh = batch_mesh(config.train.batch_size, _devices(topology))
     steps, state = _one_step(config, facts, data, mesh)
