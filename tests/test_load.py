@@ -37,7 +37,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     source = ["--config.data.source=npz", f"--config.data.path={place / 'images.npz'}"]
     main([f"--workdir={place / 'run'}", *TINY, *STEPS, *source])
     (place / "images.npz").unlink()
-    main(["export", f"--workdir={place / 'run'}", f"--output={place / 'exported'}", "--noverify"])
+    main(["export", f"--workdir={place / 'run'}", f"--output={place / 'exported'}"])
     return place
 
 
@@ -137,7 +137,7 @@ def test_checkpoint_of_a_run(place: pathlib.Path) -> None:
 def test_conditional_model_wants_labels(tmp_path: pathlib.Path) -> None:
     conditional = ["--config.model.conditional=True", "--config.train.num_steps=1"]
     main([f"--workdir={tmp_path / 'run'}", *TINY, *conditional])
-    main(["export", f"--workdir={tmp_path / 'run'}", f"--output={tmp_path / 'out'}", "--noverify"])
+    main(["export", f"--workdir={tmp_path / 'run'}", f"--output={tmp_path / 'out'}"])
     loaded = vae_jax.load(tmp_path / "out")
     images = vae_jax.load_digits(test_fraction=0.2, seed=0).test_images[:6]
     label = np.arange(6)

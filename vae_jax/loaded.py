@@ -19,7 +19,7 @@ from vae_jax.data import ImageKind
 from vae_jax.data.dataset import OTHER_IMAGES, Split, binarized
 from vae_jax.errors import UserError, check_count
 from vae_jax.evaluation import ImportanceEstimate, make_importance_estimate, map_images, samples_at_once
-from vae_jax.exported import describe_posterior, is_export, read_export
+from vae_jax.export import describe_posterior, is_export, read_export
 from vae_jax.keys import Stream, stream_key
 from vae_jax.memory import check_images_fit
 from vae_jax.printable import one_line
@@ -274,7 +274,7 @@ def load(
     >>> folder = tempfile.TemporaryDirectory()
     >>> with contextlib.redirect_stdout(io.StringIO()):
     ...     main(["train", f"--workdir={folder.name}/run", "--config.train.num_steps=20"])
-    ...     main(["export", f"--workdir={folder.name}/run", f"--output={folder.name}/exported", "--noverify"])
+    ...     main(["export", f"--workdir={folder.name}/run", f"--output={folder.name}/exported"])
     >>> loaded = vae_jax.load(f"{folder.name}/exported")
     >>> images = vae_jax.load_digits(test_fraction=0.2, seed=0).test_images
     >>> loaded.encode(images).shape

@@ -45,7 +45,7 @@ def kinds(base: pathlib.Path) -> dict[str, Callable[[Rng, pathlib.Path], None]]:
     with contextlib.redirect_stdout(io.StringIO()):
         main([f"--workdir={run}", *tiny, "--config.train.num_steps=4", "--config.train.checkpoint_every=2"])
         main(["evaluate", f"--workdir={run}", "--num_samples=2", "--num_images=10"])
-        main(["export", f"--workdir={run}", f"--output={exported}", "--noverify"])
+        main(["export", f"--workdir={run}", f"--output={exported}"])
     trained = open_run(str(run))
     return {
         "npz": npz,

@@ -98,7 +98,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     # What verbs compile and import, they do once: none of it belongs to a stranger's folder.
     for verb in ("evaluate", "sample", "report", "reconstruct"):
         main([verb, f"--workdir={place / 'run'}"])
-    main(["export", f"--workdir={place / 'run'}", f"--output={place / 'exported'}", "--noverify"])
+    main(["export", f"--workdir={place / 'run'}", f"--output={place / 'exported'}"])
     return place
 
 

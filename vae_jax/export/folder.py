@@ -13,8 +13,8 @@ from vae_jax.build import build_model_for
 from vae_jax.config import Config, from_mapping
 from vae_jax.data import ImageKind
 from vae_jax.errors import UserError
-from vae_jax.exported.card import model_card
-from vae_jax.exported.functions import flat, flat_params, nested_params, params_like, serialized_functions
+from vae_jax.export.card import model_card
+from vae_jax.export.functions import flat, flat_params, nested_params, params_like, serialized_functions
 from vae_jax.files import parse_json, read_bytes, write_json
 from vae_jax.printable import one_line
 from vae_jax.provenance import surroundings

@@ -10,22 +10,18 @@
 Nothing in it is pickled, and reading it runs none of its code.
 """
 
-from vae_jax.exported.card import check_license
-from vae_jax.exported.clean import Reloaded, check_clean_reload, reload_without_us
-from vae_jax.exported.folder import ExportedModel, is_export, read_export, write_export
-from vae_jax.exported.functions import describe_posterior, flat_params, nested_params, serialized_functions
+from vae_jax.export.card import check_license
+from vae_jax.export.folder import ExportedModel, is_export, read_export, write_export
+from vae_jax.export.functions import describe_posterior, flat_params, nested_params, serialized_functions
 
 __all__ = [
     "ExportedModel",
-    "Reloaded",
-    "check_clean_reload",
     "check_license",
     "describe_posterior",
     "flat_params",
     "is_export",
     "nested_params",
     "read_export",
-    "reload_without_us",
     "serialized_functions",
     "write_export",
 ]

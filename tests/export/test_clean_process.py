@@ -15,15 +15,15 @@ from vae_jax.build import build_model_for
 from vae_jax.build.model import LIKELIHOODS, NETWORKS, POSTERIORS, PRIORS
 from vae_jax.config import Config, DataConfig, ModelConfig
 from vae_jax.data import ImageKind
-from vae_jax.exported import read_export, write_export
-from vae_jax.exported.functions import params_like
+from vae_jax.export import read_export, write_export
+from vae_jax.export.functions import params_like
 from vae_jax.runs import RunFolder
 from vae_jax.trained import TrainedRun
 from vae_jax.vae import apply
 
 # Sides that no stage halves, three colours.
 KIND = ImageKind((6, 5, 3), 255, 4)
-# Each export verifies itself in a clean process (test_export); here every member of every part has its turn.
+# The default model is reloaded in a clean process by tests/cli/test_export.py; here every part is.
 pytestmark = pytest.mark.slow
 
 SMALL = {

@@ -1,0 +1,116 @@
+"""The model card: what a model is, how good it is, how it was made, and how it is used. Its text is `card.md.jinja`."""
+
+import importlib.resources
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from vae_jax.config import Config, flatten
+from vae_jax.errors import UserError
+from vae_jax.files import read_json
+from vae_jax.printable import one_line
+from vae_jax.priors import StandardNormal
+from vae_jax.runs import read_rows
+from vae_jax.trained import TrainedRun
+
+_PARTS = ("network", "hidden", "latents", "likelihood", "posterior", "prior", "conditional")
+
+
+def model_card(
+    trained: TrainedRun, name: str, license: str, start: Mapping[str, Any], weights: Mapping[str, np.ndarray]
+) -> str:
+    """A `README.md` as the Hugging Face hub reads it.
+
+    Args:
+        trained: The model.
+        name: Its title.
+        license: Of the parameters, as the hub spells it.
+        start: What the manifest says of the run's last start.
+        weights: The parameters, for how many there are.
+
+    Raises:
+        UserError: If the license is not an identifier, or `evaluation.json` can't be read.
+
+    Source:
+        https://huggingface.co/docs/hub/model-cards
+    """
+    check_license(license)
+    config, model = trained.config, trained.model
+    height, width, channels = trained.kind.image_shape
+    versions = start.get("versions") or {}
+    changed = [
+        (field, value)
+        for (field, value, _), (_, default, _) in zip(flatten(config), flatten(Config()), strict=True)
+        if value != default and field not in ("data.dir", "data.path")
+    ]
+    text = (importlib.resources.files("vae_jax.export") / "card.md.jinja").read_text(encoding="utf-8")
+    template = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True).from_string(text)
+    return template.render(
+        name=name,
+        license=license,
+        height=height,
+        width=width,
+        channels=channels,
+        latents=model.prior.latents,
+        classes=model.num_classes,
+        label=", label" if model.num_classes else "",
+        parameters=sum(array.size for array in weights.values()),
+        step=trained.step,
+        parts={part: getattr(config.model, part) for part in _PARTS},
+        has_density=model.posterior.has_density,
+        factorized=getattr(model.posterior, "factorized", False),
+        prior=type(model.prior).__name__,
+        standard_prior=isinstance(model.prior, StandardNormal),
+        measure=model.likelihood.base_measure,
+        binarization=config.data.binarization,
+        max_value=trained.kind.max_value,
+        source=config.data.source,
+        batch_size=config.train.batch_size,
+        data={"name": None, "fingerprint": None, **(start.get("data") or {})},
+        devices=sorted(set(start.get("devices") or ())),
+        versions=", ".join(f"{package} {version}" for package, version in versions.items() if version),
+        changed=changed,
+        evaluation=_evaluation(trained),
+        logged=_logged(trained),
+    )
+
+
+def check_license(license: str) -> None:
+    """Refuses what can't stand in the header of a card.
+
+    Raises:
+        UserError: If it is not an identifier of letters, digits, dots and dashes.
+    """
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", license):
+        raise UserError(f"--license is '{license}' but must be as the hub spells it, e.g. apache-2.0, mit or other")
+
+
+def _evaluation(trained: TrainedRun) -> dict[str, Any] | None:
+    """What `evaluate` measured of these parameters, if anything."""
+    for path in trained.folder.evaluations(trained.replica):
+        if not path.is_file():
+            continue
+        try:
+            found = read_json(path)
+            for each in found.get("replicas", [found]):
+                if each.get("params_digest") == trained.params_digest:
+                    return each
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{path} can't be read ({one_line(error)}); evaluate again, or delete it") from error
+    return None
+
+
+def _logged(trained: TrainedRun) -> dict[str, Any] | None:
+    """What training measured of these parameters on test images, if anything."""
+    rows = [row for row in read_rows(trained.folder.metrics) if (row["split"], row["step"]) == ("test", trained.step)]
+    if not rows:
+        return None
+    row, error = rows[-1], rows[-1].get("elbo_standard_error")
+    terms = {name: row[name] for name in ("elbo", "reconstruction", "kl")}
+    if "replicas" in row:
+        error = None
+        terms |= {name: row["replicas"][name][trained.replica] for name in terms if name in row["replicas"]}
+    return {**terms, "error": error, "num_images": row["num_images"]}
