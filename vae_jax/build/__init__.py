@@ -21,24 +21,3 @@ from vae_jax.build.run import (
     seeds_of,
     with_config,
 )
-
-__all__ = [
-    "build_data",
-    "build_loss",
-    "build_model",
-    "build_model_for",
-    "build_optimizer",
-    "build_preparation",
-    "build_schedule",
-    "build_state",
-    "build_steps",
-    "build_train_step",
-    "check_fit",
-    "check_objective",
-    "choose",
-    "choose_or_import",
-    "must_unroll",
-    "resolve",
-    "seeds_of",
-    "with_config",
-]

@@ -15,6 +15,3 @@ def main(argv: list[str] | None = None) -> None:
     from vae_jax.cli import app
 
     app.run(argv)
-
-
-__all__ = ["main"]

@@ -9,23 +9,3 @@ from vae_jax.data.npz import load_npz
 from vae_jax.data.order import batch_indices, epoch_order
 from vae_jax.data.streamed import Images, StreamedImages, take
 from vae_jax.data.tfds import load_tfds
-
-__all__ = [
-    "BINARIZATIONS",
-    "SPLITS",
-    "Dataset",
-    "ImageKind",
-    "Images",
-    "Split",
-    "StreamedImages",
-    "batch_indices",
-    "dynamic_binarization",
-    "epoch_order",
-    "load_digits",
-    "load_folder",
-    "load_npz",
-    "load_tfds",
-    "scaled",
-    "streamed_batches",
-    "take",
-]

@@ -3,5 +3,3 @@
 from vae_jax.diagnosis.run import STAGES, Diagnosis, diagnose
 from vae_jax.diagnosis.subject import Subject
 from vae_jax.diagnosis.words import advice, table
-
-__all__ = ["STAGES", "Diagnosis", "Subject", "advice", "diagnose", "table"]

@@ -13,15 +13,3 @@ Nothing in it is pickled, and reading it runs none of its code.
 from vae_jax.export.card import check_license
 from vae_jax.export.folder import ExportedModel, is_export, read_export, write_export
 from vae_jax.export.functions import describe_posterior, flat_params, nested_params, serialized_functions
-
-__all__ = [
-    "ExportedModel",
-    "check_license",
-    "describe_posterior",
-    "flat_params",
-    "is_export",
-    "nested_params",
-    "read_export",
-    "serialized_functions",
-    "write_export",
-]

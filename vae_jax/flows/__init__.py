@@ -12,15 +12,3 @@ from vae_jax.flows.gaussian import (
     standard_normal_log_prob,
 )
 from vae_jax.flows.planar import planar
-
-__all__ = [
-    "AffineCoupling",
-    "AutoregressiveNetwork",
-    "ConditionalGaussian",
-    "GaussianParameters",
-    "MaskedDense",
-    "autoregressive_step",
-    "diagonal_gaussian_log_prob",
-    "planar",
-    "standard_normal_log_prob",
-]

@@ -19,17 +19,3 @@ from vae_jax.likelihoods.continuous_bernoulli import ContinuousBernoulli, contin
 from vae_jax.likelihoods.discretized_logistic import DiscretizedLogistic, discretized_logistic_log_prob
 from vae_jax.likelihoods.discretized_logistic_mixture import DiscretizedLogisticMixture, logistic_mixture_log_prob
 from vae_jax.likelihoods.gaussian import Gaussian, GaussianPerPixel, gaussian_log_prob
-
-__all__ = [
-    "Bernoulli",
-    "ContinuousBernoulli",
-    "DiscretizedLogistic",
-    "DiscretizedLogisticMixture",
-    "Gaussian",
-    "GaussianPerPixel",
-    "bernoulli_log_prob",
-    "continuous_bernoulli_log_prob",
-    "discretized_logistic_log_prob",
-    "gaussian_log_prob",
-    "logistic_mixture_log_prob",
-]

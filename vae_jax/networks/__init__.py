@@ -13,13 +13,3 @@ from vae_jax.networks.conv import ConvDecoder, ConvEncoder
 from vae_jax.networks.mlp import MLPDecoder, MLPEncoder
 from vae_jax.networks.resampling import UPSAMPLING
 from vae_jax.networks.resnet import ResNetDecoder, ResNetEncoder
-
-__all__ = [
-    "UPSAMPLING",
-    "ConvDecoder",
-    "ConvEncoder",
-    "MLPDecoder",
-    "MLPEncoder",
-    "ResNetDecoder",
-    "ResNetEncoder",
-]

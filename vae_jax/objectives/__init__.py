@@ -13,28 +13,3 @@ from vae_jax.objectives.importance_weighted import Dreg, Iwae, importance_weight
 from vae_jax.objectives.mmd import Mmd, maximum_mean_discrepancy
 from vae_jax.objectives.penalties import ANNEALINGS, Capacity, FreeBits, Penalty, Weighted, cyclical_ramp, linear_ramp
 from vae_jax.objectives.wake_sleep import WakeSleep
-
-__all__ = [
-    "ANNEALINGS",
-    "GRADIENTS",
-    "Autoencoder",
-    "BetaTcvae",
-    "Capacity",
-    "Dreg",
-    "Elbo",
-    "ElboTerms",
-    "FreeBits",
-    "Iwae",
-    "KlParts",
-    "Mmd",
-    "Penalty",
-    "WakeSleep",
-    "Weighted",
-    "cyclical_ramp",
-    "elbo_terms",
-    "importance_weighted_bound",
-    "kl_parts",
-    "linear_ramp",
-    "maximum_mean_discrepancy",
-    "score_function_term",
-]

@@ -31,16 +31,3 @@ from vae_jax.posteriors.hierarchical import HierarchicalPosterior
 from vae_jax.posteriors.iaf import IAF
 from vae_jax.posteriors.planar import PlanarFlow
 from vae_jax.posteriors.point_mass import PointMass
-
-__all__ = [
-    "IAF",
-    "DiagonalGaussian",
-    "FullGaussian",
-    "FullGaussianParameters",
-    "GaussianParameters",
-    "HierarchicalPosterior",
-    "PlanarFlow",
-    "PointMass",
-    "diagonal_gaussian_log_prob",
-    "kl_to_standard_normal",
-]

@@ -15,13 +15,3 @@ from vae_jax.priors.mixture import GaussianMixture
 from vae_jax.priors.realnvp import RealNVP
 from vae_jax.priors.standard_normal import StandardNormal
 from vae_jax.priors.vampprior import Components, VampPrior
-
-__all__ = [
-    "Components",
-    "GaussianMixture",
-    "HierarchicalPrior",
-    "RealNVP",
-    "StandardNormal",
-    "VampPrior",
-    "standard_normal_log_prob",
-]

@@ -2,5 +2,3 @@
 
 from vae_jax.report.one import report_page
 from vae_jax.report.several import comparison_page
-
-__all__ = ["comparison_page", "report_page"]
