@@ -11,7 +11,7 @@ from absl import flags
 
 from vae_jax.cli.flags import parse, usage
 from vae_jax.cli.signals import STOPPED_STATUS
-from vae_jax.cli.terminal import complain, open_standard_streams, put_out
+from vae_jax.cli.terminal import print_any_letter, print_error, put_out
 from vae_jax.errors import DataError, Stopped, UserError
 from vae_jax.printable import one_line, printable
 
@@ -36,12 +36,12 @@ USER_ERROR_STATUS = 2
 def run(argv: list[str] | None = None) -> None:
     """Runs a verb and exits; see `vae_jax.cli.main`."""
     if argv is None:
-        open_standard_streams()
+        print_any_letter()
         _warn_plainly()
     try:
         _run(sys.argv[1:] if argv is None else argv)
     except Stopped as stopped:
-        complain(f"vae-jax: {stopped}")
+        print_error(f"vae-jax: {stopped}")
         sys.exit(STOPPED_STATUS)
     except (UserError, flags.Error) as error:
         _refuse(" ".join(str(error).split()))
@@ -58,7 +58,7 @@ def run(argv: list[str] | None = None) -> None:
 
 
 def _refuse(message: str) -> NoReturn:
-    complain(f"vae-jax: error: {printable(message)}")
+    print_error(f"vae-jax: error: {printable(message)}")
     _leave(USER_ERROR_STATUS)
 
 

@@ -61,7 +61,7 @@ def run(values: Flags) -> None:
             data,
             values["repeats"],
             values["steps"],
-            lambda compiled, mesh, state: check_memory(compiled, mesh, config, state),
+            lambda compiled, mesh: check_memory(compiled, mesh, config),
         )
     finally:
         jax.config.update("jax_enable_compilation_cache", remembers)

@@ -1,18 +1,13 @@
-"""Compiled programs are kept in the user's cache folder, so that a second start needn't compile."""
+"""Keeps compiled programs in the user's cache folder, so that a second start needn't compile."""
 
-import contextlib
 import hashlib
 import os
 import pathlib
 import platform
-import re
 import sys
-import warnings
 
 import jax
 import platformdirs
-
-_TROUBLE = re.compile(r"Error (reading|writing) persistent compilation cache entry for '([^']+)': (.*)", re.DOTALL)
 
 
 def remember_compiled() -> None:
@@ -21,8 +16,6 @@ def remember_compiled() -> None:
     A folder that JAX was already told to use (`JAX_COMPILATION_CACHE_DIR`) stays; an empty value there turns it off.
     """
     chosen = jax.config.values["jax_compilation_cache_dir"]
-    if chosen:
-        _forget_damaged(pathlib.Path(chosen))
     if "JAX_COMPILATION_CACHE_DIR" in os.environ or chosen is not None:
         return
     folder = platformdirs.user_cache_path("vae_jax", appauthor=False) / f"compiled-{_machine()}"
@@ -36,38 +29,6 @@ def remember_compiled() -> None:
     # By default only what took more than a second is kept, but a start compiles dozens of small programs.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
-    _forget_damaged(folder)
-
-
-def _forget_damaged(folder: pathlib.Path) -> None:
-    """Removes what can't be read, so that it is made anew, and what couldn't be written to its end.
-
-    JAX warns of both, two lines for each program, but leaves the file there and warns again at each start.
-    """
-    show_others = warnings.showwarning
-    told = set()
-
-    def show(message, category, filename, lineno, file=None, line=None) -> None:
-        trouble = _TROUBLE.match(str(message))
-        if trouble is None:
-            show_others(message, category, filename, lineno, file, line)
-            return
-        doing, program, reason = trouble.groups()
-        for path in folder.glob(f"{program}*-cache"):
-            # Nothing is lost but time, as where it can't be removed.
-            with contextlib.suppress(OSError):
-                path.unlink()
-        if doing not in told:
-            told.add(doing)
-            if not folder.is_dir():
-                told.update(("reading", "writing"))
-                what = "aren't kept: that is no folder; name another one with JAX_COMPILATION_CACHE_DIR"
-                print(f"compiled programs in {folder} {what}", file=sys.stderr)
-                return
-            what = "made anew" if doing == "reading" else "not kept"
-            print(f"compiled programs in {folder} are {what} ({' '.join(reason.split())})", file=sys.stderr)
-
-    warnings.showwarning = show
 
 
 def _machine() -> str:

@@ -121,7 +121,7 @@ class Session:
 
         if folder.last_step() < schedule.num_steps:
             shapes = jax.eval_shape(fresh)
-            check_memory(steps.compile(shapes), mesh, config, shapes)
+            check_memory(steps.compile(shapes), mesh, config)
 
         def initial() -> TrainState:
             state = jax.jit(fresh, out_shardings=replicated(mesh))()

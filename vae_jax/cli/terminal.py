@@ -9,25 +9,14 @@ from vae_jax.errors import UserError
 from vae_jax.printable import printable
 
 
-def open_standard_streams() -> None:
-    """Makes sure that there are three of them, and that they take every letter.
-
-    Where one was closed, by whoever started a service, the next file to be opened would get its number, and what is
-    printed. Where a locale has no ±, a question mark says as much.
-    """
-    descriptor = os.open(os.devnull, os.O_RDWR)
-    while descriptor <= 2:
-        descriptor = os.dup(descriptor)
-    os.close(descriptor)
-    for name in ("stdin", "stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:
-            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115, until the end
-        elif name != "stdin" and isinstance(stream, io.TextIOWrapper):
+def print_any_letter() -> None:
+    """Lets standard output and error take every letter: where a locale has no ±, a question mark says as much."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
 
 
-def complain(line: str) -> None:
+def print_error(line: str) -> None:
     """Prints a line on standard error, if that takes it: there is no other place to tell of trouble."""
     with contextlib.suppress(OSError):
         print(line, file=sys.stderr, flush=True)

@@ -3,10 +3,9 @@
 import dataclasses
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
 
-from vae_jax.objectives.elbo import ElboTerms, elbo_terms
-from vae_jax.vae import VAE, Label, Params, apply
+from vae_jax.objectives.terms import elbo_terms
+from vae_jax.vae import apply
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,16 +19,8 @@ class Autoencoder:
     needs = ("deterministic",)
     over_images = True
 
-    def __call__(
-        self,
-        model: VAE,
-        params: Params,
-        x: Float[Array, "b h w c"],
-        key: Key[Array, ""],
-        step: Int[Array, ""],
-        label: Label = None,
-    ) -> tuple[Float[Array, ""], ElboTerms]:
-        """Loss in nats, and its one term; see `Elbo`. Nothing is drawn from the key."""
+    def __call__(self, model, params, x, key, step, label=None):
+        """See `Objective`."""
         noise = jnp.zeros((1, x.shape[0], model.noise_size))
         terms = elbo_terms(apply(model, params, "__call__", x, noise, label))
         return -jnp.mean(terms.reconstruction), terms

@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float
 
 from vae_jax.noise import standard_normal
-from vae_jax.objectives.elbo import ElboTerms, elbo_terms
-from vae_jax.vae import VAE, Label, Params, apply
+from vae_jax.objectives.terms import elbo_terms
+from vae_jax.vae import apply
 
 
 class KlParts(NamedTuple):
@@ -69,16 +69,8 @@ class BetaTcvae:
 
     needs = ("has_density", "reparameterized", "factorized")
 
-    def __call__(
-        self,
-        model: VAE,
-        params: Params,
-        x: Float[Array, "b h w c"],
-        key: Key[Array, ""],
-        step: Int[Array, ""],
-        label: Label = None,
-    ) -> tuple[Float[Array, ""], ElboTerms]:
-        """Surrogate to minimize, and the terms of each image; see `Elbo`."""
+    def __call__(self, model, params, x, key, step, label=None):
+        """See `Objective`."""
         noise = standard_normal(key, (1, x.shape[0], model.noise_size))
         parameters = apply(model, params, "encode", x, label)
         joint = apply(model, params, "joint_terms", parameters, x, noise, label)

@@ -1,58 +1,18 @@
 """The evidence lower bound in both of its forms (Kingma & Welling 2014), with a weight on its KL term."""
 
 import dataclasses
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float
 
 from vae_jax.noise import standard_normal
 from vae_jax.objectives.penalties import Penalty, Weighted
-from vae_jax.vae import VAE, JointTerms, Label, Params, apply
+from vae_jax.objectives.terms import elbo_terms
+from vae_jax.vae import apply
 
 UNWEIGHTED = Weighted()
 GRADIENTS = ("reparameterized", "score_function")
-
-
-class ElboTerms(NamedTuple):
-    """The bound of each image and the two terms it is made of, in nats: `elbo = reconstruction - kl`.
-
-    Attributes:
-        elbo: Lower bound of log p(x); None for a posterior without a density.
-        reconstruction: E_q[log p(x|z)], mostly negative.
-        kl: KL(q(z|x) || p(z)), or its Monte Carlo estimate; None for a posterior without a density.
-    """
-
-    elbo: Float[Array, "b"] | None
-    reconstruction: Float[Array, "b"]
-    kl: Float[Array, "b"] | None
-
-
-def elbo_terms(joint: JointTerms, analytic_kl: bool = True) -> ElboTerms:
-    """The bound from K samples of z.
-
-    With the KL in closed form (eq. 10 of the paper):
-    `1/K sum_k log p(x|z_k) - KL(q(z|x) || p(z))`.
-
-    By Monte Carlo (eq. 6):
-    `1/K sum_k log p(x|z_k) + log p(z_k) - log q(z_k|x)`.
-
-    Note that the second has log p(x, z), not log p(x|z), beside -log q(z|x).
-
-    Args:
-        joint: Terms of `[K, B]` samples.
-        analytic_kl: Whether to use the closed form, where the model has one.
-
-    Returns:
-        Nats per image; an unbiased estimate of the bound in either form.
-    """
-    reconstruction = jnp.mean(joint.log_likelihood, axis=0)
-    if joint.log_posterior is None:
-        return ElboTerms(None, reconstruction, None)
-    closed_form = joint.kl if analytic_kl else None
-    kl = jnp.mean(joint.log_posterior - joint.log_prior, axis=0) if closed_form is None else closed_form
-    return ElboTerms(reconstruction - kl, reconstruction, kl)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,28 +42,8 @@ class Elbo:
         """Whether the surrogate is a mean over images, as the penalty is or isn't."""
         return getattr(self.penalty, "over_images", False)
 
-    def __call__(
-        self,
-        model: VAE,
-        params: Params,
-        x: Float[Array, "b h w c"],
-        key: Key[Array, ""],
-        step: Int[Array, ""],
-        label: Label = None,
-    ) -> tuple[Float[Array, ""], ElboTerms]:
-        """Surrogate to minimize, and the terms of each image.
-
-        Args:
-            model: The model.
-            params: Its parameters.
-            x: Images, as the likelihood wants them.
-            key: Consumed for the noise of z.
-            step: Steps taken, for the annealing of the penalty.
-            label: Classes of the images, for a conditional model.
-
-        Returns:
-            `-mean(reconstruction) + penalty` in nats, and the terms per image.
-        """
+    def __call__(self, model, params, x, key, step, label=None):
+        """See `Objective`."""
         parameters = apply(model, params, "encode", x, label)
         noise = standard_normal(key, (self.num_samples, x.shape[0], model.noise_size))
         joint = apply(model, params, "joint_terms", parameters, x, noise, label)

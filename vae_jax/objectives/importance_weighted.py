@@ -5,11 +5,11 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float
 
 from vae_jax.noise import standard_normal
-from vae_jax.objectives.elbo import ElboTerms, elbo_terms
-from vae_jax.vae import VAE, Label, Params, apply
+from vae_jax.objectives.terms import elbo_terms
+from vae_jax.vae import apply
 
 
 def importance_weighted_bound(log_weights: Float[Array, "k b"]) -> Float[Array, "b"]:
@@ -40,16 +40,8 @@ class Iwae:
     needs = ("has_density", "reparameterized")
     over_images = True
 
-    def __call__(
-        self,
-        model: VAE,
-        params: Params,
-        x: Float[Array, "b h w c"],
-        key: Key[Array, ""],
-        step: Int[Array, ""],
-        label: Label = None,
-    ) -> tuple[Float[Array, ""], ElboTerms]:
-        """Surrogate to minimize, and the terms of each image; see `Elbo`."""
+    def __call__(self, model, params, x, key, step, label=None):
+        """See `Objective`."""
         noise = standard_normal(key, (self.num_samples, x.shape[0], model.noise_size))
         joint = apply(model, params, "__call__", x, noise, label)
         return -jnp.mean(importance_weighted_bound(joint.log_weights)), elbo_terms(joint)
@@ -75,20 +67,8 @@ class Dreg:
     needs = ("has_density", "reparameterized", "log_prob_anywhere")
     over_images = True
 
-    def __call__(
-        self,
-        model: VAE,
-        params: Params,
-        x: Float[Array, "b h w c"],
-        key: Key[Array, ""],
-        step: Int[Array, ""],
-        label: Label = None,
-    ) -> tuple[Float[Array, ""], ElboTerms]:
-        """Surrogate to minimize, and the terms of each image; see `Elbo`.
-
-        The surrogate has the value of the bound, and two gradients that don't meet: one through the
-        parameters of p at fixed z, one through z at fixed parameters of p and q.
-        """
+    def __call__(self, model, params, x, key, step, label=None):
+        """See `Objective`."""
         noise = standard_normal(key, (self.num_samples, x.shape[0], model.noise_size))
         parameters = apply(model, params, "encode", x, label)
         drawn = apply(model, params, "joint_terms", parameters, x, noise, label)

@@ -4,11 +4,11 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float
 
 from vae_jax.noise import standard_normal
-from vae_jax.objectives.elbo import ElboTerms, elbo_terms
-from vae_jax.vae import VAE, Label, Params, apply
+from vae_jax.objectives.terms import elbo_terms
+from vae_jax.vae import apply
 
 
 def maximum_mean_discrepancy(z: Float[Array, "n d"], prior: Float[Array, "m d"]) -> Float[Array, ""]:
@@ -59,16 +59,8 @@ class Mmd:
         """What the posterior must declare."""
         return ("reparameterized",) if self.alpha == 1.0 else ("reparameterized", "has_density")
 
-    def __call__(
-        self,
-        model: VAE,
-        params: Params,
-        x: Float[Array, "b h w c"],
-        key: Key[Array, ""],
-        step: Int[Array, ""],
-        label: Label = None,
-    ) -> tuple[Float[Array, ""], ElboTerms]:
-        """Surrogate to minimize, and the terms of each image; see `Elbo`."""
+    def __call__(self, model, params, x, key, step, label=None):
+        """See `Objective`."""
         noise_key, prior_key = jax.random.split(key)
         noise = standard_normal(noise_key, (1, x.shape[0], model.noise_size))
         joint = apply(model, params, "__call__", x, noise, label)

@@ -5,11 +5,10 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int, Key
 
 from vae_jax.noise import standard_normal
-from vae_jax.objectives.elbo import ElboTerms, elbo_terms
-from vae_jax.vae import VAE, Label, Params, apply
+from vae_jax.objectives.terms import elbo_terms
+from vae_jax.vae import apply
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,16 +25,8 @@ class WakeSleep:
     needs = ("has_density", "log_prob_anywhere")
     over_images = True
 
-    def __call__(
-        self,
-        model: VAE,
-        params: Params,
-        x: Float[Array, "b h w c"],
-        key: Key[Array, ""],
-        step: Int[Array, ""],
-        label: Label = None,
-    ) -> tuple[Float[Array, ""], ElboTerms]:
-        """The sum of both losses, each with the other's parameters held fixed, and the terms; see `Elbo`."""
+    def __call__(self, model, params, x, key, step, label=None):
+        """See `Objective`."""
         noise_key, prior_key, dream_key = jax.random.split(key, 3)
         fixed = lax.stop_gradient(params)
         noise = standard_normal(noise_key, (1, x.shape[0], model.noise_size))

@@ -32,7 +32,7 @@ def benchmark(
     data: Dataset,
     repeats: int,
     num_steps: int,
-    on_compiled: Callable[[jax.stages.Compiled, Mesh, Any], None] = lambda compiled, mesh, state: None,
+    on_compiled: Callable[[jax.stages.Compiled, Mesh], None] = lambda compiled, mesh: None,
 ) -> dict[str, Any]:
     """Times the training step of a config, and one large matrix product in alternation with it.
 
@@ -42,7 +42,7 @@ def benchmark(
         repeats: How often both are timed.
         num_steps: Steps that are timed at once; 0 for as many as take a second, up to the most that training makes
             per call.
-        on_compiled: Called with the compiled steps, the mesh and the shapes of the state, before anything is put on the
+        on_compiled: Called with the compiled steps and the mesh, before anything is put on the
             devices.
 
     Returns:
@@ -59,7 +59,7 @@ def benchmark(
         return build.build_state(config, model, data.image_shape, schedule.num_steps)
 
     compiled, lowering, compiling = _compile(steps, jax.eval_shape(fresh))
-    on_compiled(compiled, mesh, jax.eval_shape(fresh))
+    on_compiled(compiled, mesh)
     run = _Run(steps, jax.jit(fresh, out_shardings=replicated(mesh))(), longest)
     run.seconds_per_step(1)
     num_steps = num_steps or int(np.clip(1.0 / run.seconds_per_step(1), 1, longest))

@@ -1,0 +1,48 @@
+"""The terms of the evidence lower bound."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vae_jax.vae import JointTerms
+
+
+class ElboTerms(NamedTuple):
+    """The bound of each image and the two terms it is made of, in nats: `elbo = reconstruction - kl`.
+
+    Attributes:
+        elbo: Lower bound of log p(x); None for a posterior without a density.
+        reconstruction: E_q[log p(x|z)], mostly negative.
+        kl: KL(q(z|x) || p(z)), or its Monte Carlo estimate; None for a posterior without a density.
+    """
+
+    elbo: Float[Array, "b"] | None
+    reconstruction: Float[Array, "b"]
+    kl: Float[Array, "b"] | None
+
+
+def elbo_terms(joint: JointTerms, analytic_kl: bool = True) -> ElboTerms:
+    """The bound from K samples of z.
+
+    With the KL in closed form (eq. 10 of the paper):
+    `1/K sum_k log p(x|z_k) - KL(q(z|x) || p(z))`.
+
+    By Monte Carlo (eq. 6):
+    `1/K sum_k log p(x|z_k) + log p(z_k) - log q(z_k|x)`.
+
+    Note that the second has log p(x, z), not log p(x|z), beside -log q(z|x).
+
+    Args:
+        joint: Terms of `[K, B]` samples.
+        analytic_kl: Whether to use the closed form, where the model has one.
+
+    Returns:
+        Nats per image; an unbiased estimate of the bound in either form.
+    """
+    reconstruction = jnp.mean(joint.log_likelihood, axis=0)
+    if joint.log_posterior is None:
+        return ElboTerms(None, reconstruction, None)
+    closed_form = joint.kl if analytic_kl else None
+    kl = jnp.mean(joint.log_posterior - joint.log_prior, axis=0) if closed_form is None else closed_form
+    return ElboTerms(reconstruction - kl, reconstruction, kl)
