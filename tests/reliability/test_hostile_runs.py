@@ -333,8 +333,6 @@ def digest(path: pathlib.Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-
-
 def signed(folder: pathlib.Path) -> None:
     """Checksums as somebody writes them who wants to be believed."""
     names = [line[66:] for line in (folder / "SHA256SUMS").read_text().splitlines()]
