@@ -230,8 +230,18 @@ HOSTILE = {
     "module of its own": ("config.json", ("model", "likelihood"), "evil:likelihood", "--allow_custom"),
     "module for its data": ("config.json", ("data", "source"), "evil:load", "--allow_custom"),
     "text without end": ("config.json", ("data", "dir"), "x" * 10**6, "data.dir"),
-    "huge images": ("images.json", ("image_shape",), [10**6, 10**6, 3], "there are no images"),
-    "images beyond 64 bits": ("images.json", ("image_shape",), [2**62, 2**62, 1], "there are no images"),
+    "huge images": (
+        "images.json",
+        ("image_shape",),
+        [10**6, 10**6, 3],
+        "image_shape, max_value and num_classes expected",
+    ),
+    "images beyond 64 bits": (
+        "images.json",
+        ("image_shape",),
+        [2**62, 2**62, 1],
+        "image_shape, max_value and num_classes expected",
+    ),
     "infinite images": ("images.json", ("image_shape",), [float("inf"), 8, 1], "there are no images"),
     "very many classes": ("images.json", ("num_classes",), 10**9, "there are no images"),
     "file outside": (

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import math
 from typing import Any
 
 import numpy as np
@@ -64,22 +65,20 @@ class ImageKind:
             ValueError: If the mapping doesn't describe images.
         """
         try:
-            height, width, channels = mapping["image_shape"]
-            max_value, num_classes = mapping["max_value"], mapping["num_classes"]
+            shape, max_value, num_classes = map(mapping.get, ("image_shape", "max_value", "num_classes"))
             names = list(mapping.get("class_names", ()))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"no image_shape, max_value and num_classes in {one_line(repr(mapping), 200)}") from error
+            numbers = (*shape, max_value, num_classes)
+        except (AttributeError, TypeError):
+            numbers, names = (), []
         if (
-            any(type(number) is not int for number in (height, width, channels, max_value, num_classes))
+            [type(number) for number in numbers] != [int] * 5
             or any(type(name) is not str for name in names)
-            or (names and len(names) != num_classes)
-            or min(height, width, channels) < 1
-            or height * width * channels > _MOST_VALUES
-            or not 1 <= max_value <= 255
-            or not 0 <= num_classes <= MOST_CLASSES
+            or len(names) not in (0, num_classes)
+            or not (min(shape) >= 1 and math.prod(shape) <= _MOST_VALUES)
+            or not (1 <= max_value <= 255 and 0 <= num_classes <= MOST_CLASSES)
         ):
-            raise ValueError(f"these values don't describe images: {one_line(repr(mapping), 200)}")
-        return cls((height, width, channels), max_value, num_classes, tuple(map(printable, names)))
+            raise ValueError(f"image_shape, max_value and num_classes expected in {one_line(repr(mapping), 200)}")
+        return cls(tuple(shape), max_value, num_classes, tuple(map(printable, names)))
 
     def __str__(self) -> str:
         size = "x".join(map(str, self.image_shape))

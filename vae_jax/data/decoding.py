@@ -1,4 +1,4 @@
-"""From encoded pictures to 8-bit pixels of the size that is asked for."""
+"""Decodes pictures into 8-bit pixels of a given size."""
 
 import dataclasses
 import io
@@ -14,36 +14,35 @@ from jaxtyping import UInt8
 from PIL import Image
 
 FITS = ("crop", "resize")
-# 8192 x 8192: a larger picture isn't decoded. As RGB one takes 200 MB, and several are decoded at a time.
+# 8192 x 8192: larger pictures are refused. As RGB one takes 200 MB, and several are decoded at a time.
 MOST_PIXELS = 2**26
-# Pillow goes by the content of a file, and would call Ghostscript for a PostScript program named .png.
+# Pillow decides by content, and would run Ghostscript for a PostScript program named .png.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 _GREY = ("1", "L", "LA", "La")
-# Filters of warnings are those of the process.
+# Warning filters belong to the whole process.
 _FILTERING = threading.Lock()
 
 
 def is_grey(image: Image.Image) -> bool:
-    """Whether an opened picture has no colours."""
+    """Whether an open picture is grey."""
     return image.mode in _GREY or image.mode.startswith("I;16")
 
 
 def decoded(file: str | os.PathLike[str] | IO[bytes] | io.BytesIO, grey: bool | None) -> UInt8[np.ndarray, "h w c"]:
-    """Decodes a picture (of an animated one, the first frame) and brings it to 8 bits.
+    """Decodes a picture (the first frame of an animation) to 8 bits.
 
-    Pixels of 16 bits are rounded to 8; transparency is dropped. A picture is refused for its size by what it says of
-    itself, before memory is taken for it.
+    Pixels of 16 bits are rounded to 8; transparency is dropped. The declared size is checked before memory is taken.
 
     Args:
-        file: What holds it.
-        grey: Whether the result has one channel instead of three; None: as the picture itself is.
+        file: Path or open file.
+        grey: Whether the result has one channel instead of three; None: as the picture has.
 
     Returns:
         The pixels.
 
     Raises:
-        Exception: Whatever Pillow raises for a damaged file; `ValueError` for pixels of 32 bits, or more than
-            `MOST_PIXELS` of them.
+        Exception: Whatever Pillow raises for a damaged file; `ValueError` for pixels of 32 bits, or for more than
+            `MOST_PIXELS` pixels.
     """
     with opened(file) as image:
         grey = is_grey(image) if grey is None else grey
@@ -52,23 +51,24 @@ def decoded(file: str | os.PathLike[str] | IO[bytes] | io.BytesIO, grey: bool | 
         if image.mode.startswith("I;16"):
             pixels: Any = ((np.asarray(image, np.uint32) + 128) // 257).astype(np.uint8)
             return np.repeat(pixels[..., np.newaxis], 1 if grey else 3, axis=-1)
-        # Pillow warns of palettes with transparency unless they come this way.
+        # Otherwise Pillow warns of palettes with transparency.
         whole = image.convert("RGBA") if "transparency" in image.info else image
         pixels = np.asarray(whole.convert("L" if grey else "RGB"))
         return pixels[..., np.newaxis] if grey else pixels
 
 
 def opened(file: str | os.PathLike[str] | IO[bytes] | io.BytesIO) -> Image.Image:
-    """Opens a picture of one of `FORMATS`, of which nothing is decoded yet.
+    """Opens a picture of one of `FORMATS` without decoding it.
 
     Raises:
-        Exception: Whatever Pillow raises for a damaged file; `ValueError` for too many pixels and for what is no file.
+        Exception: Whatever Pillow raises for a damaged file; `ValueError` for too many pixels or if it
+            is not a regular file.
     """
     if isinstance(file, str | os.PathLike) and not stat.S_ISREG(os.stat(file).st_mode):
         raise ValueError("it is a pipe or a device")
     try:
         with _FILTERING, warnings.catch_warnings():
-            # What is damaged beside the pixels, such as the place where a photo was taken, doesn't matter here.
+            # Damaged metadata, such as the place where a photo was taken, doesn't matter here.
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(file, formats=FORMATS)
@@ -81,7 +81,7 @@ def opened(file: str | os.PathLike[str] | IO[bytes] | io.BytesIO) -> Image.Image
     return image
 
 
-_TOO_LARGE = f"it is said to have {{}} more than the {MOST_PIXELS:,} pixels that are decoded (8192 x 8192)"
+_TOO_LARGE = f"its declared size is {{}} more than the limit of {MOST_PIXELS:,} pixels (8192 x 8192)"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Sizing:
 
     Attributes:
         side: Height and width; 0 leaves images as they are.
-        fit: `crop` cuts the middle square before it resizes, `resize` takes the whole image, whatever its shape.
+        fit: `crop` resizes the middle square, `resize` the whole image, whatever its shape.
     """
 
     side: int = 0
@@ -103,7 +103,7 @@ class Sizing:
         return middle_square(pixels, self.side) if self.fit == "crop" else resized(pixels, self.side)
 
     def __str__(self) -> str:
-        """What tells it from others in names of files; nothing where images stay as they are."""
+        """A part of file names; empty if images stay as they are."""
         return "" if not self.side else str(self.side) if self.fit == "crop" else f"{self.side}-{self.fit}"
 
 
@@ -116,7 +116,7 @@ def size_text(shape: Sequence[int]) -> str:
 
 
 def middle_square(pixels: UInt8[np.ndarray, "h w c"], side: int) -> UInt8[np.ndarray, "side side c"]:
-    """Cuts the largest square out of the middle and resizes it.
+    """Cuts out the largest square in the middle and resizes it.
 
     Args:
         pixels: An image.

@@ -1,4 +1,4 @@
-"""The embedded data set: 1,797 handwritten digits of 8 by 8 pixels, which ship inside scikit-learn."""
+"""The embedded data set: 1,797 handwritten digits of 8 by 8 pixels, from scikit-learn."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ def load_digits(test_fraction: float, seed: int) -> Dataset:
 
     Args:
         test_fraction: Share of the images held out for testing.
-        seed: What the division is drawn from.
+        seed: Seed of the division.
 
     Returns:
         Images of 8 x 8 x 1 pixels with values 0 to 16, and their labels.
@@ -18,7 +18,7 @@ def load_digits(test_fraction: float, seed: int) -> Dataset:
     Source:
         E. Alpaydin, C. Kaynak, *Optical Recognition of Handwritten Digits*, UCI, 1998.
     """
-    import sklearn.datasets  # here, since it takes a second and only this source needs it
+    import sklearn.datasets  # here, because it takes a second and only this source needs it
 
     pixels, targets = sklearn.datasets.load_digits(return_X_y=True)
     images = np.asarray(pixels, np.uint8).reshape(-1, 8, 8, 1)

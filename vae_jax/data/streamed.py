@@ -1,4 +1,4 @@
-"""Images that stay in their files: what looks like an array decodes only what is asked for."""
+"""Images that stay in their files: an object like an array that decodes the rows that are read."""
 
 import concurrent.futures
 import dataclasses
@@ -21,7 +21,7 @@ Change = Callable[[UInt8[np.ndarray, "n h w c"], Int[np.ndarray, "n"] | None], U
 class Reader(Protocol):
     """Decodes images of one size from files.
 
-    It is pickled into other processes, so it opens its files where it reads them, and it doesn't use JAX.
+    It is pickled into other processes, so it opens its files when it reads, and it doesn't use JAX.
     """
 
     @property
@@ -30,19 +30,19 @@ class Reader(Protocol):
         ...
 
     def read(self, indices: Int[np.ndarray, "n"]) -> UInt8[np.ndarray, "n h w c"]:
-        """The images of these numbers, in this order."""
+        """The images with these numbers, in this order."""
         ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class StreamedImages:
-    """A read-only `uint8[N, H, W, C]` of images that are decoded when they are asked for.
+    """A read-only `uint8[N, H, W, C]` whose images are decoded when they are read.
 
     Attributes:
         reader: Decodes them.
         rows: `int[N]`: which of the reader's images these are.
-        change: What is done to the pixels once they are decoded, or None.
-        numbers: `int[N]`: which image of the part that `change` was made for each of these is, or None.
+        change: A function of the decoded pixels, or None.
+        numbers: `int[N]`: the number that `change` is given for each image, or None.
     """
 
     reader: Reader
@@ -52,35 +52,35 @@ class StreamedImages:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """As that of an array."""
+        """As of an array."""
         return len(self.rows), *self.reader.image_shape
 
     @property
     def ndim(self) -> int:
-        """As that of an array."""
+        """As of an array."""
         return 4
 
     @property
     def dtype(self) -> np.dtype:
-        """As that of an array."""
+        """As of an array."""
         return np.dtype(np.uint8)
 
     @property
     def nbytes(self) -> int:
-        """What all of them would take in memory."""
+        """Bytes that all images would take in memory."""
         return int(np.prod(self.shape, dtype=np.int64))
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, key: Any) -> np.ndarray:
-        """Decodes the images of a number, a slice or an array of numbers."""
+        """Decodes the images selected by a number, a slice or an array of numbers."""
         if isinstance(key, int | np.integer):
             return self.take(np.array([key])).decode()[0]
         return self.take(key).decode()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """Decodes all, so that `np.asarray` does what one expects of it."""
+        """Decodes all images, for `np.asarray`."""
         return self.decode() if dtype is None else self.decode().astype(dtype)
 
     def take(self, rows: slice | np.ndarray) -> "StreamedImages":
@@ -89,10 +89,10 @@ class StreamedImages:
         return dataclasses.replace(self, rows=self.rows[rows], numbers=numbers)
 
     def changed(self, change: Change) -> "StreamedImages":
-        """The same images, each of which will be changed once it is decoded.
+        """The same images, with a change to make after decoding.
 
         Args:
-            change: `(pixels, numbers) -> pixels`, where an image keeps its number whatever is taken later.
+            change: `(pixels, numbers) -> pixels`; the images keep their numbers when some are taken later.
         """
         return dataclasses.replace(self, change=change, numbers=np.arange(len(self)))
 
@@ -100,7 +100,7 @@ class StreamedImages:
         """All of these images as an array.
 
         Args:
-            num_threads: How many share the work; Pillow lets go of the interpreter while it decodes.
+            num_threads: How many threads share the work; Pillow releases the interpreter lock while it decodes.
         """
         images = np.empty(self.shape, np.uint8)
 
@@ -122,7 +122,7 @@ class StreamedImages:
                 for future in futures:
                     future.result()
             finally:
-                # Where one fails (or Ctrl-C comes) the others needn't begin.
+                # If one fails (or Ctrl-C comes), the others need not begin.
                 threads.shutdown(wait=False, cancel_futures=True)
         return images
 
@@ -138,13 +138,13 @@ def take(images: Images, rows: slice | np.ndarray) -> UInt8[np.ndarray | Streame
         rows: Which: a slice or numbers.
 
     Returns:
-        What indexing gives in memory; no pixel is decoded in files.
+        The same as indexing for images in memory; images in files are not decoded.
     """
     return images.take(rows) if isinstance(images, StreamedImages) else images[rows]
 
 
 def changed(images: Images, change: Change) -> Images:
-    """Changes the pixels of a part, at once in memory or when they are decoded.
+    """Changes pixels, at once if they are in memory, else when they are decoded.
 
     Args:
         images: In memory or in files.
