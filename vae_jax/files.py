@@ -2,13 +2,12 @@
 
 import contextlib
 import errno
-import fcntl
-import glob
 import json
 import os
 import pathlib
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -66,10 +65,10 @@ def read_bytes(path: pathlib.Path) -> bytes:
     """What a file holds.
 
     Raises:
-        OSError: If it can't be read, or is no file: a pipe would be waited for, and a device never ends.
+        OSError: If it can't be read, or is not a regular file: reading a pipe or a device may never end.
     """
     if not stat.S_ISREG(path.stat().st_mode):
-        raise OSError(errno.EINVAL, "it is no file", str(path))
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
     return path.read_bytes()
 
 
@@ -78,7 +77,7 @@ def read_json(path: pathlib.Path) -> Any:
 
     Raises:
         OSError: As `read_bytes`.
-        ValueError: If it is no JSON, or larger or deeper than any that this package writes.
+        ValueError: If it isn't JSON, or is larger or deeper than anything that this package writes.
     """
     content = read_bytes(path)
     if len(content) > _MOST_JSON:
@@ -90,21 +89,21 @@ def parse_json(content: bytes | str) -> Any:
     """What JSON says.
 
     Raises:
-        ValueError: If it is none, or deeper than any that this package writes.
+        ValueError: If it isn't JSON, or is nested deeper than anything that this package writes.
     """
     try:
         # Told that it is UTF-8, or the parser would guess other encodings from zeros.
         return json.loads(content.decode() if isinstance(content, bytes) else content)
     except UnicodeDecodeError as error:
-        raise ValueError("it is no text") from error
+        raise ValueError("not text") from error
     except json.JSONDecodeError as error:
-        raise ValueError(f"it is no JSON: {error}") from error
+        raise ValueError(f"not JSON: {error}") from error
     except RecursionError as error:
-        raise ValueError("it is too deep") from error
+        raise ValueError("nested too deeply") from error
 
 
 def write_json(path: pathlib.Path, content: Any, mend: str = "choose another place") -> None:
-    """Writes JSON that every parser can read: not-a-number and infinity are none.
+    """Writes JSON that every parser can read, without NaN and infinity.
 
     Raises:
         UserError: If the file system doesn't take it.
@@ -126,11 +125,9 @@ def check_output(path: pathlib.Path, suffixes: Sequence[str], flag: str = "--out
     """
     if path.suffix not in suffixes:
         raise UserError(f"{flag} is '{path}' but must end in {' or '.join(suffixes)}")
-    folder = next(folder for folder in path.absolute().parents if folder.exists())
     if path.is_dir():
         raise UserError(f"'{path}' is a folder; name a file with {flag}")
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise UserError(f"nothing can be written to {folder}; name another file with {flag}")
+    check_parent(path, flag)
 
 
 @contextlib.contextmanager
@@ -142,46 +139,23 @@ def new_folder(path: pathlib.Path, flag: str = "--output") -> Iterator[pathlib.P
         flag: What the user named it with.
 
     Raises:
-        UserError: If something else is there, or the file system doesn't take it.
+        UserError: If something else is there, or the file system refuses.
     """
     check_new_folder(path, flag)
     final = path.resolve()
-    # Each process has its own: another one may be making the same folder.
-    unfinished = final.with_name(f".{final.name}{_UNFINISHED}-{os.getpid()}")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        for leftover in final.parent.glob(f"{glob.escape(f'.{final.name}{_UNFINISHED}')}-*"):
-            _remove_if_left(leftover)
-        unfinished.mkdir()
-        with _locked(unfinished):
+        unfinished = pathlib.Path(tempfile.mkdtemp(prefix=f".{final.name}{_UNFINISHED}-", dir=final.parent))
+        try:
+            # A temporary folder is its owner's alone.
+            unfinished.chmod(0o777 & ~_umask())
             yield unfinished
             # Takes the place of an empty folder, and of nothing else.
             unfinished.rename(final)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
     except OSError as error:
         raise UserError(f"'{path}' can't be written ({error.strerror or error}); choose another {flag}") from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _locked(folder: pathlib.Path) -> Iterator[None]:
-    """Says to others meanwhile that somebody is at a folder; the operating system lets go when the process ends.
-
-    Raises:
-        BlockingIOError: If somebody is.
-    """
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _remove_if_left(folder: pathlib.Path) -> None:
-    """Removes what a process that was killed has left; not what one is at."""
-    with contextlib.suppress(OSError), _locked(folder):
-        shutil.rmtree(folder)
 
 
 def check_new_folder(path: pathlib.Path, flag: str = "--output") -> None:
@@ -190,15 +164,25 @@ def check_new_folder(path: pathlib.Path, flag: str = "--output") -> None:
     Raises:
         UserError: If `path` is a file or a folder with files in it, or lies where nothing can be written.
     """
-    try:
-        if path.is_symlink() and not path.exists():
-            raise UserError(f"'{path}' is a link that leads nowhere; name another folder with {flag}")
-        if path.exists() and not path.is_dir():
-            raise UserError(f"'{path}' is a file; name a folder that isn't there yet with {flag}")
-        if path.is_dir() and any(path.iterdir()):
-            raise UserError(f"'{path}' has files in it; name a folder that isn't there yet with {flag}")
-        folder = next(folder for folder in path.absolute().parents if folder.exists())
-    except OSError as error:
-        raise UserError(f"'{path}' can't be a folder ({error.strerror or error}); choose another {flag}") from error
+    if path.exists() and not path.is_dir():
+        raise UserError(f"'{path}' is a file; name a new folder with {flag}")
+    if path.is_dir() and any(path.iterdir()):
+        raise UserError(f"'{path}' has files in it; name a new folder with {flag}")
+    check_parent(path, flag)
+
+
+def check_parent(path: pathlib.Path, flag: str) -> None:
+    """Refuses a path that lies where nothing can be written.
+
+    Raises:
+        UserError: If so.
+    """
+    folder = next(folder for folder in path.absolute().parents if folder.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise UserError(f"nothing can be written to {folder}; name another folder with {flag}")
+        raise UserError(f"nothing can be written to {folder}; name another place with {flag}")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

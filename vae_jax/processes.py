@@ -48,7 +48,7 @@ def join(coordinator_address: str | None, num_processes: int | None, process_id:
     elif given[1] is not None and given[2] is not None and not 0 <= given[2] < given[1]:
         raise UserError(f"--process_id is {given[2]} but must be from 0 to {given[1] - 1}, below --num_processes")
     if given[0] is not None:
-        _check_address(given[0], is_here=given[2] == 0)
+        _check_address(given[0])
     try:
         jax.distributed.initialize(*given)
     except (RuntimeError, ValueError) as error:
@@ -116,15 +116,11 @@ def _number(value: int | None, variable: str) -> int | None:
         raise UserError(f"{variable} is '{os.environ[variable]}' but must be a whole number") from error
 
 
-def _check_address(address: str, is_here: bool) -> None:
-    """Refuses an address that can't be, which the runtime would wait for in silence, or crash on.
-
-    Args:
-        address: `host:port` of the first process.
-        is_here: Whether this is the first process, which has to be able to take the port.
+def _check_address(address: str) -> None:
+    """Refuses an address on which the runtime would wait in silence, or crash.
 
     Raises:
-        UserError: If it can't be.
+        UserError: If it isn't `host:port` of a known host.
     """
     host, _, port = address.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
@@ -136,21 +132,7 @@ def _check_address(address: str, is_here: bool) -> None:
     try:
         socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
     except OSError as error:
-        raise UserError(
-            f"--coordinator_address names the machine '{host}', which isn't known here ({error.strerror}); name "
-            "the one of process 0"
-        ) from error
-    if not is_here:
-        return
-    with socket.socket() as probe:
-        # Else a port that was used a minute ago would count as taken.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("", int(port)))
-        except OSError as error:
-            raise UserError(
-                f"port {port} of --coordinator_address can't be had ({error.strerror}); choose another one"
-            ) from error
+        raise UserError(f"--coordinator_address names '{host}', which is not known here ({error.strerror})") from error
 
 
 def _several_are_announced(environment: Mapping[str, str]) -> bool:

@@ -19,7 +19,7 @@ from vae_jax.cli import main
 from vae_jax.config import ModelConfig
 from vae_jax.report.decoder import MOST_BYTES, Decoding, live_decoder
 from vae_jax.report.latents import encode
-from vae_jax.report.shown import manifold_latents, prior_latents
+from vae_jax.report.pictures import manifold_latents, prior_latents
 from vae_jax.trained import TrainedRun, open_run
 from vae_jax.vae import VAE, apply, init_params
 

@@ -9,7 +9,7 @@ import scipy.stats
 from tiny_runs import train
 
 from vae_jax.report.latents import axes, encode, projection
-from vae_jax.report.shown import manifold_latents, prior_latents
+from vae_jax.report.pictures import manifold_latents, prior_latents
 from vae_jax.trained import TrainedRun, open_run
 from vae_jax.vae import apply
 

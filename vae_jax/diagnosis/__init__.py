@@ -2,4 +2,4 @@
 
 from vae_jax.diagnosis.run import STAGES, Diagnosis, diagnose
 from vae_jax.diagnosis.subject import Subject
-from vae_jax.diagnosis.words import advice, table
+from vae_jax.diagnosis.summary import advice, table

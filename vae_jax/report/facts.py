@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from vae_jax.config import Config, flatten
-from vae_jax.diagnosis.words import table, words
+from vae_jax.diagnosis.summary import table, words
 from vae_jax.files import read_json
 from vae_jax.runs import RunFolder, read_rows
 from vae_jax.trained import TrainedRun
@@ -75,9 +75,7 @@ def _of_evaluation(evaluation: dict[str, Any]) -> Result:
         return Result(
             tuple(
                 Quantity(
-                    title,
-                    _number(spread[name]["mean"]),
-                    ((_number(spread[name]["stddev"]), "standard deviation between seeds"),),
+                    title, float(spread[name]["mean"]), ((spread[name]["stddev"], "standard deviation between seeds"),)
                 )
                 for title, name in names
             ),
@@ -86,26 +84,17 @@ def _of_evaluation(evaluation: dict[str, Any]) -> Result:
 
     def with_errors(title: str, entry: dict[str, Any]) -> Quantity:
         errors = [(entry[f"standard_error_{of}"], of) for of in ("images", "estimator")]
-        return Quantity(
-            title, _number(entry["mean"]), tuple((_number(error), of) for error, of in errors if error is not None)
-        )
+        return Quantity(title, float(entry["mean"]), tuple((error, of) for error, of in errors if error is not None))
 
     return Result(
         (
             with_errors("log p(x)", evaluation["log_likelihood"]),
             with_errors("ELBO", evaluation["elbo"]),
-            Quantity("reconstruction", _number(evaluation["reconstruction"])),
-            Quantity("KL", _number(evaluation["kl"])),
+            Quantity("reconstruction", float(evaluation["reconstruction"])),
+            Quantity("KL", float(evaluation["kl"])),
         ),
         source,
     )
-
-
-def _number(value: Any) -> float:
-    """A finite number, which JSON of others may have anything in place of."""
-    if type(value) not in (int, float) or not math.isfinite(value):
-        raise TypeError(f"{value!r} is no number")
-    return float(value)
 
 
 def _of_row(row: dict[str, Any]) -> Result:
@@ -164,52 +153,46 @@ def read_diagnosis(trained: TrainedRun) -> dict[str, Any] | None:
 
 
 def left_out(trained: TrainedRun) -> list[str]:
-    """Why what verbs have found before, or where the run is from, isn't shown, in sentences."""
-    folder, sentences = trained.folder, []
-    paths = {**dict.fromkeys(folder.evaluations(trained.replica), "evaluate"), diagnosis_path(trained): "diagnose"}
-    for path, verb in paths.items():
-        found = _read(path)
-        if found is not None and trained.params_digest not in _digests(found):
-            sentences.append(f"{path.name} is of other parameters than these; {verb} writes it anew.")
-        elif path.exists() and (found is None or (verb == "diagnose" and read_diagnosis(trained) is None)):
-            sentences.append(f"{path.name} can't be read; {verb} writes it anew.")
-    if folder.manifest.exists() and _read(folder.manifest) is None:
-        sentences.append(f"{folder.manifest.name} can't be read, so when and where this was trained isn't known.")
-    return sentences
+    """Which results of other verbs aren't shown, since they are of other parameters, in sentences."""
+    paths = {
+        **dict.fromkeys(trained.folder.evaluations(trained.replica), "evaluate"),
+        diagnosis_path(trained): "diagnose",
+    }
+    return [
+        f"{path.name} is not of these parameters, or can't be read; {verb} writes it anew."
+        for path, verb in paths.items()
+        if path.exists() and trained.params_digest not in _digests(_read(path) or {})
+    ]
 
 
 def _digests(result: dict[str, Any]) -> list[Any]:
     """Of the parameters that a result is about: one model's, or those of all replicas."""
-    return [_mapping(each).get("params_digest") for each in _list(result.get("replicas")) or [result]]
+    return [each.get("params_digest") for each in result.get("replicas") or [result] if isinstance(each, dict)]
 
 
 def settings(config: Config) -> list[tuple[str, str, bool]]:
     """Every field of a config: its name, its value, and whether it differs from the default."""
     defaults = {name: value for name, value, _ in flatten(Config())}
-    return [(name, _shown(value), value != defaults[name]) for name, value, _ in flatten(config)]
+    return [(name, str(value), value != defaults[name]) for name, value, _ in flatten(config)]
 
 
 def read_starts(folder: RunFolder) -> list[dict[str, Any]]:
     """What the manifest says of each start of the run: time, command, versions, hardware."""
-    starts = _list((_read(folder.manifest) or {}).get("starts"))
-    return [
-        {
-            **{name: str(start.get(name) or "") for name in ("time", "commit", "platform", "processor", "python")},
-            "command": " ".join(map(str, _list(start.get("command")))),
-            "devices": _counted(list(map(str, _list(start.get("devices"))))),
-            "versions": {name: str(version) for name, version in _mapping(start.get("versions")).items() if version},
-            "data": {name: str(_mapping(start.get("data")).get(name) or "") for name in ("name", "fingerprint")},
-        }
-        for start in map(_mapping, starts)
-    ]
+    try:
+        return [_start(start) for start in (_read(folder.manifest) or {}).get("starts", [])]
+    except (AttributeError, TypeError):
+        return []  # Written by another version.
 
 
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
+def _start(start: dict[str, Any]) -> dict[str, Any]:
+    data, versions = start.get("data") or {}, start.get("versions") or {}
+    return {
+        **{name: str(start.get(name) or "") for name in ("time", "commit", "platform", "processor", "python")},
+        "command": " ".join(map(str, start.get("command") or [])),
+        "devices": _counted(list(map(str, start.get("devices") or []))),
+        "versions": {name: str(version) for name, version in versions.items() if version},
+        "data": {name: str(data.get(name) or "") for name in ("name", "fingerprint")},
+    }
 
 
 def model_line(trained: TrainedRun) -> str:
@@ -226,10 +209,6 @@ def model_line(trained: TrainedRun) -> str:
     )
 
 
-def _shown(value: Any) -> str:
-    return value if isinstance(value, str) else str(value)
-
-
 def _counted(devices: list[str]) -> str:
     names = list(dict.fromkeys(devices))
     return ", ".join(f"{devices.count(name)} × {name}" if devices.count(name) > 1 else name for name in names)
@@ -237,6 +216,7 @@ def _counted(devices: list[str]) -> str:
 
 def _read(path: pathlib.Path) -> dict[str, Any] | None:
     try:
-        return read_json(path)
+        content = read_json(path)
     except (OSError, ValueError):
         return None
+    return content if isinstance(content, dict) else None

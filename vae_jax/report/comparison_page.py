@@ -5,9 +5,9 @@ from typing import Any
 
 from vae_jax.report import facts
 from vae_jax.report.latents import axes
-from vae_jax.report.one import encode_some
 from vae_jax.report.page import Page, render
-from vae_jax.report.shown import SAMPLES, comparison_samples
+from vae_jax.report.pictures import SAMPLES, comparison_samples
+from vae_jax.report.run_page import encode_some
 from vae_jax.trained import TrainedRun
 
 _TITLES = ("log p(x)", "ELBO", "reconstruction", "KL")

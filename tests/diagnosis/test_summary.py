@@ -105,7 +105,7 @@ def test_what_is_proposed_is_not_in_use_and_can_be_typed(posterior: str, prior: 
         assert line.count("=") == 1 or named in (*POSTERIORS, *PRIORS, *OBJECTIVES) or named.isdigit()
 
 
-def test_words_name_every_number() -> None:
+def test_summary_name_every_number() -> None:
     result = measured()
     result["advice"] = advice(result, config())
     spoken = table(result)

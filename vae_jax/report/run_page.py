@@ -6,7 +6,7 @@ from vae_jax.errors import UserError
 from vae_jax.report import facts
 from vae_jax.report.latents import Encoded, encode, projection
 from vae_jax.report.page import Page, render
-from vae_jax.report.shown import Pictures
+from vae_jax.report.pictures import Pictures
 from vae_jax.trained import TrainedRun
 
 _MOST_CURVE_ROWS = 40
