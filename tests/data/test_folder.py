@@ -211,11 +211,11 @@ def test_a_folder_without_images_is_refused(root: Path) -> None:
     assert f"'{root / 'test'}'" in refused(root)
 
 
-def test_several_sizes_are_refused_with_two_files(root: Path) -> None:
+def test_several_sizes_are_refused(root: Path) -> None:
     write(root / "0.png")
     write(root / "1.png", size=(4, 5, 3))
     message = refused(root)
-    assert "0.png is 4x3x3, 1.png 4x5x3" in message and "--config.data.image_size=" in message
+    assert "1.png' is 4x5x3, but the first one 4x3x3" in message and "--config.data.image_size=" in message
     assert load(root, image_size=4).image_shape == (4, 4, 3)
 
 

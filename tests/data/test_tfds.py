@@ -174,7 +174,7 @@ def test_a_test_part_of_another_size_is_refused(root: Path) -> None:
     features = {"image": pixels((None, None, 3))}
     noise = Noise({"train": [(4, 3, 3)], "test": [(5, 3, 3)]})
     prepare(root, noise, features, lambda index, image: {"image": png(image)})
-    assert "4x3x3 and 5x3x3" in refused("noise", root)
+    assert "is 5x3x3, but the first one 4x3x3" in refused("noise", root)
 
 
 def test_data_without_a_test_part_is_refused_with_the_parts_there_are(root: Path) -> None:

@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,16 @@ def load(key: str, names: Sequence[str]) -> tuple[Arrays, str] | None:
         _logger.warning("decoding again, because the cache in %s is damaged: %s", folder, one_line(error))
         return None
     return arrays, expected
+
+
+def load_or_make(key: str, names: Sequence[str], make: Callable[[], Arrays]) -> Arrays:
+    """Reads an entry; if there is none, makes the arrays and saves them."""
+    found = load(key, names)
+    if found is not None:
+        return found[0]
+    arrays = make()
+    save(key, arrays)
+    return arrays
 
 
 def save(key: str, arrays: Arrays) -> None:

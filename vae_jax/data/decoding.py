@@ -13,6 +13,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from vae_jax.errors import DataError
+
 FITS = ("crop", "resize")
 # 8192 x 8192: larger pictures are refused. As RGB one takes 200 MB, and several are decoded at a time.
 MOST_PIXELS = 2**26
@@ -113,6 +115,24 @@ AS_THEY_ARE = Sizing()
 def size_text(shape: Sequence[int]) -> str:
     """A shape for messages: `8x8x1`."""
     return "x".join(map(str, shape))
+
+
+def check_size(shape: Sequence[int], first: Sequence[int], name: str) -> None:
+    """Checks that an image has the size of the first one.
+
+    Args:
+        shape: Its shape.
+        first: The shape of the first image.
+        name: Its name, for the error message.
+
+    Raises:
+        UserError: If not.
+    """
+    if tuple(shape) != tuple(first):
+        raise DataError(
+            f"images differ in size: {name} is {size_text(shape)}, but the first one {size_text(first)}",
+            "bring them to one size with --config.data.image_size=64, say",
+        )
 
 
 def middle_square(pixels: UInt8[np.ndarray, "h w c"], side: int) -> UInt8[np.ndarray, "side side c"]:

@@ -14,7 +14,7 @@ from jaxtyping import Int, UInt8
 from vae_jax.data import cache
 from vae_jax.data.archives import check_memory
 from vae_jax.data.dataset import Dataset, Labels, split_indices, take_labels
-from vae_jax.data.decoding import Sizing, decoded, size_text
+from vae_jax.data.decoding import Sizing, check_size, decoded
 from vae_jax.data.streamed import Images, StreamedImages, take
 from vae_jax.errors import DataError, UserError
 from vae_jax.printable import one_line, printable
@@ -103,48 +103,40 @@ class FolderReader:
     sizing: Sizing
     image_shape: tuple[int, int, int]
 
-    def read(self, indices: Int[np.ndarray, "n"]) -> UInt8[np.ndarray, "n h w c"]:
+    def read(self, indices: Int[np.ndarray, "n"]) -> Iterator[UInt8[np.ndarray, "h w c"]]:
         """The images with these numbers.
 
         Raises:
             UserError: If a file can't be read or has another size than the first.
         """
-        images = np.empty((len(indices), *self.image_shape), np.uint8)
-        for row, index in enumerate(indices.tolist()):
+        for index in indices.tolist():
             pixels = _decoded(self.root, self.names[index], self.image_shape[-1] == 1, self.sizing)
-            if pixels.shape != self.image_shape:
-                raise DataError(
-                    f"images in '{self.root}' differ in size: {self.names[0]} is {size_text(self.image_shape)}, "
-                    f"{self.names[index]} {size_text(pixels.shape)}",
-                    "bring them to one size with --config.data.image_size=64, say",
-                )
-            images[row] = pixels
-        return images
+            check_size(pixels.shape, self.image_shape, f"'{os.path.join(self.root, self.names[index])}'")
+            yield pixels
 
 
 def _readable(root: Path, names: Sequence[str]) -> list[str]:
     """The files that can be decoded; the others are named on stderr. What was found is cached."""
-    key = _cache_key("readable", root, cache.files_fingerprint(root, names, "0"))
-    cached = cache.load(key, ["readable"])
-    readable = cached[0]["readable"] if cached else None
-    if readable is None:
 
-        def is_readable(name: str) -> bool:
-            try:
-                decoded(root / name, None)
-            except Exception:
-                # Pillow raises many kinds of exceptions for a damaged file.
-                return False
-            return True
+    def is_readable(name: str) -> bool:
+        try:
+            decoded(root / name, None)
+        except Exception:
+            # Pillow raises many kinds of exceptions for a damaged file.
+            return False
+        return True
 
+    def try_all() -> cache.Arrays:
         with concurrent.futures.ThreadPoolExecutor() as threads:
-            readable = np.fromiter(threads.map(is_readable, names), bool, len(names))
-        cache.save(key, {"readable": readable})
-    bad = [printable(name) for name, good in zip(names, readable, strict=True) if not good]
+            return {"readable": np.fromiter(threads.map(is_readable, names), bool, len(names))}
+
+    key = _cache_key("readable", root, cache.files_fingerprint(root, names, "0"))
+    flags = cache.load_or_make(key, ["readable"], try_all)["readable"]
+    bad = [printable(name) for name, good in zip(names, flags, strict=True) if not good]
     if bad:
         shown = ", ".join(bad[:_MOST_NAMES]) + (", ..." if len(bad) > _MOST_NAMES else "")
         print(f"{len(bad)} of {len(names)} files can't be read as images and are left out: {shown}", file=sys.stderr)
-    return [name for name, good in zip(names, readable, strict=True) if good]
+    return [name for name, good in zip(names, flags, strict=True) if good]
 
 
 def _part_folders(root: Path) -> list[str]:
@@ -180,25 +172,19 @@ def pictures_below(folder: Path) -> list[str]:
     Raises:
         OSError: If a folder can't be read.
     """
-    return list(_below(os.fspath(folder), "", ()))
+    names = []
+    for path, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
+        above = {os.path.realpath(place) for place in (path, *Path(path).parents)}
+        inside = {name: os.path.realpath(os.path.join(path, name)) for name in sorted(folders) if name[0] != "."}
+        folders[:] = [name for name, target in inside.items() if target not in above]
+        # Broken links, pipes and devices count, so that they are reported as files that can't be read.
+        pictures = sorted(name for name in files if name[0] != "." and name.lower().endswith(EXTENSIONS))
+        names += (os.path.relpath(os.path.join(path, name), folder) for name in pictures)
+    return names
 
 
-def _below(path: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
-    status = os.stat(path)
-    here = (status.st_dev, status.st_ino)
-    if here in above:
-        return
-    with os.scandir(path) as entries:
-        visible = sorted((entry for entry in entries if entry.name[0] != "."), key=lambda entry: entry.name)
-    yield from (f"{prefix}{entry.name}" for entry in visible if _is_image(entry))
-    for entry in visible:
-        if entry.is_dir():
-            yield from _below(entry.path, f"{prefix}{entry.name}/", (*above, here))
-
-
-def _is_image(entry: os.DirEntry) -> bool:
-    # Broken links, pipes and devices count, so that they are reported as files that can't be read.
-    return entry.name.lower().endswith(EXTENSIONS) and not entry.is_dir()
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def class_of(name: str) -> str:
@@ -250,9 +236,4 @@ def _in_memory_if_it_fits(root: Path, files: str, images: StreamedImages, reside
     if images.nbytes > resident_mb * 2**20:
         return images
     key = _cache_key("folder", root, files)
-    cached = cache.load(key, ["images"])
-    pixels = cached[0]["images"] if cached else None
-    if pixels is None:
-        pixels = images.decode()
-        cache.save(key, {"images": pixels})
-    return pixels
+    return cache.load_or_make(key, ["images"], lambda: {"images": images.decode()})["images"]

@@ -4,7 +4,7 @@ import concurrent.futures
 import dataclasses
 import os
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import numpy as np
@@ -29,7 +29,7 @@ class Reader(Protocol):
         """Height, width and channels of each image."""
         ...
 
-    def read(self, indices: Int[np.ndarray, "n"]) -> UInt8[np.ndarray, "n h w c"]:
+    def read(self, indices: Int[np.ndarray, "n"]) -> Iterable[UInt8[np.ndarray, "h w c"]]:
         """The images with these numbers, in this order."""
         ...
 
@@ -106,10 +106,10 @@ class StreamedImages:
 
         def fill(start: int) -> None:
             part = slice(start, start + _IMAGES_AT_ONCE)
-            pixels = self.reader.read(self.rows[part])
-            images[part] = (
-                pixels if self.change is None or self.numbers is None else self.change(pixels, self.numbers[part])
-            )
+            for row, pixels in zip(images[part], self.reader.read(self.rows[part]), strict=True):
+                row[...] = pixels
+            if self.change is not None and self.numbers is not None:
+                images[part] = self.change(images[part], self.numbers[part])
 
         starts = range(0, len(self), _IMAGES_AT_ONCE)
         if num_threads == 1 or len(starts) <= 1:

@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import functools
 import io
-import itertools
 import os
 import re
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from jaxtyping import Int, UInt8
 
 from vae_jax.data import cache
 from vae_jax.data.dataset import Dataset, Labels, fingerprint
-from vae_jax.data.decoding import AS_THEY_ARE, Sizing, opened, size_text
+from vae_jax.data.decoding import AS_THEY_ARE, Sizing, check_size, opened
 from vae_jax.data.streamed import StreamedImages
 from vae_jax.data.tfds_prepare import Request, preparation_error, prepare
 from vae_jax.errors import DataError, UserError
@@ -82,15 +81,16 @@ def _load(prepared: Path, place: Path, digest: str, sizing: Sizing, resident_byt
     readers = _open_readers(str(prepared), digest, name, sizing)
     train, test = (StreamedImages(reader, np.arange(len(reader))) for reader in readers)
     if train.nbytes + test.nbytes <= resident_bytes:
-        both = [reader.read_labelled(np.arange(len(reader))) for reader in readers]
-        arrays: dict[str, Any] = dict(zip(images + labels, itertools.chain(*zip(*both, strict=True)), strict=True))
+        pixels, numbers = (train.decode(), test.decode()), (reader.read_labels() for reader in readers)
+        arrays: Any = dict(zip(images + labels, (*pixels, *numbers), strict=True))
         cache.save(key, arrays)
         return Dataset(name, **arrays, max_value=255, fingerprint=fingerprint(*arrays.values()))
+
+    def read_labels() -> cache.Arrays:
+        return {label: reader.read_labels() for label, reader in zip(labels, readers, strict=True)}
+
     # Labels are scattered over all files, so they are cached alone.
-    cached = cache.load(f"{key}-labels", labels)
-    kept: Any = cached[0] if cached else dict(zip(labels, (reader.read_labels() for reader in readers), strict=True))
-    if not cached:
-        cache.save(f"{key}-labels", kept)
+    kept = cache.load_or_make(f"{key}-labels", labels, read_labels)
     return Dataset(name, train, test, **kept, max_value=255, fingerprint=digest)
 
 
@@ -144,31 +144,18 @@ class PreparedReader:
     sizing: Sizing
     image_shape: tuple[int, int, int]
 
-    def read(self, indices: Int[np.ndarray, "n"]) -> UInt8[np.ndarray, "n h w c"]:
+    def read(self, indices: Int[np.ndarray, "n"]) -> Iterator[UInt8[np.ndarray, "h w c"]]:
         """The images with these numbers.
 
         Raises:
             UserError: If the files are damaged or the images differ in size.
         """
-        return self.read_labelled(indices)[0]
-
-    def read_labelled(self, indices: Int[np.ndarray, "n"]) -> tuple[UInt8[np.ndarray, "n h w c"], Labels | None]:
-        """The images with these numbers and their labels, if the data set has labels.
-
-        Raises:
-            UserError: As `read`.
-        """
-        images = np.empty((len(indices), *self.image_shape), np.uint8)
-        labels = np.empty(len(indices), np.int32)
         part = self._part()
         with _errors_named(self.folder):
-            for row, example in enumerate(self._examples(indices)):
-                image = part.decoded(example["image"], self.sizing)
-                if image.shape != self.image_shape:
-                    raise _size_error(self.name, self.image_shape, image.shape)
-                images[row] = image
-                labels[row] = example["label"] if part.has_labels else 0
-        return images, labels if part.has_labels else None
+            for example in self._examples(indices):
+                pixels = part.decoded(example["image"], self.sizing)
+                check_size(pixels.shape, self.image_shape, f"an image of {self.name}")
+                yield pixels
 
     def read_labels(self) -> Labels | None:
         """All labels, without decoding images.
@@ -251,8 +238,7 @@ def _open_readers(folder: str, fingerprint: str, name: str, sizing: Sizing) -> l
         with _errors_named(folder):
             height, width, channels = part.decoded(part.source.__getitems__([0])[0]["image"], sizing).shape
         readers.append(PreparedReader(folder, fingerprint, name, split, sizing, (height, width, channels)))
-    if readers[0].image_shape != readers[1].image_shape:
-        raise _size_error(name, readers[0].image_shape, readers[1].image_shape)
+    check_size(readers[1].image_shape, readers[0].image_shape, f"a test image of {name}")
     return readers
 
 
@@ -267,8 +253,3 @@ def _errors_named(prepared: str | Path) -> Iterator[None]:
         # TFDS, array_record and Pillow raise many kinds of exceptions for damaged files.
         cause = f"{prepared} cannot be read: {one_line(error)}"
         raise UserError(f"{cause}; delete it and run the same command again") from error
-
-
-def _size_error(name: str, first: tuple[int, ...], other: tuple[int, ...]) -> UserError:
-    mend = "bring them to one size with --config.data.image_size=64, say"
-    return DataError(f"the images of {name} differ in size ({size_text(first)} and {size_text(other)})", mend)
