@@ -264,7 +264,7 @@ def test_classes_in_one_part_only_are_refused(root: Path) -> None:
 def test_one_image_alone_is_refused(root: Path) -> None:
     write(root / "0.png")
     message = refused(root)
-    assert "there is 1 image, and 1 would be held out" in message and "use more images" in message
+    assert "holding out 1 of 1 image leaves none" in message and "use more images" in message
 
 
 def test_files_that_cannot_be_read_are_named_and_left_out(root: Path, capsys: pytest.CaptureFixture) -> None:

@@ -198,9 +198,6 @@ def _end_with_parent() -> None:
 @contextlib.contextmanager
 def _ctrl_c_later() -> Iterator[None]:
     """Defers Ctrl-C. Processes started meanwhile never see it: the parent closes them."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
     # Starting Python's tracker of shared memory unblocks Ctrl-C, so it is started first.
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

@@ -13,7 +13,7 @@ from vae_jax.data.binarization import binarized_once, thresholded
 from vae_jax.data.decoding import MOST_PIXELS
 from vae_jax.data.streamed import Images, StreamedImages, changed, take
 from vae_jax.errors import UserError
-from vae_jax.printable import one_line, printable
+from vae_jax.printable import counted, one_line, printable
 
 Labels = Int[np.ndarray, "n"]
 # Each class is an entry in reports, so a larger label is taken for a mistake.
@@ -258,9 +258,8 @@ def split_indices(num_images: int, fraction: float, seed: int) -> tuple[np.ndarr
     smaller = max(1, round(num_images * fraction)) if fraction > 0 else 0
     if smaller >= num_images:
         raise UserError(
-            f"there {'is 1 image' if num_images == 1 else f'are {num_images} images'}, and {smaller} would be held out "
-            f"({fraction:.4g} of them, but at least 1), which leaves none to train on; use more images or a smaller "
-            "fraction (data.test_fraction, data.validation_fraction)"
+            f"holding out {smaller} of {counted(num_images, 'image')} leaves none to train on; use more images, or a "
+            "smaller data.test_fraction or data.validation_fraction"
         )
     # Sorting raw generator output keeps the draw the same in every version of NumPy.
     order = np.argsort(np.random.PCG64(seed).random_raw(num_images), kind="stable")

@@ -56,11 +56,6 @@ class StreamedImages:
         return len(self.rows), *self.reader.image_shape
 
     @property
-    def ndim(self) -> int:
-        """As of an array."""
-        return 4
-
-    @property
     def dtype(self) -> np.dtype:
         """As of an array."""
         return np.dtype(np.uint8)
@@ -112,18 +107,13 @@ class StreamedImages:
                 images[part] = self.change(images[part], self.numbers[part])
 
         starts = range(0, len(self), _IMAGES_AT_ONCE)
-        if num_threads == 1 or len(starts) <= 1:
+        if num_threads == 1:
             for start in starts:
                 fill(start)
-            return images
-        with concurrent.futures.ThreadPoolExecutor(num_threads) as threads:
-            futures = [threads.submit(fill, start) for start in starts]
-            try:
-                for future in futures:
-                    future.result()
-            finally:
-                # If one fails (or Ctrl-C comes), the others need not begin.
-                threads.shutdown(wait=False, cancel_futures=True)
+        else:
+            # If one fails (or Ctrl-C comes), `map` cancels those that haven't begun.
+            with concurrent.futures.ThreadPoolExecutor(num_threads) as threads:
+                list(threads.map(fill, starts))
         return images
 
 
