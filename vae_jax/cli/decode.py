@@ -59,11 +59,9 @@ def read_latents(path: str, trained: TrainedRun, label: int | None) -> tuple[jax
     name = "z" if "z" in arrays else "mean"
     z, labels = arrays[name], arrays.get("labels")
     size = trained.model.prior.latents
-    if z.ndim == 2 and not len(z):
-        raise UserError(f"'{path}' holds no latents ({name} has shape {z.shape}); set --latents to a file with some")
-    if z.ndim != 2 or z.shape[1] != size or z.dtype.kind not in "iuf":
+    if z.ndim != 2 or not len(z) or z.shape[1] != size or z.dtype.kind not in "iuf":
         raise UserError(
-            f"'{path}' holds {z.dtype} of shape {z.shape}, but this model has {size} latents: it needs [N, {size}]"
+            f"'{path}' holds {z.dtype} of shape {z.shape}; this model needs numbers [N, {size}], N at least 1"
         )
     with np.errstate(over="ignore"):
         z = z.astype(np.float32)

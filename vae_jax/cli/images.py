@@ -10,7 +10,6 @@ from absl import flags
 from vae_jax.cli.flags import Flags
 from vae_jax.data import take
 from vae_jax.data.dataset import OTHER_IMAGES, Split, binarized
-from vae_jax.data.folder import class_of
 from vae_jax.data.user_images import NamedImages, read_images
 from vae_jax.errors import UserError
 from vae_jax.files import check_output
@@ -46,14 +45,12 @@ def chosen_images(trained: TrainedRun, values: Flags) -> NamedImages:
         if wrong:
             print(f"{len(wrong)} of {len(wrong) + len(found.names)} files are left out", file=sys.stderr)
         data = trained.config.data
-        split = binarized(found.split, data.binarization, data.seed, OTHER_IMAGES)
-        found = dataclasses.replace(found, split=split)
+        found = dataclasses.replace(found, split=binarized(found.split, data.binarization, data.seed, OTHER_IMAGES))
     else:
         split = trained.data.for_evaluation(source)
-        numbers = [str(number) for number in range(len(split.images))]
-        found = NamedImages(numbers, split, trained.kind.class_names)
+        found = NamedImages(list(map(str, range(len(split.images)))), split, trained.kind.class_names)
     if values["num_images"]:
-        found = _first(found, values["num_images"])
+        found = some_images(found, slice(values["num_images"]))
     _check_labels(trained, found)
     return found
 
@@ -82,11 +79,11 @@ def pictures_of(images: NamedImages, numbers: np.ndarray) -> np.ndarray:
     return np.asarray(images.split.images[numbers], np.float32) / images.split.max_value
 
 
-def _first(images: NamedImages, count: int) -> NamedImages:
-    split = images.split
-    labels = None if split.labels is None else split.labels[:count]
-    first = Split(take(split.images, slice(count)), labels, split.max_value)
-    return dataclasses.replace(images, names=images.names[:count], split=first)
+def some_images(images: NamedImages, rows: slice | np.ndarray) -> NamedImages:
+    """Some of the images, by their places."""
+    split, names = images.split, [str(name) for name in np.array(images.names)[rows]]
+    labels = None if split.labels is None else split.labels[rows]
+    return dataclasses.replace(images, names=names, split=Split(take(split.images, rows), labels, split.max_value))
 
 
 def _check_labels(trained: TrainedRun, images: NamedImages) -> None:
@@ -94,12 +91,10 @@ def _check_labels(trained: TrainedRun, images: NamedImages) -> None:
     if not classes:
         return
     if split.labels is None:
-        known = {trained.kind.class_name(label) for label in range(classes)}
-        stray = next((name for name in images.names if class_of(name) not in known), images.names[0])
-        shown = ", ".join(sorted(known)[:_CLASSES_SHOWN]) + (", ..." if classes > _CLASSES_SHOWN else "")
+        shown = ", ".join(trained.kind.class_name(label) for label in range(min(classes, _CLASSES_SHOWN)))
         raise UserError(
-            f"this model is conditional, and these images have no labels: '{stray}' lies in no folder that is named "
-            f"after a class ({shown}); sort pictures into such folders, or bring an .npz with images and labels"
+            f"this model is conditional, and these images have no labels; sort pictures into folders named after the "
+            f"classes ({shown}{', ...' if classes > _CLASSES_SHOWN else ''}), or use an .npz with images and labels"
         )
     if split.labels.min() < 0 or split.labels.max() >= classes:
         raise UserError(f"labels must be from 0 to {classes - 1}; found {split.labels.min()} to {split.labels.max()}")

@@ -8,11 +8,9 @@ from absl import flags
 
 from vae_jax.cli.encode import encode_images
 from vae_jax.cli.flags import Flags, define_replica, define_workdir
-from vae_jax.cli.images import chosen_images, define_images, pictures_of
+from vae_jax.cli.images import chosen_images, define_images, pictures_of, some_images
 from vae_jax.cli.show import decode_all
 from vae_jax.cli.terminal import say
-from vae_jax.data.dataset import Split
-from vae_jax.data.user_images import NamedImages
 from vae_jax.errors import UserError
 from vae_jax.files import check_output
 from vae_jax.memory import check_images_fit
@@ -41,7 +39,8 @@ def run(values: Flags) -> None:
     output = pathlib.Path(values["output"] or default)
     check_output(output, (".png",))
     check_images_fit(values["steps"] * max(1, len(values["between"]) - 1), trained.kind.image_shape)
-    images = _named(chosen_images(trained, values), values["between"])
+    images = chosen_images(trained, values)
+    images = some_images(images, _numbers(list(map(str, images.names)), values["between"]))
     z = encode_images(trained, images)["mean"]
     rows = []
     originals = pictures_of(images, np.arange(len(images.names)))
@@ -86,24 +85,16 @@ def between(first: np.ndarray, last: np.ndarray, count: int, path: str) -> np.nd
     return (np.sin((1.0 - t) * angle) * first + np.sin(t * angle) * last) / np.sin(angle)
 
 
-def _named(images: NamedImages, wanted: list[str]) -> NamedImages:
-    """These images alone, in this order."""
-    if len(wanted) < 2:
-        raise UserError("it takes two images to lie between; set --between=FIRST,SECOND")
-    if len(images.names) < 2:
-        raise UserError("there is one image alone, and it takes two to lie between; choose other images")
-    numbers = []
+def _numbers(names: list[str], wanted: list[str]) -> np.ndarray:
+    """The places of the wanted images: names come before numbers."""
+    if min(len(wanted), len(names)) < 2:
+        raise UserError("interpolation needs two images or more; set --between=FIRST,SECOND")
+    found = []
     for name in wanted:
-        if name in images.names:
-            numbers.append(list(images.names).index(name))
-        elif name.isdigit() and int(name) < len(images.names):
-            numbers.append(int(name))
-        else:
+        if name not in names and not (name.isdigit() and int(name) < len(names)):
             raise UserError(
-                f"there is no image '{name}' among the {len(images.names)}; set --between to names, or to numbers "
-                f"from 0 to {len(images.names) - 1}"
+                f"there is no image '{name}' among the {len(names)}; set --between to names, or to numbers from 0 to "
+                f"{len(names) - 1}"
             )
-    chosen = np.array(numbers)
-    labels = None if images.split.labels is None else images.split.labels[chosen]
-    split = Split(np.asarray(images.split.images[chosen]), labels, images.split.max_value)
-    return NamedImages([str(images.names[number]) for number in numbers], split)
+        found.append(names.index(name) if name in names else int(name))
+    return np.array(found)
