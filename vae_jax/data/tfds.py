@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -78,8 +78,8 @@ def _load(prepared: Path, place: Path, digest: str, sizing: Sizing, resident_byt
     cached = cache.load(key, images + labels)
     if cached and sum(cached[0][image].nbytes for image in images) <= resident_bytes:
         return Dataset(name, **cached[0], max_value=255, fingerprint=cached[1])
-    readers = _open_readers(str(prepared), digest, name, sizing)
-    train, test = (StreamedImages(reader, np.arange(len(reader))) for reader in readers)
+    readers = _open_readers(str(prepared), name, sizing)
+    train, test = (StreamedImages(reader, np.arange(len(reader.source))) for reader in readers)
     if train.nbytes + test.nbytes <= resident_bytes:
         pixels, numbers = (train.decode(), test.decode()), (reader.read_labels() for reader in readers)
         arrays: Any = dict(zip(images + labels, (*pixels, *numbers), strict=True))
@@ -124,23 +124,25 @@ def _default_config(folder: Path) -> str:
         return ""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class PreparedReader:
     """Decodes the images of one part of a prepared data set.
 
     Attributes:
         folder: The prepared folder.
-        fingerprint: Digest of the files in it.
         name: TFDS's name of the data set.
-        split: TFDS's name of the part.
+        source: TFDS's data source of the part.
+        decode: TFDS's function that decodes an image; None if the images aren't encoded.
+        has_labels: Whether the examples have class labels.
         sizing: The size that images are brought to.
         image_shape: Height, width and channels of each image.
     """
 
     folder: str
-    fingerprint: str
     name: str
-    split: str
+    source: Any
+    decode: Any
+    has_labels: bool
     sizing: Sizing
     image_shape: tuple[int, int, int]
 
@@ -150,10 +152,9 @@ class PreparedReader:
         Raises:
             UserError: If the files are damaged or the images differ in size.
         """
-        part = self._part()
         with _errors_named(self.folder):
             for example in self._examples(indices):
-                pixels = part.decoded(example["image"], self.sizing)
+                pixels = self.sizing(_decoded(example["image"], self.decode))
                 check_size(pixels.shape, self.image_shape, f"an image of {self.name}")
                 yield pixels
 
@@ -163,40 +164,29 @@ class PreparedReader:
         Raises:
             UserError: If the files are damaged.
         """
-        if not self._part().has_labels:
+        if not self.has_labels:
             return None
         with _errors_named(self.folder):
-            return np.array([example["label"] for example in self._examples(np.arange(len(self)))], np.int32)
-
-    def __len__(self) -> int:
-        return len(self._part().source)
+            return np.array([example["label"] for example in self._examples(np.arange(len(self.source)))], np.int32)
 
     def _examples(self, indices: Int[np.ndarray, "n"]) -> Iterator[dict[str, Any]]:
         for start in range(0, len(indices), _EXAMPLES_AT_ONCE):
-            yield from self._part().source.__getitems__(indices[start : start + _EXAMPLES_AT_ONCE].tolist())
-
-    def _part(self) -> "_Part":
-        return _open_parts(self.folder, self.fingerprint, self.name)[self.split]
+            yield from self.source.__getitems__(indices[start : start + _EXAMPLES_AT_ONCE].tolist())
 
 
-class _Part(NamedTuple):
-    source: Any
-    decode: Any
-    has_labels: bool
-
-    def decoded(self, image: Any, sizing: Sizing) -> np.ndarray:
-        if self.decode is None:
-            return sizing(image)
-        # TFDS decodes, so that the pixels are TFDS's; first our own check of format and size.
-        opened(io.BytesIO(image)).close()
-        return sizing(self.decode(image))
+def _decoded(image: Any, decode: Any) -> np.ndarray:
+    if decode is None:
+        return image
+    # TFDS decodes, so that the pixels are TFDS's; first our own check of format and size.
+    opened(io.BytesIO(image)).close()
+    return decode(image)
 
 
-# Open files can't be pickled into another process, so each process opens its own when it first reads.
-@functools.lru_cache(maxsize=2)
-def _open_parts(folder: str, fingerprint: str, name: str) -> dict[str, _Part]:
+def _open_readers(folder: str, name: str, sizing: Sizing) -> list[PreparedReader]:
+    """Readers of the training and the test part; only the first image of each has been decoded."""
     import tensorflow_datasets as tfds
 
+    readers = []
     # TFDS prints its progress to stdout, where a caller may expect nothing but results.
     with _errors_named(folder), contextlib.redirect_stdout(io.StringIO()):
         builder: Any = tfds.builder_from_directory(folder)
@@ -208,8 +198,8 @@ def _open_parts(folder: str, fingerprint: str, name: str) -> dict[str, _Part]:
                 f"tfds convert_format --dataset_version_dir={folder} --out_file_format=array_record",
             )
         splits = list(builder.info.splits)
-        test = next((split for split in ("test", "validation") if split in splits), None)
-        if "train" not in splits or test is None:
+        test = "test" if "test" in splits else "validation"
+        if not {"train", test} <= set(splits):
             raise DataError(
                 f"{name} has the splits {', '.join(splits) or '(none)'}, but needs train, and test or validation",
                 "write its images into an .npz and set --config.data.source=npz",
@@ -222,23 +212,14 @@ def _open_parts(folder: str, fingerprint: str, name: str) -> dict[str, _Part]:
         # Always Pillow: OpenCV, which TFDS uses if it is installed, decodes JPEGs to other bytes.
         pillow = getattr(image, "decode_example_np_with_pil", None)
         decode = functools.partial(pillow, num_channels=image.shape[-1]) if pillow else None
-        decoders = {"image": tfds.decode.SkipDecoding()} if pillow else None
-        return {
-            split: _Part(builder.as_data_source(split, decoders=decoders), decode, has_labels)
-            for split in ("train", test)
-        }
-
-
-def _open_readers(folder: str, fingerprint: str, name: str, sizing: Sizing) -> list[PreparedReader]:
-    """Readers of the training and the test part; only the first image of each has been decoded."""
-    readers = []
-    for split, part in _open_parts(folder, fingerprint, name).items():
-        if not len(part.source):
-            raise UserError(f"{name} has no images in its split {split}; use another data set")
-        with _errors_named(folder):
-            height, width, channels = part.decoded(part.source.__getitems__([0])[0]["image"], sizing).shape
-        readers.append(PreparedReader(folder, fingerprint, name, split, sizing, (height, width, channels)))
-    check_size(readers[1].image_shape, readers[0].image_shape, f"a test image of {name}")
+        for split in ("train", test):
+            source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()} if pillow else None)
+            if not len(source):
+                raise UserError(f"{name} has no images in its split {split}; use another data set")
+            height, width, channels = sizing(_decoded(source.__getitems__([0])[0]["image"], decode)).shape
+            shape = (height, width, channels)
+            readers.append(PreparedReader(folder, name, source, decode, has_labels, sizing, shape))
+        check_size(readers[1].image_shape, readers[0].image_shape, f"a test image of {name}")
     return readers
 
 
