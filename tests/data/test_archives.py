@@ -110,12 +110,12 @@ def test_damaged_single_array(path: pathlib.Path, content: bytes) -> None:
     refused(path)
 
 
-def test_names_that_are_there_instead(path: pathlib.Path) -> None:
+def test_the_error_lists_the_arrays_that_are_there(path: pathlib.Path) -> None:
     np.savez(path, pictures=IMAGES, labels=IMAGES[:, 0, 0])
     assert "it holds pictures, labels, but not images" in refused(path)
 
 
-def test_bomb_is_refused_by_the_memory_that_is_free(path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_archives_larger_than_free_memory_are_refused(path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.savez_compressed(path, images=np.zeros((100, 1000, 1000), np.uint8))
     assert path.stat().st_size < 2**18
     monkeypatch.setattr(archives, "available_memory", lambda: 150 * 10**6)
@@ -138,7 +138,7 @@ def test_member_that_inflates_beyond_its_declared_size(path: pathlib.Path) -> No
     refused(path)
 
 
-def test_bytes_that_changed_are_noticed(path: pathlib.Path) -> None:
+def test_changed_bytes_are_found(path: pathlib.Path) -> None:
     write(path, npy(IMAGES), method=zipfile.ZIP_STORED)
     content = bytearray(path.read_bytes())
     place = content.index(IMAGES.tobytes())
@@ -151,7 +151,7 @@ def test_bytes_that_changed_are_noticed(path: pathlib.Path) -> None:
     np.testing.assert_array_equal(read(path), IMAGES)
 
 
-def test_other_members_are_never_looked_at(path: pathlib.Path) -> None:
+def test_other_members_are_ignored(path: pathlib.Path) -> None:
     write(path, npy(IMAGES), npy(np.array([{}])), b"anything")
     np.testing.assert_array_equal(read(path), IMAGES)
 
@@ -189,7 +189,7 @@ LABELS = {"too many classes": [0, 10**6, 1, 2], "below 0": [0, 1, 2, -1], "beyon
 
 
 @pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
-def test_labels_that_are_no_classes(path: pathlib.Path, labels: list[int]) -> None:
+def test_labels_out_of_range_are_refused(path: pathlib.Path, labels: list[int]) -> None:
     np.savez(path, images=IMAGES[:4], labels=np.array(labels))
     with pytest.raises(UserError, match="must be from 0 to 99999; number"):
         load_npz(str(path), 0.25, 0)

@@ -83,7 +83,9 @@ CLAIMS = [(kind, size) for kind in FORMATS for size in SIZES if fits(kind, size)
 
 
 @pytest.mark.parametrize(("kind", "size"), CLAIMS)
-def test_picture_that_claims_too_much(kind: str, size: tuple[int, int], tmp_path: pathlib.Path) -> None:
+def test_pictures_with_a_huge_declared_size_are_refused(
+    kind: str, size: tuple[int, int], tmp_path: pathlib.Path
+) -> None:
     for number in range(2):
         (tmp_path / f"{number}.{kind}").write_bytes(FORMATS[kind](*size))
     tracemalloc.start()
@@ -107,9 +109,7 @@ def test_the_same_bytes_with_their_own_size_are_read(kind: str, tmp_path: pathli
     assert decoded(tmp_path / f"0.{kind}", True).shape == (2, 3, 1)
 
 
-def test_limit_itself_is_decoded_and_what_compresses_well_is_not(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pictures_up_to_the_limit_are_decoded(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("1", (12_000, 12_000)).save(tmp_path / "0.png")
     assert (tmp_path / "0.png").stat().st_size < 100_000
     with pytest.raises(ValueError, match="more than the limit of"):
@@ -122,7 +122,7 @@ def test_limit_itself_is_decoded_and_what_compresses_well_is_not(
         decoded(tmp_path / "2.png", None)
 
 
-def test_filters_of_warnings_stay_as_they_were(tmp_path: pathlib.Path) -> None:
+def test_warning_filters_are_unchanged(tmp_path: pathlib.Path) -> None:
     """And Pillow's own limit too, for whoever else uses it in this process."""
     before, most = list(warnings.filters), Image.MAX_IMAGE_PIXELS
     (tmp_path / "0.png").write_bytes(png(13_000, 13_000))
@@ -147,7 +147,7 @@ sys.addaudithook(_watch)
 
 
 @pytest.mark.parametrize("name", ["0.png", "0.jpg", "0.tif"])
-def test_programs_named_as_pictures_are_not_run(name: str, tmp_path: pathlib.Path) -> None:
+def test_programs_named_like_pictures_are_not_run(name: str, tmp_path: pathlib.Path) -> None:
     """Pillow hands PostScript to Ghostscript, whatever the file is called."""
     (tmp_path / name).write_bytes(POSTSCRIPT)
     with Image.open(tmp_path / name) as image:

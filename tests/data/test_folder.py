@@ -46,7 +46,7 @@ def assert_same(one: Dataset, other: Dataset) -> None:
 
 
 @pytest.mark.parametrize("resident_mb", [0, 1])
-def test_one_pool_is_divided_in_the_order_of_names(root: Path, resident_mb: int) -> None:
+def test_a_folder_without_parts_is_divided_by_sorted_names(root: Path, resident_mb: int) -> None:
     names = [f"{index:02d}.{kind}" for index, kind in enumerate(["png", "PNG", "bmp", "tiff", "tif", "png"] * 2)]
     pixels = np.stack([write(root / name, seed) for seed, name in reversed(list(enumerate(names)))])[::-1]
     for other in (".hidden.png", "notes.txt", ".classes/a.png"):
@@ -83,7 +83,7 @@ def test_parts_and_classes_are_folders(root: Path, test: str) -> None:
     assert_same(load(root, resident_mb=0), dataset)
 
 
-def test_classes_of_one_pool_go_with_their_images(root: Path) -> None:
+def test_divided_images_keep_their_classes(root: Path) -> None:
     for index in range(12):
         write(root / "abc"[index % 3] / f"{index}.png", index)
     dataset = load(root, resident_mb=0)
@@ -93,7 +93,7 @@ def test_classes_of_one_pool_go_with_their_images(root: Path) -> None:
 
 
 @pytest.mark.parametrize("resident_mb", [0, 1])
-def test_all_pictures_below_count_and_the_first_folder_is_the_class(root: Path, resident_mb: int) -> None:
+def test_subfolders_are_searched_and_the_first_is_the_class(root: Path, resident_mb: int) -> None:
     """In the order of one level: a folder's own pictures, then those of the folders in it."""
     names = ["cat/9.png", "cat/tabby/0.png", "cat/tabby/old/1.png", "cat-like/a/b/c/0.png", "dog/0.png", "dog/a/0.png"]
     pixels = np.stack([write(root / "train" / name, seed) for seed, name in enumerate(names)])
@@ -106,7 +106,7 @@ def test_all_pictures_below_count_and_the_first_folder_is_the_class(root: Path, 
     assert dataset.test_labels is not None and dataset.test_labels.tolist() == [2]
 
 
-def test_one_folder_of_all_images_is_no_class(root: Path) -> None:
+def test_a_single_class_gives_no_labels(root: Path) -> None:
     for index in range(4):
         write(root / "train" / "img_align" / f"{index}.png", index)
     dataset = load(root)
@@ -114,7 +114,7 @@ def test_one_folder_of_all_images_is_no_class(root: Path) -> None:
     assert (len(dataset.train_images), len(dataset.test_images)) == (3, 1)
 
 
-def test_what_was_kept_is_used_and_follows_the_files(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_is_used_and_follows_the_files(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for index in range(6):
         write(root / f"{index}.png", index)
     first = load(root)
@@ -232,7 +232,7 @@ def test_a_damaged_file_is_named(root: Path, name: str, content: bytes | None) -
 @pytest.mark.parametrize(
     "make", [os.mkfifo, lambda path: path.symlink_to("nowhere"), lambda path: path.symlink_to("/dev/zero")]
 )
-def test_what_is_no_file_is_named_and_not_waited_for(root: Path, make: Callable[[Path], None]) -> None:
+def test_pipes_and_broken_links_are_refused_at_once(root: Path, make: Callable[[Path], None]) -> None:
     for name in ("0.png", "1.png", "3.png"):
         write(root / name)
     make(root / "2.png")
@@ -285,7 +285,7 @@ def test_files_that_cannot_be_read_are_named_and_left_out(root: Path, capsys: py
         load_folder(str(root), 0.25, 3, Sizing(), 1, "skip")
 
 
-def test_whole_images_are_resized_where_that_is_wanted(root: Path) -> None:
+def test_image_fit_resize_takes_the_whole_image(root: Path) -> None:
     pixels = write(root / "0.png", size=(8, 6, 3))
     write(root / "1.png", seed=1, size=(5, 9, 3))
     dataset = load_folder(str(root), 0.5, 0, Sizing(4, "resize"), 1)
@@ -295,7 +295,7 @@ def test_whole_images_are_resized_where_that_is_wanted(root: Path) -> None:
 
 
 @pytest.mark.parametrize("unreadable", ["refuse", "skip"])
-def test_any_name_that_a_file_system_takes(root: Path, unreadable: str, capsys: pytest.CaptureFixture) -> None:
+def test_file_names_with_unusual_characters(root: Path, unreadable: str, capsys: pytest.CaptureFixture) -> None:
     """Control characters, line ends, and bytes that are no UTF-8; in errors, in lists and as names of classes."""
     strange = ["\x1b[2J", "a\nb", "\udcff\udcfe", "\u202egnp"]
     pixels = [write(root / f"{name}" / f"{name}.png", number) for number, name in enumerate(strange)]

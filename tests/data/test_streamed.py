@@ -36,7 +36,7 @@ def asked(images: StreamedImages) -> list[int]:
     return images.reader.asked
 
 
-def test_it_looks_like_the_array(images: StreamedImages) -> None:
+def test_shape_and_dtype_of_an_array(images: StreamedImages) -> None:
     assert (images.shape, images.dtype, len(images)) == (PIXELS.shape, PIXELS.dtype, 200)
     assert images.nbytes == PIXELS.nbytes
     assert asked(images) == []
@@ -47,7 +47,7 @@ def test_it_looks_like_the_array(images: StreamedImages) -> None:
     [3, -1, np.int32(7), slice(5, 9), slice(None, None, -50), slice(0, 0), np.array([8, 2, 8]), np.arange(200) > 195],
     ids=str,
 )
-def test_a_key_gives_what_it_gives_of_the_array(images: StreamedImages, key) -> None:
+def test_indexing_equals_that_of_the_array(images: StreamedImages, key) -> None:
     expected = PIXELS[key]
     np.testing.assert_array_equal(images[key], expected, strict=True)
     assert len(asked(images)) == (1 if expected.ndim == 3 else len(expected))
@@ -58,13 +58,13 @@ def test_an_absent_image_is_an_index_error(images: StreamedImages) -> None:
         images[200]
 
 
-def test_numpy_and_jax_take_all_of_it(images: StreamedImages) -> None:
+def test_numpy_and_jax_convert_it(images: StreamedImages) -> None:
     np.testing.assert_array_equal(np.asarray(images), PIXELS)
     assert np.asarray(images, np.float32).dtype == np.float32
     np.testing.assert_array_equal(jax.device_put(images[:]), PIXELS)
 
 
-def test_what_is_taken_stays_in_files_and_of_what_is_taken_too(images: StreamedImages) -> None:
+def test_taking_rows_decodes_nothing(images: StreamedImages) -> None:
     part = take(take(images, np.arange(100, 200)), slice(10, None, 2))
     assert isinstance(part, StreamedImages) and asked(images) == []
     np.testing.assert_array_equal(part[np.array([0, 3])], PIXELS[[110, 116]])
@@ -106,7 +106,7 @@ def test_splits_are_the_same_bits(images: StreamedImages, binarization: str) -> 
         np.testing.assert_array_equal(other.labels, one.labels)
 
 
-def test_it_can_be_pickled_with_what_is_done_to_it() -> None:
+def test_images_can_be_pickled_with_their_change() -> None:
     parts = StreamedImages(Recorder(), np.arange(9)), StreamedImages(Recorder(), np.arange(9, 12))
     data = Dataset("some", *parts, None, None, 255, "0" * 16, binarization="fixed")
     assert pickle.loads(pickle.dumps(data.train_images.rows)).tolist() == list(range(9))

@@ -93,11 +93,11 @@ def test_two_workers_give_the_batches_of_the_images_in_memory(pictures: Path) ->
     assert shared_arrays() == before
 
 
-def test_no_step_is_no_batch(pictures: Path) -> None:
+def test_no_steps_give_no_batches(pictures: Path) -> None:
     assert list(streamed(folder_at(pictures, "none", 0), 3, 3, workers=0)) == []
 
 
-def test_without_labels_there_are_none(pictures: Path) -> None:
+def test_batches_without_labels(pictures: Path) -> None:
     images = folder_at(pictures, "none", 0).training.images
     assert isinstance(images, StreamedImages)
     ((pixels, labels),) = streamed_batches(images, None, (0,), 0, 1, 4, slice(None), 0, 1)

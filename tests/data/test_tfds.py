@@ -100,7 +100,7 @@ def test_images_and_labels_come_back(root: Path) -> None:
         np.testing.assert_array_equal(image, noise.images["train"][label])
 
 
-def test_unlabelled_plain_tensors_and_a_validation_part_do(root: Path) -> None:
+def test_unlabelled_tensors_with_a_validation_part(root: Path) -> None:
     noise = Noise({"train": [(4, 3, 1)] * 4, "validation": [(4, 3, 1)] * 2})
     features = {"image": tfds.features.Tensor(shape=(4, 3, 1), dtype=np.uint8)}
     prepare(root, noise, features, lambda index, image: {"image": image})
@@ -109,7 +109,7 @@ def test_unlabelled_plain_tensors_and_a_validation_part_do(root: Path) -> None:
     assert_same_images(dataset.test_images, noise.images["validation"])
 
 
-def test_what_was_kept_equals_what_was_decoded_and_follows_the_data(root: Path) -> None:
+def test_cached_equals_decoded_and_follows_the_data(root: Path) -> None:
     prepare(root, Noise({"train": [(4, 3, 3)] * 6, "test": [(4, 3, 3)] * 3}), LABELLED, labelled)
     first, second = load_tfds("noise", str(root)), load_tfds("noise:1.0.0", str(root))
     assert (first.name, first.fingerprint) == (second.name, second.fingerprint)
@@ -208,13 +208,13 @@ def test_a_truncated_shard_is_refused(root: Path, keep: int) -> None:
 @pytest.mark.parametrize(
     ("name", "meant"), [("fashon_mnist", "fashion_mnist"), ("MNIST", "mnist"), ("cifra10", "cifar10")]
 )
-def test_an_unknown_name_brings_the_closest(root: Path, name: str, meant: str) -> None:
+def test_an_unknown_name_suggests_the_closest(root: Path, name: str, meant: str) -> None:
     message = refused(name, root)
     assert f"did you mean {meant}" in message and str(root) in message
 
 
 @pytest.mark.parametrize("name", ["", "../mnist", "mnist/", "a b", "mnist:3"])
-def test_what_is_no_name_is_refused(root: Path, name: str) -> None:
+def test_invalid_names_are_refused(root: Path, name: str) -> None:
     assert "can't be the name" in refused(name, root)
 
 

@@ -192,7 +192,7 @@ def test_a_host_that_never_answers_is_given_up(served, tmp_path, monkeypatch) ->
     done.set()
 
 
-def test_a_host_out_of_order_counts_as_none(served, tmp_path, monkeypatch) -> None:
+def test_a_host_with_a_server_error_counts_as_unreachable(served, tmp_path, monkeypatch) -> None:
     folder, url = served
     point_tfds_at(monkeypatch, "mnist", url, folder)
     monkeypatch.setattr(QuietHandler, "do_HEAD", lambda handler: handler.send_error(503))
