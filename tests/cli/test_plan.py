@@ -62,8 +62,8 @@ def test_products_of_a_chip_fall_with_their_number(
             tmp_path, f"--config={file}", *data, "--config.train.batch_size=8192", f"--topology={topology}", "--quick"
         )
         assert plan["num_chips"] == plan["used_chips"] == chips
-        assert plan["memory"]["fits"] and "  fits: " in printed
-        assert "estimate, not measured" in printed and plan["estimate"]["note"] == "estimate, not measured"
+        assert plan["fits"] and "  fits: " in printed
+        assert "estimate, not measured" in printed and plan["note"].startswith("estimate, not measured")
         found.append(plan["estimate"]["flops"])
         assert 8192 // chips * flops <= found[-1] <= 1.5 * 8192 // chips * flops
     assert found[0] / found[1] == pytest.approx(32, rel=0.1)
@@ -93,7 +93,7 @@ def test_what_does_not_fit_is_an_answer(tmp_path: pathlib.Path) -> None:
     done = run_plan("--topology=v5e:1x1", "--quick", *TINY, *large, f"--output={output}")
     assert (done.returncode, done.stderr) == (1, "")
     plan, printed = json.loads(output.read_text()), done.stdout
-    assert not plan["memory"]["fits"]
+    assert not plan["fits"]
     assert plan["memory"]["needed"] > plan["memory"]["available"]
     assert "does not fit: " in printed and "--config.train.accumulation" in printed
 

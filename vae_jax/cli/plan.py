@@ -1,4 +1,4 @@
-"""`plan`: compiles the training step for a TPU slice that needn't be there, and says whether it fits."""
+"""`plan`: compiles the training step for a TPU slice, on any machine, and says whether it fits."""
 
 import dataclasses
 import importlib.util
@@ -7,7 +7,6 @@ import os
 import pathlib
 import subprocess
 import sys
-import tempfile
 from typing import Any
 
 from absl import flags
@@ -21,11 +20,11 @@ from vae_jax.data.streamed import StreamedImages
 from vae_jax.errors import UserError
 from vae_jax.files import check_output, write_json
 from vae_jax.performance.chips import Topology, parse_topology
-from vae_jax.performance.plan import ImageFacts, Plan, plan_step
+from vae_jax.performance.plan import ImageFacts, plan_step
 
 # So that scripts can go by it; 2 is for what a user has to mend.
 _DOES_NOT_FIT_STATUS = 1
-_NOTE = "estimate, not measured"
+_NOTE = "estimate, not measured: at published peak rates, without the exchanges between chips"
 _GIB = 2**30
 # Keeps libtpu quiet, off a TPU of this machine, and from looking for one in the network.
 _ENVIRONMENT = {
@@ -39,7 +38,6 @@ _ENVIRONMENT = {
 _NOT_PASSED_ON = ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")
 _PASSED_ON = ("TPU_LIBRARY_PATH",)
 _CHILD = "import sys; from vae_jax.cli.plan import compile_request; compile_request(sys.argv[1])"
-_REQUEST, _ANSWER = "request.json", "answer.json"
 
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
@@ -71,27 +69,29 @@ def run(values: Flags) -> None:
     say("\n".join(_lines(plan, config, topology)))
     if output is not None:
         write_json(output, plan, "choose another --output")
-    if not plan["memory"]["fits"]:
+    if not plan["fits"]:
         sys.exit(_DOES_NOT_FIT_STATUS)
 
 
-def compile_request(folder: str) -> None:
-    """What the process of its own does: reads a request from a folder and writes the answer there.
+def compile_request(request: str) -> None:
+    """What the other process does: prints the plan, or why there is none, as JSON on the last line.
 
     Args:
-        folder: With the request.
+        request: JSON with the config, the facts of the data and the topology.
     """
-    request = json.loads(pathlib.Path(folder, _REQUEST).read_text())
-    facts = {**request["facts"], "image_shape": tuple(request["facts"]["image_shape"])}
+    wanted = json.loads(request)
+    facts = {**wanted["facts"], "image_shape": tuple(wanted["facts"]["image_shape"])}
     try:
-        topology = parse_topology(request["topology"])
-        answer = {"plan": _to_json(plan_step(from_mapping(request["config"]), ImageFacts(**facts), topology))}
+        topology = parse_topology(wanted["topology"])
+        plan = plan_step(from_mapping(wanted["config"]), ImageFacts(**facts), topology)
+        answer = {"plan": dataclasses.asdict(plan) | {"fits": plan.memory.fits, "note": _NOTE}}
     except UserError as error:
         answer = {"error": str(error)}
     except Exception as error:
         # libtpu adds a trace of its own below what it says.
-        answer = {"failure": f"{type(error).__name__}: {str(error).strip().splitlines()[0][:400]}"}
-    pathlib.Path(folder, _ANSWER).write_text(json.dumps(answer))
+        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:400]}"
+        answer = {"error": f"the step can't be compiled ({reason}); try another --topology or config"}
+    print(json.dumps(answer))
 
 
 def _compiled_elsewhere(config: Config, facts: ImageFacts, topology: Topology, quick: bool) -> dict[str, Any]:
@@ -103,26 +103,19 @@ def _compiled_elsewhere(config: Config, facts: ImageFacts, topology: Topology, q
         if name in _PASSED_ON or not name.startswith(("TPU_", "CLOUD_TPU_", *_NOT_PASSED_ON))
     }
     environment |= _ENVIRONMENT | ({"JAX_OPTIMIZATION_LEVEL": "O0"} if quick else {})
-    # Parts of one's own are found there as they are here.
+    # Custom parts are found there as they are here.
     environment["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
-    with tempfile.TemporaryDirectory() as folder:
-        pathlib.Path(folder, _REQUEST).write_text(json.dumps(request))
-        done = subprocess.run(
-            [sys.executable, "-c", _CHILD, folder], env=environment, capture_output=True, text=True, errors="replace"
-        )
-        answer = pathlib.Path(folder, _ANSWER)
-        found: dict[str, Any]
-        if answer.is_file():
-            found = json.loads(answer.read_text())
-        else:
-            lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-            found = {"failure": f"status {done.returncode}: {lines[-1][:400] if lines else 'no message'}"}
+    command = [sys.executable, "-c", _CHILD, json.dumps(request)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace")
+    try:
+        found = json.loads(done.stdout.strip().splitlines()[-1])
+    except (IndexError, ValueError) as error:
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1][:400]
+        raise UserError(
+            f"compiling ended with status {done.returncode} ({reason}); try another --topology or config"
+        ) from error
     if "error" in found:
         raise UserError(found["error"])
-    if "failure" in found:
-        raise UserError(
-            f"the step can't be compiled for {topology.name} ({found['failure']}); try another --topology or config"
-        )
     return found["plan"]
 
 
@@ -152,14 +145,6 @@ def _facts(config: Config, values: Flags) -> ImageFacts:
     )
 
 
-def _to_json(plan: Plan) -> dict[str, Any]:
-    found = dataclasses.asdict(plan)
-    found["memory"]["fits"] = plan.memory.fits
-    if plan.estimate is not None:
-        found["estimate"]["note"] = _NOTE
-    return found
-
-
 def _lines(plan: dict[str, Any], config: Config, topology: Topology) -> list[str]:
     """The plan for people."""
     used, chips, batch_size = plan["used_chips"], plan["num_chips"], plan["batch_size"]
@@ -170,15 +155,14 @@ def _lines(plan: dict[str, Any], config: Config, topology: Topology) -> list[str
         lines.append(
             f"  {chips - used} of {chips} chips would have nothing to do; --config.train.batch_size={above} uses all"
         )
-    lines += _memory_lines(plan["memory"], config)
+    lines += _memory_lines(plan, config)
     if plan["estimate"] is None:
         return lines
     estimate, chip = plan["estimate"], topology.chip
     seconds = {name: estimate[f"{name}_seconds"] for name in ("compute", "memory")}
     return [
         *lines,
-        f"  a step             {_si(max(seconds.values()))}s ({_NOTE}: at published peak rates, without the exchanges "
-        "between chips)",
+        f"  a step             {_si(max(seconds.values()))}s ({_NOTE})",
         f"    compute          {_si(seconds['compute'])}s for {_si(estimate['flops'])}FLOP a chip at "
         f"{_si(chip.flops_per_second)}FLOP/s (float32 products are one bfloat16 pass)",
         f"    memory           {_si(seconds['memory'])}s for {_si(estimate['bytes_accessed'])}B a chip at "
@@ -187,23 +171,17 @@ def _lines(plan: dict[str, Any], config: Config, topology: Topology) -> list[str
     ]
 
 
-def _memory_lines(memory: dict[str, Any], config: Config) -> list[str]:
-    needed, available = memory["needed"] / _GIB, memory["available"] / _GIB
-    if memory["arguments"] is None:
-        verdict = f"does not fit: the compiler needs {needed:.2f} GiB a chip for it, {available:.2f} GiB are there"
-    elif memory["fits"]:
-        verdict = f"fits: {needed:.2f} GiB a chip of {available:.2f} GiB"
-    else:
-        verdict = f"does not fit: {needed:.2f} GiB a chip, {available:.2f} GiB are there"
-    lines = [f"  {verdict}"]
+def _memory_lines(plan: dict[str, Any], config: Config) -> list[str]:
+    memory, train = plan["memory"], config.train
+    at_least = "at least " if memory["arguments"] is None else ""
+    verdict = "fits" if plan["fits"] else "does not fit"
+    lines = [f"  {verdict}: {at_least}{memory['needed'] / _GIB:.2f} GiB a chip of {memory['available'] / _GIB:.2f} GiB"]
     if memory["arguments"] is not None:
         lines += [f"    {name:<16} {_si(memory[name])}B" for name in ("arguments", "temporaries", "outputs", "aliased")]
-    if not memory["fits"]:
-        train = config.train
-        replicas = f" or --config.num_seeds (now {config.num_seeds})" if config.num_seeds > 1 else ""
+    if not plan["fits"]:
         lines.append(
             f"    raise --config.train.accumulation (now {train.accumulation}), lower --config.train.batch_size (now "
-            f"{train.batch_size}){replicas}, or take a larger slice"
+            f"{train.batch_size}) or --config.num_seeds (now {config.num_seeds}), or take a larger slice"
         )
     return lines
 
