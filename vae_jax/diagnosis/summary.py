@@ -28,30 +28,24 @@ def advice(result: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
         result: The measurements.
         config: The run's, section by section, so that what is in use already isn't proposed.
     """
-    model = config["model"]
+    model, gain, aggregate = config["model"], result["noise"]["gain"], result["latents"]["aggregate"]
     candidates = []
     if config["objective"]["name"] not in _OF_MANY_SAMPLES:
-        candidates += [
-            (result["gaps"]["approximation"]["mean"], *_posterior_line(model)),
-            (result["gaps"]["amortization"]["mean"], *_encoder_line(model)),
-        ]
-    if result["noise"]["gain"] is not None:
-        candidates.append((result["noise"]["gain"]["mean"], *_noise_line(config)))
-    if result["latents"]["aggregate"] is not None:
-        candidates.append((result["latents"]["aggregate"]["aggregate_kl"][0], *_prior_line(model)))
-    gain, line, reason = max(candidates, default=(0.0, "", ""))
-    if gain < _WORTHWHILE_NATS:
-        return {
-            "line": None,
-            "nats": gain,
-            "reason": "none of the parts that were measured costs half a nat; larger networks or longer training",
-        }
-    return {"line": line, "nats": gain, "reason": reason}
+        candidates.append((result["gaps"]["approximation"]["mean"], *_posterior_line(model)))
+        candidates.append((result["gaps"]["amortization"]["mean"], *_encoder_line(model)))
+    if gain is not None:
+        candidates.append((gain["mean"], *_noise_line(config)))
+    if aggregate is not None:
+        candidates.append((aggregate["aggregate_kl"][0], *_prior_line(model)))
+    nats, line, reason = max(candidates, default=(0.0, "", ""))
+    if nats < _WORTHWHILE_NATS:
+        line, reason = None, "no part that was measured costs half a nat; larger networks or longer training"
+    return {"line": line, "nats": nats, "reason": reason}
 
 
 def table(result: dict[str, Any]) -> str:
     """A short table, and what it says in plain words."""
-    likelihood, gaps, latents = result["likelihood"], result["gaps"], result["latents"]
+    likelihood, gaps, latents, distances = (result[name] for name in ("likelihood", "gaps", "latents", "distances"))
     rows = [
         ("ELBO", _number(likelihood["elbo"])),
         ("log p(x), importance sampling from q(z|x)", _with_size(likelihood["importance_encoder"])),
@@ -70,18 +64,10 @@ def table(result: dict[str, Any]) -> str:
             (f"power at high frequencies, {name.replace('_', ' ')}", "-" if ratio is None else f"{ratio:.2f} of data's")
             for name, ratio in result["sharpness"]["high_frequency_ratio"].items()
         ],
-        (
-            f"Fréchet distance ({result['distances']['features']})",
-            _compared(result["distances"]["samples"], "training images", result["distances"]["training_images"], ".4g"),
-        ),
+        (f"Fréchet distance ({distances['features']})", _compared(distances, "samples", "training_images", ".4g")),
         (
             "nearest training image (median distance)",
-            _compared(
-                result["nearest"]["samples_to_training"],
-                "reconstructions",
-                result["nearest"]["reconstructions_to_training"],
-                ".2f",
-            ),
+            _compared(result["nearest"], "samples_to_training", "reconstructions_to_training", ".2f"),
         ),
     ]
     width = max(len(name) for name, _ in rows)
@@ -204,35 +190,30 @@ def _prior_line(model: dict[str, Any]) -> tuple[str, str]:
 
 
 def _aggregate_rows(aggregate: dict[str, Any] | None) -> list[tuple[str, str]]:
-    if aggregate is None:
-        return []
-    information, divergence = aggregate["mutual_information"], aggregate["aggregate_kl"]
-    error = f"each ± {aggregate['standard_error']:.2f} (images)"
-    return [
-        ("mutual information I(x; z), bounds", f"{information[0]:.2f} to {information[1]:.2f}, {error}"),
-        ("KL(q(z) || p(z)), bounds", f"{divergence[0]:.2f} to {divergence[1]:.2f}, {error}"),
-    ]
+    names = {"mutual information I(x; z), bounds": "mutual_information", "KL(q(z) || p(z)), bounds": "aggregate_kl"}
+    return (
+        []
+        if aggregate is None
+        else [
+            (title, "{:.2f} to {:.2f}, each ± {:.2f} (images)".format(*aggregate[name], aggregate["standard_error"]))
+            for title, name in names.items()
+        ]
+    )
 
 
 def _label_rows(accuracy: dict[str, float] | None) -> list[tuple[str, str]]:
-    if accuracy is None:
-        return []
-    return [
-        (
-            "labels read off the latents",
-            f"{accuracy['nearest_neighbours']:.1%} (nearest neighbours), "
-            f"{accuracy['logistic_regression']:.1%} (logistic regression)",
-        )
-    ]
+    text = "{nearest_neighbours:.1%} (nearest neighbours), {logistic_regression:.1%} (logistic regression)"
+    return [] if accuracy is None else [("labels predicted from the latents", text.format(**accuracy))]
 
 
 def _number(entry: dict[str, Any] | None) -> str:
     return "-" if entry is None else estimate_text(entry, 2)
 
 
-def _compared(of_samples: float, name: str, of_others: float | None, digits: str) -> str:
-    others = "" if of_others is None else f", {name} {of_others:{digits}}"
-    return f"samples {of_samples:{digits}}{others}"
+def _compared(found: dict[str, Any], samples: str, others: str, digits: str) -> str:
+    name = others.removesuffix("_to_training").replace("_", " ")
+    shown = "" if found[others] is None else f", {name} {found[others]:{digits}}"
+    return f"samples {found[samples]:{digits}}{shown}"
 
 
 def _with_size(entry: dict[str, Any]) -> str:
