@@ -75,7 +75,7 @@ MUTATIONS = (
     ),
     Mutation(
         "one batch skipped at resume",
-        "vae_jax/cli/session.py",
+        "vae_jax/cli/training_run.py",
         "return None if found is None else checkpoints.load(found, like)",
         "return None if found is None else (lambda s: s.replace(step=s.step + 1))(checkpoints.load(found, like))",
         "tests/cli/test_resume.py",

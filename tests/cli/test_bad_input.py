@@ -13,7 +13,6 @@ import time
 import numpy as np
 import pytest
 from on_disk import contents
-from PIL import Image
 
 from vae_jax import checkpoints
 from vae_jax.cli import flags, main, train
@@ -118,9 +117,8 @@ COMMANDS = {
     "no samples": (["sample", "--workdir=x", "--num_images=0"], ["num_images", "0"]),
     "unknown way to show": (["sample", "--workdir=x", "--show=median"], ["median", "mean"]),
     "long seed of samples": (["sample", "--workdir=x", "--seed=99999999999999999999"], ["seed", "4294967295"]),
-    "text for a label": (["decode", "--label=abc"], ["--label is 'abc'", "whole number"]),
-    "text for a count": (["sample", "--num_images=1e3"], ["--num_images is '1e3'", "whole number"]),
-    "unknown tracker": (["--track=wandbb"], ["--track is 'wandbb'", "wandb, mlflow"]),
+    "text for a label": (["decode", "--label=abc"], ["--label=abc", "not a number"]),
+    "text for a count": (["sample", "--num_images=1e3"], ["--num_images=1e3", "not a number"]),
     "negative seed of samples": (["sample", "--workdir=x", "--seed=-1"], ["seed", "-1"]),
 }
 
@@ -407,19 +405,6 @@ def test_shell_sees_one_line_and_status_2(tmp_path: pathlib.Path) -> None:
     assert contents(tmp_path) == {}
 
 
-@pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="there is no /dev/full here")
-@pytest.mark.parametrize("verb", ["--help", "report"])
-def test_standard_output_that_is_full(verb: str, workdir: pathlib.Path) -> None:
-    """In a process of its own, whose end would try once more to write."""
-    folder = [] if verb == "--help" else [f"--workdir={workdir}"]
-    command = [sys.executable, str(REPOSITORY / "main.py"), verb, *folder]
-    with open("/dev/full", "w") as full:
-        answer = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
-    assert answer.returncode == 2
-    assert answer.stderr.startswith("vae-jax: error: standard output can't be written (No space left on device)")
-    assert answer.stderr.count("\n") == 1
-
-
 TOO_MUCH = {
     "samples": (["sample", "--num_images=1000000000000"], ["--num_images", "below 2^31"]),
     "samples of 30 digits": (["sample", f"--num_images={'9' * 30}"], ["--num_images", "below 2^31"]),
@@ -459,13 +444,6 @@ def in_a_shell(line: str, workdir: pathlib.Path, **environment: str) -> subproce
     command = line.format(program=program, workdir=shlex.quote(str(workdir)))
     given = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | environment
     return subprocess.run(["sh", "-c", command], env=given, capture_output=True, text=True, timeout=120)
-
-
-def test_closed_streams_get_nothing_and_stop_nothing(finished: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    answer = in_a_shell("{program} sample --workdir={workdir} --output=seen.png <&- >&- 2>&-", finished)
-    assert (answer.returncode, answer.stdout, answer.stderr) == (0, "", "")
-    with Image.open(tmp_path / "seen.png") as image:
-        image.load()
 
 
 def test_letters_that_a_locale_has_not(finished: pathlib.Path) -> None:

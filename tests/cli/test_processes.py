@@ -173,7 +173,7 @@ def test_one_that_is_told_to_stop_stops_all_at_one_step(tmp_path: pathlib.Path) 
     assert [status for status, _, _ in ended] == [75, 75], [errors for _, _, errors in ended]
     (saved,) = checkpoints.listing(workdir / "checkpoints")
     assert checkpoints.damage(saved) is None and rows(workdir)[-1]["step"] == saved.step
-    assert all(f"stopped at step {saved.step} of" in errors for _, _, errors in ended)
+    assert all(f"stopped and saved at step {saved.step} of" in errors for _, _, errors in ended)
     main([f"--workdir={workdir}", *SMALL, f"--config.train.num_steps={saved.step + 20}"])
     assert rows(workdir)[-1]["step"] == saved.step + 20
 
@@ -184,4 +184,4 @@ def test_all_say_why_they_diverged_and_end_alike(tmp_path: pathlib.Path) -> None
     for status, _, errors in finish(start(tmp_path / "run", *wild)):
         assert status == 2, errors
         *_, line = errors.splitlines()
-        assert line.startswith("vae-jax: error: training has diverged: at step ") and "training image" in line
+        assert line.startswith("vae-jax: error: training diverged: at step ") and "loss is" in line

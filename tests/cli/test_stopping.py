@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: a checkpoint at once, an exit status of its own, and the same command goes on."""
+"""SIGINT and SIGTERM: training saves a checkpoint and exits with status 75, and the same command continues."""
 
 import json
 import os
@@ -53,7 +53,7 @@ def rows(workdir: pathlib.Path) -> list[dict]:
 @pytest.mark.parametrize(
     ("number", "network"), [(signal.SIGTERM, MLP), pytest.param(signal.SIGINT, CONV, marks=pytest.mark.slow)]
 )
-def test_what_is_done_is_saved_and_gone_on_from(
+def test_stopped_run_continues_bit_for_bit(
     number: signal.Signals, network: list[str], tmp_path: pathlib.Path, capfd: pytest.CaptureFixture
 ) -> None:
     stopped, whole = tmp_path / "stopped", tmp_path / "whole"
@@ -66,12 +66,10 @@ def test_what_is_done_is_saved_and_gone_on_from(
     assert handlers == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
     step = newest(stopped).step
     *_, asked, ended = capfd.readouterr().err.splitlines()
-    assert asked == "vae-jax: saving a checkpoint, then stopping; once more stops at once"
-    assert ended == (
-        f"vae-jax: stopped at step {step} of 100000000, which is saved; the same command continues from there"
-    )
+    assert asked == "vae-jax: saving a checkpoint, then stopping; a second signal stops at once"
+    assert ended == (f"vae-jax: stopped and saved at step {step} of 100000000; the same command continues from there")
     assert step >= 100 and newest(stopped).score is None
-    # The last row is of the steps since the one before, however many these are.
+    # The last row covers the steps since the row before.
     assert rows(stopped)[-1]["step"] == step
 
     rest = [f"--config.train.num_steps={step + 30}", "--config.train.checkpoint_every=100000000"]
@@ -96,7 +94,7 @@ def start(*arguments: str, devices: int = 1) -> subprocess.Popen:
     )
 
 
-def test_second_time_ends_it_at_once(tmp_path: pathlib.Path) -> None:
+def test_second_signal_ends_at_once(tmp_path: pathlib.Path) -> None:
     process = start(f"--workdir={tmp_path / 'run'}", *MLP, *ENDLESS)
 
     def twice() -> None:
@@ -106,11 +104,11 @@ def test_second_time_ends_it_at_once(tmp_path: pathlib.Path) -> None:
     when_training(tmp_path / "run", twice).join()
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
-    assert errors.splitlines()[-1] == "vae-jax: stopped at once; the last checkpoint is whole"
+    assert errors.splitlines()[-1] == "vae-jax: stopped at once; the last checkpoint is good"
 
 
 @pytest.mark.slow
-def test_terminal_that_is_gone_costs_nothing(tmp_path: pathlib.Path) -> None:
+def test_closed_terminal_saves_a_checkpoint(tmp_path: pathlib.Path) -> None:
     ours, its = os.openpty()
     command = [sys.executable, "main.py", *SMALL, *MLP, *ENDLESS, f"--workdir={tmp_path / 'run'}"]
     process = subprocess.Popen(command, cwd=REPOSITORY, stdin=its, stdout=its, stderr=its, start_new_session=True)
@@ -127,24 +125,24 @@ def test_terminal_that_is_gone_costs_nothing(tmp_path: pathlib.Path) -> None:
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
 @pytest.mark.parametrize("seconds", some_slow([0.5, 1.0, 1.5, 2.0, 2.5], quick=[1.0]))
-def test_before_it_trains_it_ends_at_once(
+def test_signal_before_training_ends_at_once(
     number: signal.Signals, status: int, seconds: float, tmp_path: pathlib.Path
 ) -> None:
-    """In the middle of imports, of reading data or of a compilation, where an exception would be lost."""
+    """During imports, reading of data or compilation, where an exception would be lost."""
     process = start(f"--workdir={tmp_path / 'run'}", *MLP, *ENDLESS)
     time.sleep(seconds)
     process.send_signal(number)
     _, errors = process.communicate(timeout=30)
     (line,) = errors.strip().splitlines()[-1:]
     if "saving a checkpoint" in errors:
-        assert process.returncode == 75 and line.startswith("vae-jax: stopped at step")
+        assert process.returncode == 75 and line.startswith("vae-jax: stopped and saved at step")
     else:
         assert process.returncode == status
-        assert errors.strip() == "vae-jax: stopped; the same command starts again, or goes on from what is saved"
+        assert errors.strip() == "vae-jax: stopped; the same command starts again, or continues from what is saved"
 
 
 @pytest.mark.slow
-def test_processes_that_decode_stop_with_it(tmp_path: pathlib.Path) -> None:
+def test_decoding_processes_stop_too(tmp_path: pathlib.Path) -> None:
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     for number in range(40):
@@ -152,19 +150,19 @@ def test_processes_that_decode_stop_with_it(tmp_path: pathlib.Path) -> None:
     folder = ["--config.data.source=folder", f"--config.data.dir={pictures}", "--config.data.resident_mb=0"]
     workers = ["--config.data.workers=2", "--config.train.batch_size=8"]
     process = start(f"--workdir={tmp_path / 'run'}", *MLP, *ENDLESS, *folder, *workers)
-    # As a terminal does it: the signal goes to all processes of the command.
+    # Like a terminal: the signal goes to all processes of the command.
     when_training(tmp_path / "run", lambda: os.killpg(process.pid, signal.SIGINT)).join()
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 75, errors
     assert "Traceback" not in errors
     assert newest(tmp_path / "run").step == rows(tmp_path / "run")[-1]["step"]
     deadline = time.monotonic() + 30
-    while still_there(process.pid):
+    while group_exists(process.pid):
         assert time.monotonic() < deadline
         time.sleep(0.1)
 
 
-def still_there(group: int) -> bool:
+def group_exists(group: int) -> bool:
     try:
         os.killpg(group, 0)
     except ProcessLookupError:

@@ -238,7 +238,7 @@ def test_help_explains(arguments: list[str], capsys: pytest.CaptureFixture) -> N
     out, err = capsys.readouterr()
     assert err == "" and out.startswith("usage:") and "--workdir" in out
     wanted = {
-        "--help": [*VERBS, "train.batch_size", "--config", "--init_from"],
+        "--help": [*VERBS, "examples:", "--help"],
         "train": ["--init_from", "model.latents"],
         "evaluate": ["--split", "--checkpoint", "--num_samples"],
         "sample": ["--seed", "--show", "--num_images"],

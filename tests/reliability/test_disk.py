@@ -5,19 +5,17 @@ import pathlib
 import shutil
 import signal
 import time
-import warnings
 from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
 import pytest
-from harms import HARMS, SmallDisk, some_slow
+from harms import SmallDisk, some_slow
 from PIL import Image
 from runs_that_die import SECONDS_TO_LIVE, Command, differences, finish
 
 from vae_jax import checkpoints
 from vae_jax.cli import main
-from vae_jax.cli.compilation import remember_compiled
 
 pytestmark = pytest.mark.usefixtures("remembered")
 TINY = ["--config.model.hidden=(4,)", "--config.model.latents=2", "--config.train.report=False"]
@@ -241,59 +239,6 @@ def test_decoded_images_that_do_not_fit(
     main([f"--workdir={tmp_path / 'cached'}", *STEPS, *data, "--config.train.batch_size=4"])
     assert differences(tmp_path / "full", tmp_path / "room") == []
     assert differences(tmp_path / "cached", tmp_path / "room") == []
-
-
-@pytest.fixture
-def programs(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[pathlib.Path]:
-    """A folder of compiled programs of its own, in which JAX's warnings are heard."""
-    from jax._src import compilation_cache
-
-    names = [name for name in jax.config.values if name.startswith("jax_persistent_cache_min")]
-    before = {name: jax.config.values[name] for name in [*names, "jax_compilation_cache_dir"]}
-    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
-    jax.config.update("jax_compilation_cache_dir", None)
-    compilation_cache.reset_cache()
-    with warnings.catch_warnings():
-        warnings.simplefilter("default")
-        remember_compiled()
-        yield pathlib.Path(jax.config.values["jax_compilation_cache_dir"])
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-
-
-def compiled(number: int) -> float:
-    """A program that is compiled, or read, at each call."""
-    jax.clear_caches()
-    return float(jax.jit(lambda x: (x * number).sum())(np.arange(3.0)))
-
-
-@pytest.mark.parametrize("harm", [harm for harm in HARMS if harm != "delete"])
-def test_damaged_program_is_made_anew(programs: pathlib.Path, harm: str, capsys: pytest.CaptureFixture) -> None:
-    assert compiled(2) == 6.0
-    (kept,) = programs.glob("jit__lambda*-cache")
-    content = kept.read_bytes()
-    HARMS[harm](kept)
-    assert compiled(2) == 6.0
-    said = capsys.readouterr().err
-    assert f"compiled programs in {programs} are made anew" in said and said.count("\n") == 1
-    assert compiled(2) == 6.0
-    assert capsys.readouterr().err == ""
-    assert len(kept.read_bytes()) > len(content) // 2
-
-
-def test_program_that_does_not_fit_is_not_kept(
-    disk, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, programs: pathlib.Path, capsys: pytest.CaptureFixture
-) -> None:
-    small = disk(64)
-    programs.rmdir()
-    programs.symlink_to(small.place)
-    (small.place / "others").write_bytes(bytes(shutil.disk_usage(small.place).free))
-    assert compiled(3) == 9.0
-    said = capsys.readouterr().err
-    assert f"compiled programs in {programs} are not kept" in said and said.count("\n") == 1
-    assert [path.name for path in small.place.iterdir()] == ["others"]
 
 
 def test_second_process_is_refused_until_the_first_is_killed(tmp_path: pathlib.Path) -> None:

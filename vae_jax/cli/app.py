@@ -1,73 +1,67 @@
-"""Finds the verb, and turns errors into one line and an exit status."""
+"""Runs a verb, and turns errors into one line and an exit status."""
 
 import importlib
+import io
 import logging
 import pathlib
 import sys
-import types
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from absl import flags
 
-from vae_jax.cli.flags import parse, usage
+from vae_jax.cli.flags import describe_flags, parse
 from vae_jax.cli.signals import STOPPED_STATUS
-from vae_jax.cli.terminal import print_any_letter, print_error, put_out
-from vae_jax.errors import DataError, Stopped, UserError
+from vae_jax.cli.terminal import print_lines
+from vae_jax.errors import Stopped, UserError
 from vae_jax.printable import one_line, printable
 
-VERBS = {
-    "train": "train a model, or continue a run (the default verb)",
-    "evaluate": "measure the bound and log p(x) of a trained model",
-    "diagnose": "say why a trained model is as good, or as blurry, as it is",
-    "sample": "draw images from a trained model",
-    "reconstruct": "encode images of a split and decode them again",
-    "encode": "write the latents of images to a file",
-    "decode": "make images of latents in a file",
-    "interpolate": "show what lies between images in the space of latents",
-    "report": "put a run, or several side by side, on one HTML page",
-    "score": "sort images by log p(x), the strangest first",
-    "export": "make a folder of a trained model that others can use without this package",
-    "benchmark": "measure how fast the training step of a config is, and where its time goes",
-    "plan": "compile the training step for a TPU slice that needn't be there: does it fit, how fast could it be",
-}
 USER_ERROR_STATUS = 2
+
+
+class Verb(NamedTuple):
+    """A line of `--help`; the module `vae_jax.cli.VERB` defines the verb's flags (`define`) and runs it (`run`)."""
+
+    help: str
+    example: str
+
+
+VERBS = {
+    "train": Verb("train a model, or continue a run (the default)", "--config=configs/mnist.py --workdir=runs/mnist"),
+    "evaluate": Verb("estimate the bound and log p(x) of test images", "--workdir=runs/mnist --num_samples=5000"),
+    "diagnose": Verb("explain what limits the bound and the sharpness of a model", "--workdir=runs/mnist"),
+    "report": Verb("write an HTML page about a run, or comparing runs", "--workdir=runs/mnist --workdir=runs/other"),
+    "sample": Verb("draw images from the model", "--workdir=runs/mnist --num_images=100"),
+    "reconstruct": Verb("encode and decode images", "--workdir=runs/mnist --split=test"),
+    "encode": Verb("write the latents of images to a file", "--workdir=runs/mnist --input=pictures"),
+    "decode": Verb("make images from the latents in a file", "--workdir=runs/mnist --latents=latents.npz"),
+    "interpolate": Verb("show images between pairs of images", "--workdir=runs/mnist --steps=8"),
+    "score": Verb("sort images by log p(x), the most unusual first", "--workdir=runs/mnist --input=pictures"),
+    "export": Verb("write a model that runs without this package", "--workdir=runs/mnist --output=exported/mnist"),
+    "benchmark": Verb("measure the speed and memory of training", "--config=configs/mnist.py --synthetic"),
+    "plan": Verb(
+        "compile training for a TPU that isn't here: does it fit, how fast is it",
+        "--topology=v6e:2x4 --config=configs/mnist.py",
+    ),
+}
 
 
 def run(argv: list[str] | None = None) -> None:
     """Runs a verb and exits; see `vae_jax.cli.main`."""
     if argv is None:
-        print_any_letter()
-        _warn_plainly()
+        _set_up_output()
     try:
         _run(sys.argv[1:] if argv is None else argv)
     except Stopped as stopped:
-        print_error(f"vae-jax: {stopped}")
+        print(f"vae-jax: {stopped}", file=sys.stderr)
         sys.exit(STOPPED_STATUS)
     except (UserError, flags.Error) as error:
-        _refuse(" ".join(str(error).split()))
-    except BrokenPipeError:
-        # Whoever read our output has closed it, as `head` does: nobody is left to tell.
-        sys.stdout = None
-        sys.exit(0)
+        _exit_with(" ".join(str(error).split()))
     except OSError as error:
-        # Whoever reads or writes a file says what it was for; a name that can be none is noticed anywhere.
+        # Most errors of files are caught where the file's purpose is known.
         name = one_line(error.filename, 100) if error.filename else "a file or folder"
-        _refuse(f"{name} can't be used ({error.strerror or one_line(error)}); name another one")
+        _exit_with(f"{name} can't be used ({error.strerror or one_line(error)}); choose another one")
     except MemoryError as error:
-        _refuse(f"the memory doesn't suffice ({one_line(error)}); ask for less at once, or use a larger machine")
-
-
-def _refuse(message: str) -> NoReturn:
-    print_error(f"vae-jax: error: {printable(message)}")
-    _leave(USER_ERROR_STATUS)
-
-
-def _warn_plainly() -> None:
-    """Shows this package's warnings as lines for people, whatever some library has made of logging."""
-    logger, handler = logging.getLogger("vae_jax"), logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("vae-jax: warning: %(message)s"))
-    logger.addHandler(handler)
-    logger.propagate = False
+        _exit_with(f"out of memory ({one_line(error)}); ask for less at once, or use a larger machine")
 
 
 def _run(arguments: list[str]) -> None:
@@ -75,35 +69,50 @@ def _run(arguments: list[str]) -> None:
     verb, rest = (arguments[0], arguments[1:]) if has_verb else ("train", arguments)
     if verb not in VERBS:
         raise UserError(f"there is no verb '{verb}'; choose from {', '.join(VERBS)}, or see --help")
-    module = _module(verb)
-    if any(argument in ("--help", "-h", "-help", "--helpfull") for argument in rest):
-        put_out(usage(pathlib.Path(sys.argv[0]).name, verb, module, VERBS, brief=not has_verb))
+    wants_help = not {"--help", "-h", "-help", "--helpfull"}.isdisjoint(rest)
+    program = pathlib.Path(sys.argv[0]).name
+    if wants_help and not has_verb:
+        print_lines(_overview(program))
+        return
+    module = importlib.import_module(f"vae_jax.cli.{verb}")
+    if wants_help:
+        example = f"{program} {verb} {VERBS[verb].example}"
+        print_lines(f"usage: {program} {verb} [--flag=value ...]\n\n{VERBS[verb].help}\n\nexample: {example}\n")
+        print_lines(describe_flags(module))
         return
     values = parse(module, rest)
-    # Here, since it takes JAX, which those who only ask for help need not wait for.
-    from vae_jax.cli.compilation import remember_compiled
+    # Imported late, because --help doesn't need JAX, which takes seconds to import.
+    from vae_jax.cli.compilation import cache_compiled_programs
 
-    remember_compiled()
-    try:
-        module.run(values)
-    except DataError as error:
-        if "config" in values:
-            raise
-        # This verb takes no setting: what a run reads is said in its own folder.
-        raise UserError(
-            f"{error.cause}; repair or bring back what the run was trained on; where that is says data in its "
-            "config.json"
-        ) from error
+    cache_compiled_programs()
+    module.run(values)
 
 
-def _leave(status: int) -> NoReturn:
-    # Without JAX there can't be other processes that would have to be told.
+def _overview(program: str) -> str:
+    lines = [f"usage: {program} [VERB] [--flag=value ...]", "", "verbs:"]
+    lines += [f"  {name:<12} {verb.help}" for name, verb in VERBS.items()]
+    lines += ["", "examples:", f"  {program}    (trains on the digits that come with scikit-learn)"]
+    lines += [f"  {program} {name} {VERBS[name].example}" for name in ("train", "evaluate", "sample", "report")]
+    lines += ["", f"'{program} VERB --help' lists the flags of a verb, '{program} train --help' all settings too."]
+    return "\n".join(lines)
+
+
+def _exit_with(message: str) -> NoReturn:
+    print(f"vae-jax: error: {printable(message)}", file=sys.stderr, flush=True)
+    # Without JAX this is the only process.
     if "jax" in sys.modules:
         from vae_jax.processes import leave
 
-        leave(status)
-    sys.exit(status)
+        leave(USER_ERROR_STATUS)
+    sys.exit(USER_ERROR_STATUS)
 
 
-def _module(verb: str) -> types.ModuleType:
-    return importlib.import_module(f"vae_jax.cli.{verb}")
+def _set_up_output() -> None:
+    """Shows this package's warnings as plain lines, and `?` for characters that the locale lacks."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    logger, handler = logging.getLogger("vae_jax"), logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("vae-jax: warning: %(message)s"))
+    logger.addHandler(handler)
+    logger.propagate = False

@@ -1,4 +1,4 @@
-"""Flags of a verb, and the config that `--config` and its overrides describe."""
+"""Defines and parses the flags of verbs, and reads the config given by `--config` and its overrides."""
 
 import dataclasses
 import difflib
@@ -21,33 +21,33 @@ Flags = Mapping[str, Any]
 
 
 def define_workdir(values: flags.FlagValues) -> None:
-    """`--workdir`, `--checkpoint` and `--allow_custom`, which every verb but `train` needs."""
+    """Defines `--workdir`, `--checkpoint` and `--allow_custom`, for verbs that open a run."""
     flags.DEFINE_string("workdir", None, "folder of the run", flag_values=values)
     flags.DEFINE_string("checkpoint", "latest", "a step, 'best' or 'latest'", flag_values=values)
     define_allow_custom(values)
 
 
 def define_allow_custom(values: flags.FlagValues) -> None:
-    """`--allow_custom`, for runs with parts of one's own."""
-    meaning = "import the parts that the run's config names as package.module:Name, which runs their code"
+    """Defines `--allow_custom`, for runs with custom parts."""
+    meaning = "import custom parts named package.module:Name in the run's config, which runs their code"
     flags.DEFINE_boolean("allow_custom", False, meaning, flag_values=values)
 
 
 def define_replica(values: flags.FlagValues) -> None:
-    """`--replica`, for a run that trained several models at once."""
-    meaning = "which of the models that were trained at once (num_seeds)"
+    """Defines `--replica`, for a run that trained several models at once."""
+    meaning = "number of the model, if the run trained several (num_seeds)"
     flags.DEFINE_integer("replica", 0, meaning, flag_values=values, lower_bound=0)
 
 
 def define_seed(values: flags.FlagValues, meaning: str) -> None:
-    """`--seed`, as long as a seed of JAX."""
+    """Defines `--seed`; seeds of JAX have 32 bits."""
     flags.DEFINE_integer("seed", 0, meaning, flag_values=values, lower_bound=0, upper_bound=2**32 - 1)
 
 
 def define_section(values: flags.FlagValues, section: type) -> None:
-    """A flag for each field of a section of the config, which the run's own config fills in."""
+    """Defines a flag for each field of a section of the config; the default is the value in the run's config."""
     for field in dataclasses.fields(section):
-        meaning = f"{field.metadata['meaning']}; as in the run's config if not given"
+        meaning = f"{field.metadata['meaning']}; default: as in the run's config"
         if field.type is int:
             lowest = int(field.metadata["minimum"])
             flags.DEFINE_integer(field.name, None, meaning, flag_values=values, lower_bound=lowest)
@@ -62,18 +62,19 @@ def given_section(values: Flags, section: Any) -> Any:
 
 
 def parse(module: types.ModuleType, arguments: list[str]) -> Flags:
-    """Parses a verb's arguments.
+    """Parses the arguments of a verb.
 
     Args:
         module: The verb; its `define(values, arguments)` defines its flags.
         arguments: What follows the verb.
 
     Returns:
-        The value of each flag by its name.
+        The value of each flag by name.
 
     Raises:
-        UserError: For a flag that isn't there, with the closest one that is; for a number that is none.
-        absl.flags.Error: For another value that doesn't parse.
+        UserError: For an unknown flag, with the closest known one; for a number that is too large; for a config file
+            that fails.
+        absl.flags.Error: For a value that can't be parsed.
     """
     values = flags.FlagValues()
     module.define(values, arguments)
@@ -85,43 +86,34 @@ def parse(module: types.ModuleType, arguments: list[str]) -> Flags:
         hint = f"did you mean --{close[0]}?" if close else f"the flags are {known}"
         raise UserError(f"there is no flag --{error.flagname}; {hint}") from error
     except flags.IllegalFlagValueError as error:
-        raise _in_plain_words(error, values) from error
+        # Python's message about a number isn't for users.
+        message = re.sub(
+            r": (invalid literal|could not convert).*", ": not a number of this kind", str(error), flags=re.S
+        )
+        raise UserError(one_line(message)) from error
     except (UserError, flags.Error):
         raise
     except Exception as error:
-        # A config file is a program of the user's: it can raise anything.
+        # A config file is the user's program and can raise anything.
         path = config_file(arguments)
         if path is None:
             raise
         raise UserError(
-            f"config file '{path}' can't be used ({type(error).__name__}: {error}); it has to define get_config() "
-            "as configs/digits.py does"
+            f"config file '{path}' can't be used ({type(error).__name__}: {error}); it must define get_config() "
+            "like configs/digits.py"
         ) from error
     if leftover:
-        raise UserError(f"'{leftover[0]}' is no flag; flags are written --name=value")
+        raise UserError(f"'{leftover[0]}' is not a flag; write flags as --name=value")
     given = values.flag_values_dict()
     for name, value in given.items():
-        # A seed has a limit of its own.
+        # A seed has another limit.
         if type(value) is int and name != "seed" and not -COUNTS < value < COUNTS:
             raise UserError(f"--{name} is {one_line(str(value), 60)} but must be below 2^31")
     return given
 
 
-_NUMBERS = {"int": "a whole number", "float": "a number"}
-
-
-def _in_plain_words(error: flags.IllegalFlagValueError, values: flags.FlagValues) -> Exception:
-    """What absl says of a value, but where it says how Python failed to read a number."""
-    found = re.fullmatch(r"flag --([\w.]+)=(.*): (invalid literal|could not convert).*", str(error), re.DOTALL)
-    if found is None:
-        return error
-    name, value = found[1], found[2]
-    kind = values[name].flag_type() if name in values else ""
-    return UserError(f"--{name} is {one_line(repr(value), 60)} but must be {_NUMBERS.get(kind, 'a number')}")
-
-
 def define_config(values: flags.FlagValues, arguments: list[str]) -> None:
-    """`--config=FILE` and `--config.field=value`; without a file the package's defaults (the digits)."""
+    """Defines `--config=FILE` and `--config.field=value`; the default is the package's config, for the digits."""
     names = [name for name, _, _ in flatten(Config())]
     for argument in arguments:
         name = argument.lstrip("-").partition("=")[0]
@@ -132,7 +124,7 @@ def define_config(values: flags.FlagValues, arguments: list[str]) -> None:
             "config", to_config_dict(Config()), "settings", flag_values=values, lock_config=True, sys_argv=arguments
         )
     else:
-        # ml_collections loads each file into one module of this name: what an earlier one defined would still be there.
+        # ml_collections loads every file into one module; remove what an earlier file defined.
         sys.modules.pop("config_config", None)
         config_flags.DEFINE_config_file(
             "config", None, "file with settings", flag_values=values, lock_config=True, sys_argv=arguments
@@ -140,11 +132,11 @@ def define_config(values: flags.FlagValues, arguments: list[str]) -> None:
 
 
 def read_config(values: Flags) -> Config:
-    """The checked config of parsed flags."""
+    """The config in parsed flags, checked."""
     config = values["config"]
     if not isinstance(config, ml_collections.ConfigDict):
         raise UserError(
-            f"get_config() of the config file returned {config!r}; return a ConfigDict as configs/digits.py does"
+            f"get_config() of the config file returned {config!r}; return a ConfigDict, like configs/digits.py"
         )
     return from_mapping(config.to_dict())
 
@@ -165,32 +157,19 @@ def config_file(arguments: list[str]) -> str | None:
     return None
 
 
-def usage(program: str, verb: str, module: types.ModuleType, verbs: Mapping[str, str], brief: bool) -> str:
-    """What `--help` prints.
-
-    Args:
-        program: Name of the program.
-        verb: The verb that is explained.
-        module: Its module.
-        verbs: All verbs and what they do.
-        brief: Whether no verb was given, so that all are listed.
-    """
+def describe_flags(module: types.ModuleType) -> str:
+    """The flags of a verb, and all fields of the config if it takes one; for `--help`."""
     values = flags.FlagValues()
     module.define(values, [])
-    lines = [f"usage: {program} [verb] [--flag=value ...]", ""]
-    if brief:
-        lines += ["verbs:", *(f"  {name:<12} {text}" for name, text in verbs.items()), ""]
-        lines += [f"'{program} VERB --help' explains a verb.", ""]
-    lines += [f"flags of {verb}:"]
+    lines = ["flags:"]
     for name in sorted(values):
-        if name.startswith("config"):
-            continue
-        default = values[name].default
-        shown = "" if default is None else f" (default: {default})"
-        lines.append(f"  --{name:<22} {values[name].help}{shown}")
+        if not name.startswith("config"):
+            default = values[name].default
+            shown = "" if default is None else f" (default: {default})"
+            lines.append(f"  --{name:<22} {values[name].help}{shown}")
     if "config" in values:
-        lines += ["  --config                 file with settings (default: those below, which train on the digits)"]
-        lines += ["", "fields, each set by --config.NAME=VALUE:"]
+        lines += ["  --config                 file with settings (default: the settings below, for the digits)"]
+        lines += ["", "settings, each changed by --config.NAME=VALUE:"]
         lines += [
             f"  {name:<28} {field.metadata['meaning']} (default: {value!r})" for name, value, field in flatten(Config())
         ]
@@ -201,7 +180,7 @@ def parse_image_shape(text: str) -> tuple[int, int, int]:
     """Reads `height,width,channels`.
 
     Raises:
-        UserError: If it is something else.
+        UserError: For any other text.
     """
     sizes = [int(size) if size.strip().isdecimal() else 0 for size in text.split(",")]
     if len(sizes) != 3 or min(sizes) < 1:

@@ -1,11 +1,13 @@
-"""What listens to training: the metrics file, TensorBoard and the terminal."""
+"""Where the metrics of training go: the metrics file, TensorBoard, Weights & Biases and the terminal."""
 
 import abc
+import importlib
 import os
 import pathlib
 import socket
 import sys
 import time
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -14,34 +16,40 @@ from tensorboardX import RecordWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 
-from vae_jax.cli.terminal import put_out
-from vae_jax.files import replacing
+from vae_jax.cli.terminal import print_lines
+from vae_jax.config import Config, flatten
+from vae_jax.errors import UserError
+from vae_jax.files import read_json, replacing, write_json
+from vae_jax.printable import one_line
 from vae_jax.runs import read_rows, row_line
 
 Row = dict[str, Any]
-# How long TensorBoard may wait for what is already there.
+# TensorBoard shows rows after at most this time.
 _SECONDS_BETWEEN_FLUSHES = 30.0
-# Fewer of the active units left than this are worth a warning.
+# A smaller share of the active units is worth a warning.
 _SHARE_LEFT = 0.75
 
 
 class Listener(abc.ABC):
-    """What is told of the rows of a run."""
+    """Gets the rows of metrics of a run."""
 
     @abc.abstractmethod
     def write(self, row: Row) -> None:
         """Takes a row."""
 
-    def sync(self) -> None:  # noqa: B027, most have nothing to do
-        """Makes sure, before a checkpoint, that the rows that lead up to it outlive the machine."""
+    def flush(self) -> None:  # noqa: B027, optional
+        """Makes sure, before a checkpoint, that earlier rows survive a crash."""
+
+    def close(self) -> None:  # noqa: B027, optional
+        """Writes what is still buffered, and closes."""
 
 
 class MetricsFile(Listener):
-    """`metrics.jsonl`: a row per log point, cut back to where a continued run starts.
+    """`metrics.jsonl`: a row per log point. A continued run first drops the rows after its checkpoint.
 
     Args:
         path: The file.
-        step: Steps that are already taken; later rows are dropped, so that no step is there twice.
+        step: Step of the checkpoint that training starts from.
     """
 
     def __init__(self, path: pathlib.Path, step: int) -> None:
@@ -49,18 +57,18 @@ class MetricsFile(Listener):
         with replacing(path, "make room, or choose another --workdir") as unfinished:
             unfinished.write_text("".join(map(row_line, kept)), encoding="utf-8")
         self._file = path.open("a", encoding="utf-8")
-        # A checkpoint is always the end of a row.
+        # There is a row for the step of each checkpoint.
         if step and (not kept or kept[-1]["step"] != step):
-            last = f"end at step {kept[-1]['step']}" if kept else "are gone"
-            print(f"{path}: its rows {last}, the checkpoint is of step {step}; those between are lost", file=sys.stderr)
+            last = kept[-1]["step"] if kept else 0
+            print(f"{path}: the rows between step {last} and the checkpoint of step {step} are lost", file=sys.stderr)
 
     def write(self, row: Row) -> None:
         """Adds a row."""
         self._file.write(row_line(row))
         self._file.flush()
 
-    def sync(self) -> None:
-        """As `Listener.sync`."""
+    def flush(self) -> None:
+        """Writes the rows to the disk."""
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
@@ -69,14 +77,13 @@ class MetricsFile(Listener):
 
 
 class TensorBoard(Listener):
-    """The same rows as event files.
+    """The same rows as TensorBoard event files.
 
-    They are written here and now: tensorboardX's own `SummaryWriter` leaves that to a thread, which dies where the disk
-    is full, and then waits for it for ever.
+    tensorboardX's own `SummaryWriter` isn't used: if the disk is full its thread ends, and the program waits forever.
 
     Args:
-        folder: Where they go.
-        step: Steps that are already taken; TensorBoard hides what an earlier start wrote after it.
+        folder: Of the event files.
+        step: Step that training starts from; TensorBoard hides what an earlier start wrote after it.
     """
 
     def __init__(self, folder: pathlib.Path, step: int) -> None:
@@ -89,17 +96,13 @@ class TensorBoard(Listener):
 
     def write(self, row: Row) -> None:
         """Adds a row."""
-        values = [
-            Summary.Value(tag=f"{row['split']}/{name}", simple_value=value)
-            for name, value in row.items()
-            if isinstance(value, float) and name != "epoch"
-        ]
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in _numbers(row).items()]
         self._add(step=row["step"], summary=Summary(value=values))
         if time.monotonic() - self._flushed > _SECONDS_BETWEEN_FLUSHES:
-            self.sync()
+            self.flush()
 
-    def sync(self) -> None:
-        """As `Listener.sync`."""
+    def flush(self) -> None:
+        """Writes the rows to the disk."""
         self._events.flush()
         self._flushed = time.monotonic()
 
@@ -111,13 +114,57 @@ class TensorBoard(Listener):
         self._events.write(Event(wall_time=time.time(), **content).SerializeToString())
 
 
-class Console(Listener):
-    """A progress bar with the current terms; plain lines where the output is no terminal.
+class Wandb(Listener):
+    """The same rows as a run of Weights & Biases, which reads its own `WANDB_...` environment variables.
 
     Args:
-        step: Steps that are already taken.
-        num_steps: Steps in all.
-        quiet: Whether rows aren't shown.
+        folder: Of the run; offline files go there.
+        config: The run.
+
+    Raises:
+        UserError: If the package is missing or fails.
+    """
+
+    def __init__(self, folder: pathlib.Path, config: Config) -> None:
+        settings = {name: value for name, value, _ in flatten(config)}
+        try:
+            self._run = self.check().init(
+                project="vae_jax", name=folder.name, id=_run_id(folder), resume="allow", dir=folder, config=settings
+            )
+        except Exception as error:
+            # It has its own exceptions for the network, the login and the disk.
+            raise UserError(f"wandb can't be used: {one_line(error)}; fix that, or leave out --wandb") from error
+        # A continued run repeats steps, which wandb's own count of steps doesn't allow.
+        self._run.define_metric("*", step_metric="step")
+
+    @staticmethod
+    def check() -> Any:
+        """Imports the package.
+
+        Raises:
+            UserError: If it isn't installed.
+        """
+        try:
+            return importlib.import_module("wandb")
+        except ImportError as error:
+            raise UserError("wandb isn't installed; pip install wandb, or leave out --wandb") from error
+
+    def write(self, row: Row) -> None:
+        """Adds a row."""
+        self._run.log({**_numbers(row), "step": row["step"]})
+
+    def close(self) -> None:
+        """Sends what is still buffered."""
+        self._run.finish()
+
+
+class Console(Listener):
+    """A progress bar with the current terms of the bound; plain lines if the output isn't a terminal.
+
+    Args:
+        step: Step that training starts from.
+        num_steps: The last step.
+        quiet: Whether nothing is shown.
     """
 
     def __init__(self, step: int, num_steps: int, quiet: bool = False) -> None:
@@ -138,18 +185,18 @@ class Console(Listener):
     def say(self, line: str) -> None:
         """Prints a line above the bar."""
         self._bar.clear()
-        put_out(line)
+        print_lines(line)
         self._bar.refresh()
 
     def close(self) -> None:
-        """Leaves the bar as it is."""
+        """Ends the progress bar."""
         self._bar.close()
 
 
 class CollapseWatch(Listener):
-    """Warns when latent dimensions that told images apart stop doing so: the posterior falls back on the prior.
+    """Warns once if the posterior collapses onto the prior: both the number of active latents and the KL fall.
 
-    The KL falls too then; where it rises, few dimensions have come to say more than many did. It warns once.
+    If the KL rises, fewer latents carry more information, which is no collapse.
 
     Args:
         earlier: Rows of the run so far.
@@ -163,19 +210,18 @@ class CollapseWatch(Listener):
             self._collapsed(row)
 
     def write(self, row: Row) -> None:
-        """Looks at a row."""
+        """Checks a row."""
         if self._collapsed(row) and not self._warned:
             self._warned = True
             self._say(
                 f"warning: active latent units of the {row['split']} images fell from {self._most} to "
                 f"{row['active_units']}, and KL from {self._kl_of_most:.2f} to {row['kl']:.2f}: the posterior is "
-                "collapsing onto the prior; --config.objective.name=free_bits, or beta with annealing, keeps it from "
-                "that"
+                "collapsing onto the prior; --config.objective.name=free_bits, or beta with annealing, prevents that"
             )
 
     def _collapsed(self, row: Row) -> bool:
         active, kl = row.get("active_units"), row.get("kl")
-        # Of one image alone none is known.
+        # A single image has no active units.
         if active is None or kl is None or row.get("num_images", 2) < 2:
             return False
         if active >= self._most:
@@ -184,7 +230,7 @@ class CollapseWatch(Listener):
 
 
 def describe(row: Row) -> str:
-    """The bound of a split in one line, with its error bar."""
+    """The bound of a split with its standard error, in one line."""
     noise = "" if row.get("noise_stddev") is None else f", noise of p(x|z) {row['noise_stddev']:.4f}"
     if row["elbo"] is None:
         reason = "no bound: q(z|x) has no density"
@@ -203,3 +249,17 @@ def _terms(row: Row) -> str:
     if row["elbo"] is None:
         return f"reconstruction {row['reconstruction']:.2f}"
     return f"elbo {row['elbo']:.2f} = {row['reconstruction']:.2f} - {row['kl']:.2f}"
+
+
+def _numbers(row: Row) -> dict[str, float]:
+    return {
+        f"{row['split']}/{name}": value for name, value in row.items() if isinstance(value, float) and name != "epoch"
+    }
+
+
+def _run_id(folder: pathlib.Path) -> str:
+    """The run's name at Weights & Biases, the same at each start."""
+    path = folder / "wandb.json"
+    if not path.exists():
+        write_json(path, {"id": uuid.uuid4().hex[:12]})
+    return str(read_json(path)["id"])

@@ -1,4 +1,4 @@
-"""What SIGINT, SIGTERM and SIGHUP do to a command: it ends at once, or after it has saved what it has."""
+"""Handles SIGINT, SIGTERM and SIGHUP: a command ends at once; training saves a checkpoint first."""
 
 import contextlib
 import functools
@@ -9,73 +9,63 @@ import sys
 import threading
 from collections.abc import Iterator
 
-# As shells have it for SIGINT.
-INTERRUPTED_STATUS = 130
-# Of sysexits.h: trying again later helps.
-STOPPED_STATUS = 75
-_STATUSES = {signal.SIGINT: INTERRUPTED_STATUS, signal.SIGTERM: STOPPED_STATUS}
-# The terminal or the connection is gone.
+# 130 as in shells for SIGINT; 75 (EX_TEMPFAIL of sysexits.h): trying again later helps.
+INTERRUPTED_STATUS, STOPPED_STATUS = 130, 75
+# SIGHUP: the terminal or the connection is gone.
 _HANGUP = getattr(signal, "SIGHUP", None)
+_STATUSES = {signal.SIGINT: INTERRUPTED_STATUS, signal.SIGTERM: STOPPED_STATUS}
 if _HANGUP is not None:
     _STATUSES[_HANGUP] = STOPPED_STATUS
-_STDERR = 2
 
 
 def end_at_once() -> None:
-    """Makes signals end this process at once, with one line: files are replaced as a whole, so none is lost.
+    """Makes signals end this process at once with one line; no file is lost, because files are replaced atomically.
 
-    Python's own way, an exception, gets lost where it meets a function that a library called, a compiler for example,
-    or turns into that library's error.
+    Python's own way, an exception, gets lost inside functions that a library calls, a compiler for example.
     """
-    for number in _heard():
+    for number in _signals():
         signal.signal(number, functools.partial(_end, _STATUSES[number]))
 
 
-def _heard() -> list[signal.Signals]:
-    """All of them, but for what `nohup` has turned off."""
+def _signals() -> list[signal.Signals]:
+    """The handled signals, without SIGHUP if `nohup` turned it off."""
     return [number for number in _STATUSES if number != _HANGUP or signal.getsignal(number) != signal.SIG_IGN]
 
 
 def _end(status: int, number: int, frame: object) -> None:
     with contextlib.suppress(Exception):
         sys.stdout.flush()
-    _tell(number, "\nvae-jax: stopped; the same command starts again, or goes on from what is saved\n")
+    _tell(number, "\nvae-jax: stopped; the same command starts again, or continues from what is saved\n")
     os._exit(status)
 
 
 def _tell(number: int, text: str) -> None:
     if number == _HANGUP:
-        # A terminal that is gone takes nothing any more: an error at the next line, before anything is saved.
+        # Writing to a terminal that is gone fails, and would stop the run before it is saved.
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        for stream in (1, _STDERR):
+        for stream in (1, 2):
             if stat.S_ISCHR(os.fstat(stream).st_mode):
                 os.dup2(nowhere, stream)
         os.close(nowhere)
-    # Python's own writer may be in the middle of a line, and isn't reentrant.
+    # Python's own writer may be in the middle of a line, and can't be entered twice.
     with contextlib.suppress(OSError):
-        os.write(_STDERR, text.encode())
+        os.write(2, text.encode())
 
 
 class StopRequest:
-    """Whether somebody asked this process to stop once it has saved what it has.
+    """Whether a signal asked training to stop once it has saved a checkpoint."""
 
-    Args:
-        saving: What it saves then.
-        saved: What there is where it is asked twice.
-    """
-
-    def __init__(self, saving: str, saved: str) -> None:
+    def __init__(self) -> None:
         self.asked = False
-        self._saving, self._saved = saving, saved
 
     @contextlib.contextmanager
-    def heard(self) -> Iterator[None]:
-        """Takes signals as requests meanwhile; the second one ends the process at once."""
-        # Only the main thread may, and elsewhere somebody else is in charge of signals.
+    def handle_signals(self) -> Iterator[None]:
+        """Takes the first signal as a request meanwhile; the second one ends the process at once."""
+        # Only the main thread can handle signals.
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self._take) for number in _heard()}
+        before = {number: signal.signal(number, self._take) for number in _signals()}
         try:
             yield
         finally:
@@ -84,7 +74,7 @@ class StopRequest:
 
     def _take(self, number: int, frame: object) -> None:
         if self.asked:
-            _tell(number, f"vae-jax: stopped at once; {self._saved}\n")
+            _tell(number, "vae-jax: stopped at once; the last checkpoint is good\n")
             os._exit(INTERRUPTED_STATUS)
         self.asked = True
-        _tell(number, f"\nvae-jax: saving {self._saving}, then stopping; once more stops at once\n")
+        _tell(number, "\nvae-jax: saving a checkpoint, then stopping; a second signal stops at once\n")

@@ -1,23 +1,21 @@
-"""`train`: a run from its config to its last checkpoint, or on from where it was."""
+"""`train`: trains a run from its config, or continues it from its last checkpoint."""
 
 import contextlib
 import math
 import pathlib
 import sys
 import time
-from collections.abc import Sequence
 
 import jax
 from absl import flags
 
-from vae_jax.cli.divergence import divergence
+from vae_jax.cli.divergence import SLOWER, divergence
 from vae_jax.cli.flags import Flags, config_file, define_config, read_config
-from vae_jax.cli.listeners import CollapseWatch, Console, Listener, MetricsFile, Row, TensorBoard, describe
+from vae_jax.cli.listeners import CollapseWatch, Console, Listener, MetricsFile, Row, TensorBoard, Wandb, describe
 from vae_jax.cli.report import write_report
-from vae_jax.cli.session import Session
 from vae_jax.cli.signals import StopRequest
 from vae_jax.cli.terminal import say
-from vae_jax.cli.trackers import TRACKERS, WeightsAndBiases, check_trackers
+from vae_jax.cli.training_run import TrainingRun
 from vae_jax.config import Config
 from vae_jax.errors import Stopped, UserError
 from vae_jax.printable import one_line
@@ -28,157 +26,163 @@ from vae_jax.training import Background, CheckpointDue, Interrupted
 
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
-    """The flags of this verb."""
+    """Defines the flags of `train`."""
     define_config(values, arguments)
     name = pathlib.Path(config_file(arguments) or "digits").stem
-    flags.DEFINE_string("workdir", f"runs/{name}", "folder of the run; made if it isn't there", flag_values=values)
+    flags.DEFINE_string("workdir", f"runs/{name}", "folder of the run; created if missing", flag_values=values)
     flags.DEFINE_string("init_from", None, "folder of a run whose parameters to start from", flag_values=values)
-    flags.DEFINE_list("track", [], f"services that get the metrics too: {', '.join(TRACKERS)}", flag_values=values)
-    flags.DEFINE_boolean("quiet", False, "print the result and warnings alone", flag_values=values)
-    several = "of a run of several processes, where SLURM or the TPU pod don't say"
-    flags.DEFINE_string("coordinator_address", None, f"host:port of the first process {several}", flag_values=values)
-    flags.DEFINE_integer("num_processes", None, f"how many processes {several}", flag_values=values, lower_bound=1)
-    flags.DEFINE_integer("process_id", None, f"which process this is, {several}", flag_values=values, lower_bound=0)
+    meaning = "log the metrics to Weights & Biases too (pip install wandb)"
+    flags.DEFINE_boolean("wandb", False, meaning, flag_values=values)
+    flags.DEFINE_boolean("quiet", False, "print only the result and warnings", flag_values=values)
+    several = "for a run of several processes, if SLURM or the TPU pod doesn't set it"
+    flags.DEFINE_string("coordinator_address", None, f"host:port of the first process, {several}", flag_values=values)
+    flags.DEFINE_integer("num_processes", None, f"number of processes, {several}", flag_values=values, lower_bound=1)
+    meaning = f"number of this process, from 0, {several}"
+    flags.DEFINE_integer("process_id", None, meaning, flag_values=values, lower_bound=0)
 
 
 def run(values: Flags) -> None:
-    """Runs the verb."""
+    """Runs `train`."""
     join(values["coordinator_address"], values["num_processes"], values["process_id"])
-    train(read_config(values), pathlib.Path(values["workdir"]), values["init_from"], values["track"], values["quiet"])
+    folder = RunFolder(pathlib.Path(values["workdir"]))
+    train(read_config(values), folder, values["init_from"], values["wandb"], values["quiet"])
 
 
 def train(
-    config: Config,
-    workdir: pathlib.Path,
-    init_from: str | None = None,
-    track: Sequence[str] = (),
-    quiet: bool = False,
+    config: Config, folder: RunFolder, init_from: str | None = None, wandb: bool = False, quiet: bool = False
 ) -> None:
-    """Trains, or continues, the run in a folder.
+    """Trains or continues the run in a folder.
 
     Args:
         config: The run.
-        workdir: Its folder.
-        init_from: Folder of another run whose parameters a new run starts from.
-        track: Services that get the metrics too.
-        quiet: Whether nothing is printed but the result and warnings.
+        folder: Its folder.
+        init_from: Folder of another run; a new run starts from its parameters.
+        wandb: Whether Weights & Biases gets the metrics too.
+        quiet: Whether only the result and warnings are printed.
 
     Raises:
-        UserError: For whatever a user can mend; what was saved before stays whole.
+        UserError: For an error that a user can fix; earlier checkpoints stay good.
+        Stopped: If a signal stopped the run after a checkpoint.
     """
-    check_trackers(track)
-    folder = RunFolder(workdir)
-    with contextlib.ExitStack() as held:
-        session = Session.prepare(config, folder, init_from, held)
-        _say_devices(session)
-        _continue(session, track, quiet)
-
-
-def _continue(session: Session, track: Sequence[str], quiet: bool) -> None:
-    """Trains from where the session's state is."""
-    folder, workdir = session.folder, session.folder.root
-    start, num_steps = int(session.state.step), session.schedule.num_steps
-    if is_writer():
-        folder.add_to_manifest(command_line(), session.data)
+    if wandb:
+        Wandb.check()
+    with contextlib.ExitStack() as stack:
+        training = TrainingRun.prepare(config, folder, init_from, stack)
+        _say_idle_devices(training)
+        start, num_steps = int(training.state.step), training.schedule.num_steps
+        if is_writer():
+            folder.add_to_manifest(command_line(), training.data)
         if start >= num_steps:
-            say(f"{workdir} is finished: it has {start} steps, and {num_steps} are asked for. {_last_result(folder)}")
-        elif start and not quiet:
-            say(f"continuing {workdir} at step {start} of {num_steps}")
-    if start >= num_steps:
-        return
-    if is_writer() and not quiet:
-        say(f"{session.data}")
-    began = time.perf_counter()
-    last, request = None, StopRequest("a checkpoint", "the last checkpoint is whole")
-    try:
-        with request.heard(), contextlib.ExitStack() as opened:
-            background = opened.enter_context(Background(beside=jax.process_count() == 1))
-            listeners = _listeners(session, track, quiet, opened) if is_writer() else []
-            for event in session.events(request):
-                background.check()
-                if not session.is_finite(event):
-                    background.wait()
-                    diverged = divergence(session, event.step)
-                    end_together("diverged")
-                    raise diverged
-                for row in session.rows(event):
-                    _check_finite(row)
-                    for listener in listeners:
-                        listener.write(row)
-                if isinstance(event, CheckpointDue | Interrupted):
-                    for listener in listeners:
-                        listener.sync()
-                    session.keep(event, background)
-                    last = event
-            background.wait()
-    except OSError as error:
-        raise UserError(
-            f"{workdir} can't be written ({error.strerror or error}); make room, then run the same command again to "
-            "continue from the last checkpoint"
-        ) from error
-    if last is not None and last.step < num_steps:
-        raise Stopped(
-            f"stopped at step {last.step} of {num_steps}, which is saved; the same command continues from there"
-        )
-    if is_writer():
-        skipped = sum(row.get("skipped_steps", 0.0) for row in read_rows(folder.metrics) if row["split"] == "train")
-        if skipped:
-            say(f"{skipped:g} steps were skipped, because they weren't finite: skipped_steps in {folder.metrics}")
-        say(f"{num_steps - start} steps in {time.perf_counter() - began:.1f} s. {_last_result(folder)}")
-        if isinstance(last, CheckpointDue) and session.config.train.report:
-            _report(session, last)
-        if not quiet:
-            following = "evaluate" if session.model.posterior.has_density else "reconstruct"
-            say(f"everything is in {workdir}; next: {program()} {following} --workdir={workdir}")
+            if is_writer():
+                result = _last_result(folder)
+                say(f"{folder.root} is finished: it has {start} of {num_steps} steps. {result}")
+            return
+        if is_writer() and not quiet:
+            if start:
+                say(f"continuing {folder.root} at step {start} of {num_steps}")
+            say(f"{training.data}")
+        began = time.perf_counter()
+        try:
+            last = _train_to_end(training, wandb, quiet)
+        except OSError as error:
+            raise UserError(
+                f"{folder.root} can't be written ({error.strerror or error}); make room, then run the same command "
+                "again to continue from the last checkpoint"
+            ) from error
+        if last.step < num_steps:
+            raise Stopped(
+                f"stopped and saved at step {last.step} of {num_steps}; the same command continues from there"
+            )
+        if is_writer():
+            seconds = time.perf_counter() - began
+            _finish(training, last, f"{num_steps - start} steps in {seconds:.1f} s", quiet)
 
 
-def _report(session: Session, event: CheckpointDue) -> None:
-    """Writes report.html; a run that is finished stays so if that fails."""
-    try:
-        write_report(session.trained(event))
-    except Exception as error:
-        # Whatever went wrong with a picture of the run, the run itself is sound.
-        reason = one_line(error)
-        again = f"{program()} report --workdir={session.folder.root}"
-        print(f"report.html isn't written ({reason}); to try again: {again}", file=sys.stderr)
+def _train_to_end(training: TrainingRun, wandb: bool, quiet: bool) -> CheckpointDue | Interrupted:
+    """Trains until the last step or a signal; returns the last saved event."""
+    last, request = None, StopRequest()
+    with request.handle_signals(), contextlib.ExitStack() as stack:
+        background = stack.enter_context(Background(beside=jax.process_count() == 1))
+        listeners = _listeners(training, wandb, quiet, stack) if is_writer() else []
+        for event in training.events(request):
+            background.check()
+            if not training.is_finite(event):
+                background.wait()
+                error = divergence(training, event.step)
+                end_together("diverged")
+                raise error
+            for row in training.rows(event):
+                _check_finite(row)
+                for listener in listeners:
+                    listener.write(row)
+            if isinstance(event, CheckpointDue | Interrupted):
+                for listener in listeners:
+                    listener.flush()
+                training.keep(event, background)
+                last = event
+        background.wait()
+    assert last is not None
+    return last
 
 
-def _say_devices(session: Session) -> None:
-    """Tells of devices that have nothing to do, and what would give them something."""
-    used, present, batch_size = session.mesh.size, jax.device_count(), session.config.train.batch_size
+def _finish(training: TrainingRun, last: CheckpointDue | Interrupted, done: str, quiet: bool) -> None:
+    """Prints the result and writes the report."""
+    folder = training.folder
+    skipped = sum(row.get("skipped_steps", 0.0) for row in read_rows(folder.metrics) if row["split"] == "train")
+    if skipped:
+        say(f"{skipped:g} steps were skipped because they weren't finite: see skipped_steps in {folder.metrics}")
+    say(f"{done}. {_last_result(folder)}")
+    if isinstance(last, CheckpointDue) and training.config.train.report:
+        try:
+            write_report(training.trained_run(last))
+        except Exception as error:
+            # The run itself is good, whatever went wrong with its report.
+            again = f"{program()} report --workdir={folder.root}"
+            print(f"report.html wasn't written ({one_line(error)}); to try again: {again}", file=sys.stderr)
+    if not quiet:
+        verb = "evaluate" if training.model.posterior.has_density else "reconstruct"
+        say(f"everything is in {folder.root}; next: {program()} {verb} --workdir={folder.root}")
+
+
+def _say_idle_devices(training: TrainingRun) -> None:
+    """Tells which batch size would use all devices, if some are idle."""
+    used, present, batch_size = training.mesh.size, jax.device_count(), training.config.train.batch_size
     if is_writer() and used < present:
         below, above = batch_size // present * present, -(-batch_size // present) * present
         others = " or ".join(str(size) for size in (below, above) if size)
         say(
-            f"a batch of {batch_size} runs on {used} of {present} devices, the largest number that divides it; "
+            f"a batch of {batch_size} uses {used} of {present} devices, because the number of devices must divide it; "
             f"--config.train.batch_size={others} would use all"
         )
 
 
-def _listeners(session: Session, track: Sequence[str], quiet: bool, opened: contextlib.ExitStack) -> list[Listener]:
-    """What is told of each row; closed with `opened`."""
-    folder, start = session.folder, int(session.state.step)
-    trackers = [WeightsAndBiases(folder.root, session.config) for _ in track]
-    for tracker in trackers:
-        opened.callback(tracker.close)
-    metrics = MetricsFile(folder.metrics, start)
-    opened.callback(metrics.close)
-    tensorboard = TensorBoard(folder.tensorboard, start)
-    opened.callback(tensorboard.close)
-    console = Console(start, session.schedule.num_steps, quiet)
-    opened.callback(console.close)
-    return [metrics, tensorboard, *trackers, console, CollapseWatch(read_rows(folder.metrics), console.say)]
+def _listeners(training: TrainingRun, wandb: bool, quiet: bool, stack: contextlib.ExitStack) -> list[Listener]:
+    """Creates what gets each row of metrics; `stack` closes it."""
+    folder, start = training.folder, int(training.state.step)
+    listeners: list[Listener] = []
+
+    def add(listener: Listener) -> None:
+        stack.callback(listener.close)
+        listeners.append(listener)
+
+    if wandb:
+        add(Wandb(folder.root, training.config))
+    add(MetricsFile(folder.metrics, start))
+    add(TensorBoard(folder.tensorboard, start))
+    console = Console(start, training.schedule.num_steps, quiet)
+    add(console)
+    add(CollapseWatch(read_rows(folder.metrics), console.say))
+    return listeners
 
 
 def _check_finite(row: Row) -> None:
-    """Stops a run before it writes down, or saves, what isn't finite on images that it doesn't train on."""
+    """Stops a run whose validation or test metrics aren't finite, before they are written."""
     for name in ("reconstruction", "kl"):
         value = row.get(name)
         if value is not None and not math.isfinite(value):
             raise UserError(
-                f"training has diverged: {name} of the {row['split']} images is {value} at step {row['step']}, though "
-                "all parameters are finite; earlier checkpoints are whole. Start anew with a smaller "
-                "--config.train.learning_rate, with --config.train.clip_norm or with --config.train.warmup_steps"
+                f"training diverged: {name} of the {row['split']} images is {value} at step {row['step']}, though all "
+                f"parameters are finite; earlier checkpoints are good: {SLOWER}"
             )
 
 

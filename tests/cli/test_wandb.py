@@ -1,4 +1,4 @@
-"""Weights & Biases and MLflow, each in its offline mode, read back by its own tools."""
+"""Weights & Biases in offline mode, and `--quiet`."""
 
 import json
 import pathlib
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from vae_jax.cli import main
-from vae_jax.cli.listeners import read_rows
+from vae_jax.runs import read_rows
 
 TINY = [
     "--config.model.hidden=(4,)",
@@ -21,10 +21,10 @@ TINY = [
 ]
 
 
-def run_twice(workdir: pathlib.Path, tracker: str) -> list[dict[str, Any]]:
-    """A run that is continued, and its rows."""
+def run_twice(workdir: pathlib.Path) -> list[dict[str, Any]]:
+    """Trains and continues a run, and returns its rows."""
     for steps in (10, 20):
-        main([f"--workdir={workdir}", *TINY, f"--config.train.num_steps={steps}", f"--track={tracker}"])
+        main([f"--workdir={workdir}", *TINY, f"--config.train.num_steps={steps}", "--wandb"])
     return read_rows(workdir / "metrics.jsonl")
 
 
@@ -45,15 +45,13 @@ def log_records(content: bytes) -> Iterator[bytes]:
 
 
 @pytest.mark.slow
-def test_weights_and_biases_has_what_the_metrics_file_has(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wandb_gets_the_rows_of_the_metrics_file(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb", reason="wandb isn't installed; pip install -e '.[wandb]'")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        rows = run_twice(tmp_path / "run", "wandb")
+        rows = run_twice(tmp_path / "run")
         from wandb.proto import wandb_internal_pb2
 
         found, ids = {}, set()
@@ -72,19 +70,17 @@ def test_weights_and_biases_has_what_the_metrics_file_has(
     assert found == pytest.approx(expected)
 
 
-def test_service_that_is_not_there(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_missing_package_is_reported_before_anything_is_written(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(SystemExit) as stop:
-        main([f"--workdir={tmp_path / 'run'}", *TINY, "--config.train.num_steps=5", "--track=comet"])
-    assert stop.value.code == 2 and "must be among wandb, mlflow" in capsys.readouterr().err
+        main([f"--workdir={tmp_path / 'run'}", *TINY, "--config.train.num_steps=5", "--wandb"])
+    assert stop.value.code == 2 and "pip install wandb" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
-    monkeypatch.setitem(sys.modules, "mlflow.tracking", None)
-    with pytest.raises(SystemExit) as stop:
-        main([f"--workdir={tmp_path / 'other'}", *TINY, "--config.train.num_steps=5", "--track=mlflow"])
-    assert stop.value.code == 2 and "pip install mlflow" in capsys.readouterr().err
-    assert not (tmp_path / "other").exists()
 
 
-def test_quiet_prints_the_result_alone(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
+def test_quiet_prints_only_the_result(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
     main(
         [
             f"--workdir={tmp_path / 'run'}",
