@@ -1,4 +1,4 @@
-"""Measures programs against each other by turns, so that noise of the machine falls on all of them.
+"""Measures programs in alternation, so that noise of the machine falls on all of them.
 
 Each is a process of its own, which waits without using the processor while another one works.
 """

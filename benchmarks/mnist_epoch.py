@@ -1,4 +1,4 @@
-"""Times a training epoch of 784-400-20 on 60,000 MNIST-sized images, here and elsewhere, by turns in one run.
+"""Times a training epoch of 784-400-20 on 60,000 MNIST-sized images, here and elsewhere, alternating in one run.
 
     pip install -c constraints.txt -e '.[torch]' && python benchmarks/mnist_epoch.py
 

@@ -1,4 +1,4 @@
-"""Pictures of one's own at 32x32 with the convolutional network; set --config.data.dir=FOLDER."""
+"""Your own pictures at 32x32 with the convolutional network; set --config.data.dir=FOLDER."""
 
 from vae_jax.config import Config, to_config_dict
 
