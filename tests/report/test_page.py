@@ -294,7 +294,7 @@ def test_what_is_left_out_is_told_on_standard_output(tmp_path: pathlib.Path, cap
         told = capsys.readouterr().out
         for text in (told, page.text):
             assert text.count("what needs them is left out") == len(folders)
-        assert "there is no file" in told and "--config." not in told
+        assert "not found" in told and "--config." not in told
 
 
 def test_one_test_image_is_one(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
