@@ -22,7 +22,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import vae_jax
 from vae_jax.errors import UserError
-from vae_jax.estimation.programs import batch_order
+from vae_jax.estimation.compiled import batch_order
 from vae_jax.estimator import VAETransformer
 
 OTHER_PARTS = {
@@ -309,7 +309,7 @@ def test_what_was_fitted_stays_whatever_parameters_become() -> None:
         ({"objective": "iwae", "posterior": "point_mass"}, "objective 'iwae' and posterior 'point_mass' don't go tog"),
         ({"network": "conv", "hidden": ()}, "network 'conv' needs stages; set e.g. hidden="),
         ({"likelihood": "bernoulli"}, r"likelihood 'bernoulli' is for values in \[0, 1\], and X has -"),
-        ({"learning_rate": 1e30}, "the loss is no finite number any more"),
+        ({"learning_rate": 1e30}, "the loss isn't finite any more"),
         ({"image_shape": (3, 3)}, r"image_shape \(3, 3\) is 9 numbers, but X has 8 in a row"),
         ({"image_shape": 8}, r"image_shape is 8 but must be \(H, W\)"),
         ({"max_value": 0}, "max_value is 0 but must be"),
@@ -344,7 +344,7 @@ def test_what_does_not_fit_the_model_is_refused() -> None:
         tiny().fit(X.reshape(40, 2, 2, 2, 1))
     with pytest.raises(UserError, match="too large to compute with"):
         tiny().fit(X * 1e300)
-    with pytest.raises(UserError, match=r"no last step for train.schedule 'cosine'"):
+    with pytest.raises(UserError, match=r"doesn't know the last step, which train.schedule 'cosine'"):
         tiny(options={"train.schedule": "cosine"}).partial_fit(X)
 
 

@@ -1,4 +1,4 @@
-"""The variational autoencoder of Kingma & Welling (arXiv 1312.6114) as pure functions."""
+"""The variational autoencoder of Kingma & Welling (arXiv 1312.6114): training, trained models and pure functions."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -9,12 +9,13 @@ if TYPE_CHECKING:
     from vae_jax.config import Config, ModelConfig
     from vae_jax.data import load_digits
     from vae_jax.estimator import VAETransformer
-    from vae_jax.loaded import LoadedModel, load
+    from vae_jax.loading import load
+    from vae_jax.trained import TrainedModel
 
 __all__ = [
     "Config",
-    "LoadedModel",
     "ModelConfig",
+    "TrainedModel",
     "VAETransformer",
     "build_model",
     "decode",
@@ -26,19 +27,20 @@ __all__ = [
     "sample",
 ]
 
-_HOMES = {
+_MODULES = {
     "vae_jax.api": ("decode", "elbo", "encode", "init", "sample"),
     "vae_jax.build": ("build_model",),
     "vae_jax.config": ("Config", "ModelConfig"),
     "vae_jax.data": ("load_digits",),
     "vae_jax.estimator": ("VAETransformer",),
-    "vae_jax.loaded": ("LoadedModel", "load"),
+    "vae_jax.loading": ("load",),
+    "vae_jax.trained": ("TrainedModel",),
 }
 
 
 def __getattr__(name: str) -> Any:
-    # Loaded when first asked for, so that a module that needs little doesn't pay for all.
-    for home, names in _HOMES.items():
+    # Imported at the first use, so that a module that needs little doesn't import everything.
+    for module, names in _MODULES.items():
         if name in names:
-            return getattr(importlib.import_module(home), name)
+            return getattr(importlib.import_module(module), name)
     raise AttributeError(f"module 'vae_jax' has no attribute '{name}'")

@@ -6,13 +6,11 @@
 >>> vae.transform(X).shape, vae.score_samples(X).shape, vae.sample(3).shape
 ((200, 2), (200,), (3, 6))
 
-A fitted estimator holds NumPy arrays and plain Python values only. Compiled functions are kept beside it, by what the
-model is and the shape of a row, so that estimators which agree in both share them.
+A fitted estimator holds NumPy arrays and plain Python values only. Compiled functions are kept outside it, and
+estimators that agree in the model and the shape of a row share them.
 """
 
-import dataclasses
 import math
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -23,43 +21,22 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from vae_jax.build import build_optimizer, check_objective
-from vae_jax.config import Config, TrainConfig, flatten, from_mapping
+from vae_jax.config import Config, TrainConfig
 from vae_jax.errors import UserError, check_count
-from vae_jax.estimation.design import (
-    FIELDS,
-    Design,
-    check_continues,
-    check_has_density,
-    image_shape_of,
-    in_words_of_parameters,
-    reads_num_rows,
-)
-from vae_jax.estimation.programs import (
+from vae_jax.estimation.compiled import (
     ROWS_AT_ONCE,
     batch_order,
-    by_batches,
-    importance_program,
-    measuring_programs,
+    compiled_log_likelihood,
+    compiled_method,
+    compiled_sample,
+    compiled_training,
+    map_rows,
     run_steps,
-    state_shapes,
-    training_programs,
 )
-from vae_jax.estimation.rows import Standard, Table, check_is_density, check_is_in_range, content_ids, precision_of
+from vae_jax.estimation.parameters import Design, check_continues, config_of, design_of
+from vae_jax.estimation.rows import Standard, check_density, check_range, content_ids
 from vae_jax.memory import check_images_fit
-from vae_jax.training import TrainState
 from vae_jax.vae import VAE, Params
-
-_OF_TRAINING = ("optimizer", "schedule", "warmup_steps", "adam_epsilon", "clip_norm", "ema_decay")
-
-
-# Fields that can be set through `options`. There are no labels to condition on.
-_OPTIONS = [
-    name
-    for name, _, _ in flatten(Config())
-    if name.startswith(("model.", "objective.", *(f"train.{field}" for field in _OF_TRAINING)))
-    and name not in (*FIELDS.values(), "model.conditional")
-]
 
 
 class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -68,11 +45,10 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     `p(x) = integral p(x|z) p(z) dz` with a decoder network in p(x|z), and an encoder network for q(z|x) that is trained
     with it, by `max E_q[log p(x|z)] - KL(q(z|x) || p(z))`.
 
-    X is `[N, D]` (anything that scikit-learn takes, but no sparse matrices), or images `[N, H, W]` or `[N, H, W, C]`.
+    X is `[N, D]` (anything that scikit-learn takes, except sparse matrices), or images `[N, H, W]` or `[N, H, W, C]`.
     Everything is computed in float32. A likelihood of any real numbers sees `(X - mean_) / scale_`, with a mean for
-    each column but one scale for all, so that the model is that of X with other weights, and training starts near the
-    data; densities, samples and reconstructions are those of X again. Columns of different units need a
-    `StandardScaler` nevertheless.
+    each column but one scale for all. So training starts near the data, and the model is still a model of X: densities,
+    samples and reconstructions are in the units of X. Columns of different units need a `StandardScaler` too.
 
     Args:
         n_components: Numbers in z.
@@ -88,23 +64,23 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         num_samples: Samples of z per row and step.
         batch_size: Rows per step. The last batch of an epoch is filled up with rows that the epoch began with.
         max_iter: Epochs of `fit`.
-        learning_rate: Of the optimizer, Adam unless `options` name another.
+        learning_rate: Learning rate of the optimizer, Adam unless `options` name another.
         n_likelihood_samples: Importance samples per row of `score_samples`.
         standardize: Whether a likelihood of any real numbers sees standardized X; the standard deviation of `gaussian`
-            is in units of `scale_` then.
+            is then in units of `scale_`.
         image_shape: `(H, W)` or `(H, W, C)` where rows of a `[N, D]` array are such images; None to take the shape
             from X.
         max_value: Largest grey level, for likelihoods of grey levels.
         options: Any other field of the config's model, objective and optimizer by its name on the command line, e.g.
             `{"objective.beta": 4.0, "model.prior_components": 50, "train.schedule": "cosine"}`.
-        random_state: A seed, a `RandomState`, or None for NumPy's own.
+        random_state: A seed, a `RandomState`, or None for NumPy's global one.
 
     Attributes:
         n_iter_: Epochs since `fit` or the first `partial_fit` began.
         loss_curve_: Mean loss of each of them (for `elbo` minus the bound in nats per row of standardized X).
         mean_: What is subtracted from X: a number for each column.
-        scale_: What X is divided by then; both from `fit` or the first `partial_fit`.
-        image_shape_: Height, width and channels that the networks see; `(1, D, 1)` for rows that are no images.
+        scale_: What X is then divided by; both from `fit` or the first `partial_fit`.
+        image_shape_: Height, width and channels that the networks see; `(1, D, 1)` for rows that aren't images.
         n_features_in_: Numbers in a row.
         feature_names_in_: Names of X's columns, where it has any.
 
@@ -159,17 +135,15 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             y: Not used.
 
         Raises:
-            ValueError: If X is none of what scikit-learn takes.
-            UserError: If parameters don't go together or with X, or the loss stops being a finite number.
+            ValueError: If scikit-learn doesn't accept X.
+            UserError: If parameters don't go together or with X, or the loss isn't finite any more.
         """
-        config = self._config()
-        table = self._table(X, reset=True)
-        design = self._design(config, table.row_shape, len(table.values))
-        self._train(design, None, table, config.train, config.train.num_epochs)
+        config = config_of(self.get_params(deep=False))
+        self._start(X, config, config.train.num_epochs)
         return self
 
     def partial_fit(self, X: Any, y: Any = None) -> "VAETransformer":
-        """One epoch over X, from where training stands; with a fresh model if it hasn't begun.
+        """Continues training for one epoch over X; with a fresh model if there is none yet.
 
         Args:
             X: Rows or images like those before.
@@ -180,71 +154,75 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             UserError: As `fit`; if parameters of the model were changed; or if the schedule of the learning rate
                 has an end.
         """
-        config = self._config()
+        config = config_of(self.get_params(deep=False))
         if config.train.schedule != "constant":
             raise UserError(
-                f"partial_fit has no last step for train.schedule '{config.train.schedule}' to head for; leave it at "
-                "'constant', or use fit"
+                f"partial_fit doesn't know the last step, which train.schedule '{config.train.schedule}' needs; leave "
+                "it at 'constant', or use fit"
             )
-        begun = self.__sklearn_is_fitted__()
-        table = self._table(X, reset=not begun)
-        before = self._fitted() if begun else None
-        design = self._design(config, self._row_shape if begun else table.row_shape, len(table.values))
-        if before is not None:
-            check_continues(before.design, design)
-        self._train(design, before, table, config.train, 1)
+        if not self.__sklearn_is_fitted__():
+            self._start(X, config, 1)
+            return self
+        rows, _ = self._rows(X, reset=False)
+        before = self._fitted()
+        design = design_of(config, self.image_shape, self.max_value, self._row_shape, len(rows))
+        check_continues(before.design, design)
+        self._train(design, before.standard, rows, config.train, 1, before)
         return self
 
     def transform(self, X: Any) -> Float[np.ndarray, "n d"]:
         """Means of q(z|x), `[N, n_components]`, in float32 if X is, else in float64."""
-        fitted = self._fitted()
-        table = self._table(X, reset=False)
-        encode = measuring_programs(fitted.design.model_key).encode
-        means = by_batches(lambda rows: encode(fitted.params, rows), fitted.standard.of(table.values))
-        return means.astype(precision_of(table.values))
+        design, standard, _, params = self._fitted()
+        rows, _ = self._rows(X, reset=False)
+        encode = compiled_method(design, "posterior_mean")
+        images = standard.of(rows).reshape(-1, *design.image_shape)
+        return map_rows(lambda x, ids: encode(params, x), images).astype(_precision(rows))
 
     def inverse_transform(self, X: Any) -> Float[np.ndarray, "n *row"]:
-        """Means of p(x|z), in the shape of what was fitted.
+        """Means of p(x|z), in the shape of the fitted rows or images.
 
         Args:
             X: Latents `[N, n_components]`.
 
         Raises:
-            UserError: If they are more or fewer.
+            UserError: If the number of latents is wrong.
         """
-        fitted = self._fitted()
+        design, standard, _, params = self._fitted()
         z = check_array(X, input_name="Z", estimator=self)
         if z.shape[1] != self._n_features_out:
             raise UserError(f"the latents have {z.shape[1]} components, but {self._n_features_out} were fitted")
-        decode = measuring_programs(fitted.design.model_key).decode
-        rows = by_batches(lambda z: decode(fitted.params, z), z.astype(np.float32))
-        return fitted.standard.undone(rows).reshape(len(z), *self._row_shape).astype(precision_of(z))
+        decode = compiled_method(design, "decode_mean")
+        # As images of one row of pixels.
+        latents = z.astype(np.float32)[:, np.newaxis, np.newaxis]
+        images = map_rows(lambda z, ids: decode(params, z[:, 0, 0]), latents)
+        return standard.undone(images.reshape(len(z), -1)).reshape(len(z), *self._row_shape).astype(_precision(z))
 
     def score_samples(self, X: Any) -> Float[np.ndarray, "n"]:
         """Estimate of log p(x) of each row, in nats.
 
-        `log 1/K sum_k p(x|z_k) p(z_k) / q(z_k|x)` with `z_k ~ q(z|x)` and K = `n_likelihood_samples`. In expectation it
-        is below log p(x), and rises to it with K. Its noise is a function of the row and the model's seed: neither the
-        place of a row nor its neighbours change it.
+        `log 1/K sum_k p(x|z_k) p(z_k) / q(z_k|x)` with `z_k ~ q(z|x)` and K = `n_likelihood_samples`. Its expectation
+        is below log p(x), and rises to it with K. Its noise is a function of the row and the seed: the score of a row
+        doesn't depend on its place or on other rows.
 
         Args:
             X: Rows or images.
 
         Raises:
-            UserError: If the likelihood is no density of such values, or the posterior has none.
+            UserError: If the likelihood isn't a density of such values, or the posterior has no density.
         """
-        fitted = self._fitted()
-        num_samples = self._config().evaluate.num_samples
-        table = self._table(X, reset=False)
-        check_has_density(fitted.design.model)
-        rows = fitted.standard.of(table.values)
-        check_is_density(fitted.design, rows)
-        estimate = importance_program(fitted.design.model_key, num_samples)
-        standardized = by_batches(
-            lambda rows, ids: estimate(fitted.params, rows, ids, fitted.seed), rows, content_ids(rows)
+        design, standard, seed, params = self._fitted()
+        num_samples = config_of(self.get_params(deep=False)).evaluate.num_samples
+        rows, _ = self._rows(X, reset=False)
+        _check_has_density(design)
+        standardized = standard.of(rows)
+        check_density(design, standardized)
+        estimate, content = compiled_log_likelihood(design, num_samples), content_ids(standardized)
+        scores = map_rows(
+            lambda x, ids: estimate(params, x, content[np.asarray(ids)], seed),
+            standardized.reshape(-1, *design.image_shape),
         )
         # The density of X is that of standardized X times the determinant of standardizing.
-        return standardized.astype(np.float64) - rows.shape[1] * math.log(self.scale_)
+        return scores.astype(np.float64) - rows.shape[1] * math.log(standard.scale)
 
     def score(self, X: Any, y: Any = None) -> float:
         """Mean of `score_samples`.
@@ -260,24 +238,24 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
         Args:
             n_samples: How many.
-            random_state: What they are drawn from; the estimator's own if None.
+            random_state: The source of randomness; the estimator's `random_state` if None.
 
         Raises:
-            UserError: If the model is no distribution, or `n_samples` is below 1.
+            UserError: If the model has no distribution, or `n_samples` is below 1.
         """
-        fitted = self._fitted()
+        design, standard, _, params = self._fitted()
         check_count("n_samples", n_samples)
-        check_has_density(fitted.design.model)
+        _check_has_density(design)
         check_images_fit(int(n_samples), self._row_shape)
-        draw = measuring_programs(fitted.design.model_key).draw
+        draw = compiled_sample(design)
         seed = _seed(self.random_state if random_state is None else random_state)
-        batches = [np.asarray(draw(fitted.params, seed, np.int32(i))) for i in range(-(-n_samples // ROWS_AT_ONCE))]
-        rows = np.concatenate(batches)[:n_samples]
-        return fitted.standard.undone(rows).reshape(n_samples, *self._row_shape)
+        batches = [np.asarray(draw(params, seed, np.int32(i))) for i in range(-(-n_samples // ROWS_AT_ONCE))]
+        images = np.concatenate(batches)[:n_samples]
+        return standard.undone(images.reshape(n_samples, -1)).reshape(n_samples, *self._row_shape)
 
     @property
     def params_(self) -> Params:
-        """Parameters of the model as `vae_jax.encode` and its like take them: nested dictionaries of arrays."""
+        """Parameters of the model, as the functions of `vae_jax` take them: nested dictionaries of arrays."""
         return self._fitted().params
 
     @property
@@ -287,7 +265,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
     @property
     def _n_features_out(self) -> int:
-        return self._fitted().design.model.posterior.latents
+        return self.model_.posterior.latents
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "n_iter_")
@@ -298,28 +276,8 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
-    def _config(self) -> Config:
-        """The parameters as a config."""
-        options = self.options or {}
-        if not isinstance(options, Mapping):
-            raise UserError(f"options is {options!r} but must be names and values, e.g. {{'objective.beta': 4.0}}")
-        for name in options:
-            if name in FIELDS.values():
-                parameter = next(parameter for parameter, field in FIELDS.items() if field == name)
-                raise UserError(f"options has '{name}', which is the parameter {parameter}; set that instead")
-            if name not in _OPTIONS:
-                raise UserError(f"options has '{name}'; choose from {', '.join(_OPTIONS)}")
-        values = {field: getattr(self, parameter) for parameter, field in FIELDS.items()} | dict(options)
-        sections: dict[str, dict[str, Any]] = {}
-        for name, value in values.items():
-            section, _, field = name.partition(".")
-            sections.setdefault(section, {})[field] = _plain(value)
-        with in_words_of_parameters():
-            config = from_mapping(sections)
-        return config
-
-    def _table(self, X: Any, reset: bool) -> "Table":
-        """X as rows of numbers."""
+    def _rows(self, X: Any, reset: bool) -> tuple[np.ndarray, tuple[int, ...]]:
+        """X as rows `[N, P]` of any type of number; and the shape of a row, `(D,)`, `(H, W)` or `(H, W, C)`."""
         row_shape = None
         if (X if hasattr(X, "ndim") else np.asarray(X)).ndim > 2:
             images = check_array(X, allow_nd=True, input_name="X", estimator=self)
@@ -328,88 +286,80 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         row_shape = row_shape or X.shape[1:]
         if not reset and row_shape not in (self._row_shape, X.shape[1:]):
             raise UserError(f"X has images of shape {row_shape}, but the fitted ones are of {self._row_shape}")
-        return Table(X, row_shape)
+        return X, row_shape
 
-    def _design(self, config: Config, row_shape: tuple[int, ...], num_rows: int) -> "Design":
-        """What is to be trained, once all was found to go together."""
-        shape = image_shape_of(_plain(self.image_shape), row_shape)
-        max_value = _plain(self.max_value)
-        if type(max_value) is not int or max_value < 1:
-            raise UserError(f"max_value is {self.max_value!r} but must be a whole number of at least 1")
-        # What isn't part of the compiled functions is as always, so that it doesn't tell them apart.
-        always = TrainConfig()
-        train = dataclasses.replace(
-            config.train,
-            batch_size=always.batch_size,
-            num_epochs=always.num_epochs,
-            learning_rate=always.learning_rate,
-        )
-        design = Design(Config(model=config.model, objective=config.objective, train=train), shape, max_value)
-        with in_words_of_parameters():
-            check_objective(config, design.model, num_rows, design.image_shape)
-            build_optimizer(config, num_steps=1)
-        return design
+    def _start(self, X: Any, config: Config, num_epochs: int) -> None:
+        """Trains a fresh model."""
+        rows, row_shape = self._rows(X, reset=True)
+        design = design_of(config, self.image_shape, self.max_value, row_shape, len(rows))
+        standardize = self.standardize and "real" in design.model.likelihood.support
+        standard = Standard.fitted_to(rows) if standardize else Standard(np.zeros(rows.shape[1]), 1.0)
+        self._train(design, standard, rows, config.train, num_epochs, None)
+        self._row_shape, (self.mean_, self.scale_) = row_shape, standard
 
     def _train(
-        self, design: "Design", before: "_Fitted | None", table: "Table", train: TrainConfig, num_epochs: int
+        self,
+        design: Design,
+        standard: Standard,
+        rows: np.ndarray,
+        train: TrainConfig,
+        num_epochs: int,
+        before: "_Fitted | None",
     ) -> None:
-        takes_any = "real" in design.model.likelihood.support
-        standard = before.standard if before else Standard.fitted_to(table.values, takes_any and self.standardize)
-        rows = standard.of(table.values)
-        if not takes_any:
-            check_is_in_range(design, rows)
+        """Trains from the start, or from where training stands."""
+        standardized = standard.of(rows)
+        check_range(design, standardized)
         steps_per_epoch = -(-len(rows) // train.batch_size)
         has_end = train.schedule != "constant"
-        training = training_programs(
+        training = compiled_training(
             design,
             num_steps=steps_per_epoch * num_epochs if has_end else 1,
             steps_per_epoch=steps_per_epoch if has_end else 1,
-            num_rows=len(rows) if reads_num_rows(design.config) else 0,
+            num_rows=len(rows) if design.uses_num_rows else 0,
         )
-        seed = _seed(self.random_state) if before is None else before.seed
-        # A copy: the state that goes into a step is used up by it.
-        state = training.initial(seed) if before is None else jax.tree.map(jnp.array, before.state)
-        epochs_before, curve = (0, []) if before is None else (self.n_iter_, self.loss_curve_)
-        order = batch_order(int(seed), epochs_before, num_epochs, len(rows), train.batch_size)
-        state, losses = run_steps(training, state, rows, order, seed, np.float32(train.learning_rate))
-        losses = losses.reshape(num_epochs, steps_per_epoch).mean(axis=1)
-
-        self.n_iter_ = epochs_before + num_epochs
-        self.loss_curve_ = [*curve, *losses.tolist()]
-        self.image_shape_ = design.image_shape
         if before is None:
-            self._row_shape = table.row_shape
-            self.mean_, self.scale_ = standard.mean, standard.scale
-        self._design_saved = design.to_plain()
-        self._seed_saved = int(seed)
-        self._arrays = [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
+            seed, epochs_before, curve = _seed(self.random_state), 0, []
+            state = training.initial(seed)
+        else:
+            seed, epochs_before, curve = before.seed, self.n_iter_, self.loss_curve_
+            # A copy, since the state that goes into a step is used up by it.
+            state = jax.tree.unflatten(training.structure, [jnp.array(leaf) for leaf in self._state])
+        order = batch_order(int(seed), epochs_before, num_epochs, len(rows), train.batch_size)
+        rate = np.float32(train.learning_rate)
+        state, losses = run_steps(design, training.loop, state, standardized, order, seed, rate)
+        state = jax.tree.map(np.asarray, state)
+        self.n_iter_ = epochs_before + num_epochs
+        self.loss_curve_ = [*curve, *losses.reshape(num_epochs, steps_per_epoch).mean(axis=1).tolist()]
+        self.image_shape_ = design.image_shape
+        self._design, self._seed = design.to_plain(), int(seed)
+        self._state, self._params = jax.tree.leaves(state), state.evaluated_params
 
     def _fitted(self) -> "_Fitted":
-        """What `fit` left, from the plain values that it is kept in."""
+        """The result of `fit`, made from the plain values that the estimator holds."""
         check_is_fitted(self)
-        design = Design.from_plain(self._design_saved)
-        structure = jax.tree.structure(state_shapes(design))
-        state = jax.tree.unflatten(structure, self._arrays)
-        return _Fitted(design, Standard(self.mean_, self.scale_), np.uint32(self._seed_saved), state)
+        standard = Standard(self.mean_, self.scale_)
+        return _Fitted(Design.from_plain(self._design), standard, np.uint32(self._seed), self._params)
 
 
 class _Fitted(NamedTuple):
     design: Design
     standard: Standard
     seed: np.uint32
-    state: TrainState
+    params: Params
 
-    @property
-    def params(self) -> Params:
-        return self.state.evaluated_params
+
+def _check_has_density(design: Design) -> None:
+    if not design.model.posterior.has_density:
+        raise UserError(
+            "a plain autoencoder has no distribution to sample from or to score by; choose a posterior with a density, "
+            "such as diagonal_gaussian"
+        )
+
+
+def _precision(values: np.ndarray) -> Any:
+    """The precision of results for such values."""
+    return np.float32 if values.dtype == np.float32 else np.float64
 
 
 def _seed(random_state: Any) -> np.uint32:
     return np.uint32(check_random_state(random_state).randint(np.iinfo(np.int32).max))
-
-
-def _plain(value: Any) -> Any:
-    """NumPy's numbers and any sequence as Python's own: a grid of parameters may consist of either."""
-    if isinstance(value, np.generic):
-        return value.item()
-    return tuple(_plain(item) for item in value) if isinstance(value, list | tuple | np.ndarray) else value

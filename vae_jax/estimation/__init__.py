@@ -1,1 +1,1 @@
-"""What is behind `vae_jax.VAETransformer`."""
+"""What the estimator of scikit-learn is made of: its parameters, its rows, its compiled functions."""

@@ -1,51 +1,40 @@
-"""X as rows of numbers: standardized, identified by content, and checked against what a likelihood fits."""
+"""Rows of numbers: standardized, identified by content, and checked against what a likelihood is for."""
 
-import dataclasses
 import hashlib
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from vae_jax.errors import UserError
-from vae_jax.estimation.design import Design
+from vae_jax.estimation.parameters import Design
 
-# Of a grey level in float32, for up to 16 bits.
+# Tolerance for grey levels in float32, enough for 16 bits.
 _ROUNDING = 0.01
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """X as rows of numbers.
-
-    Attributes:
-        values: Of any type of number.
-        row_shape: Of a row as it was brought along: `(D,)`, `(H, W)` or `(H, W, C)`.
-    """
-
-    values: Shaped[np.ndarray, "n p"]
-    row_shape: tuple[int, ...]
+_IN_WORDS = {"binary": "0 or 1", "levels": "k / {} (max_value)", "continuous": "in [0, 1]", "real": "real"}
 
 
 class Standard(NamedTuple):
-    """`(values - mean) / scale`."""
+    """Standardizes rows: `(values - mean) / scale`."""
 
     mean: Float[np.ndarray, "p"]
     scale: float
 
     @classmethod
-    def fitted_to(cls, values: Shaped[np.ndarray, "n p"], wanted: bool) -> "Standard":
-        """Standardizes those values on the whole; changes nothing if that isn't wanted."""
-        if not wanted:
-            return cls(np.zeros(values.shape[1]), 1.0)
+    def fitted_to(cls, values: Shaped[np.ndarray, "n p"]) -> "Standard":
+        """A mean for each column, and one scale for all."""
         with np.errstate(over="ignore", invalid="ignore"):
             mean = values.mean(axis=0, dtype=np.float64)
             variance = float(np.mean(np.square(values - mean)))
         return cls(mean, math.sqrt(variance) if variance > 0.0 else 1.0)
 
     def of(self, values: Shaped[np.ndarray, "n p"]) -> Float[np.ndarray, "n p"]:
-        """In float32; subtracted in the precision of the values, which may be large beside their differences."""
+        """Standardized rows in float32, subtracted in the precision of the values: their mean may be large.
+
+        Raises:
+            UserError: If they are too large for float32.
+        """
         precision = np.result_type(values.dtype, np.float32)
         with np.errstate(over="ignore", invalid="ignore"):
             rows = np.subtract(values, self.mean.astype(precision), dtype=precision) / precision.type(self.scale)
@@ -55,51 +44,49 @@ class Standard(NamedTuple):
         return rows
 
     def undone(self, rows: Float[np.ndarray, "n p"]) -> Float[np.ndarray, "n p"]:
+        """The rows before they were standardized."""
         return rows * self.scale + self.mean
 
 
 def content_ids(rows: Float[np.ndarray, "n p"]) -> Int[np.ndarray, "n"]:
-    """A number for each row that follows from what is in it."""
-    # Adding zero makes the zero with a sign, which is equal, the same.
+    """A number for each row that depends on its content only."""
+    # Adding zero turns -0 into 0, since the two are equal.
     digests = [hashlib.blake2b(row.tobytes(), digest_size=4).digest() for row in rows + np.float32(0)]
     return np.frombuffer(b"".join(digests), "<i4").astype(np.int32)
 
 
-def _kinds(rows: Float[np.ndarray, "n p"], max_value: int) -> frozenset[str]:
-    """What the values are, in the words in which likelihoods declare what they fit."""
-    if rows.min() < 0.0 or rows.max() > 1.0:
-        return frozenset({"real"})
-    levels = rows * np.float32(max_value)
-    if np.abs(levels - np.rint(levels)).max() > _ROUNDING:
-        return frozenset({"real", "continuous"})
-    is_binary = bool(np.all((rows == 0.0) | (rows == 1.0)))
-    return frozenset({"real", "continuous", "levels", *(["binary"] if is_binary else [])})
+def check_range(design: Design, rows: Float[np.ndarray, "n p"]) -> None:
+    """Refuses to train on values that the likelihood isn't for.
 
-
-def check_is_in_range(design: Design, rows: Float[np.ndarray, "n p"]) -> None:
-    if rows.min() < 0.0 or rows.max() > 1.0:
+    Raises:
+        UserError: If a value isn't in [0, 1] where the likelihood needs that.
+    """
+    if "real" not in design.model.likelihood.support and not _in_unit_interval(rows):
         raise UserError(
             f"likelihood '{design.config.model.likelihood}' is for values in [0, 1], and X has {rows.min():g} to "
             f"{rows.max():g}; scale it, e.g. by MinMaxScaler(clip=True), or choose gaussian_learned"
         )
 
 
-def check_is_density(design: Design, rows: Float[np.ndarray, "n p"]) -> None:
-    kinds, fits = _kinds(rows, design.max_value), design.model.likelihood.support
-    if not kinds & fits:
-        words = {
-            "binary": "0 or 1",
-            "levels": f"k / {design.max_value} (max_value)",
-            "continuous": "in [0, 1]",
-            "real": "real",
-        }
+def check_density(design: Design, rows: Float[np.ndarray, "n p"]) -> None:
+    """Refuses to score values that the likelihood isn't a density of.
+
+    Raises:
+        UserError: If there are any.
+    """
+    support, kinds = design.model.likelihood.support, {"real"}
+    if _in_unit_interval(rows):
+        levels = rows * np.float32(design.max_value)
+        kinds.add("continuous")
+        kinds |= {"levels"} if np.abs(levels - np.rint(levels)).max() <= _ROUNDING else set()
+        kinds |= {"binary"} if np.all((rows == 0.0) | (rows == 1.0)) else set()
+    if not kinds & support:
+        words = " or ".join(_IN_WORDS[kind].format(design.max_value) for kind in sorted(support))
         raise UserError(
-            f"likelihood '{design.config.model.likelihood}' is a density of values that are "
-            f"{' or '.join(words[kind] for kind in sorted(fits))}, and X has others; bring X into this form, or choose "
-            "continuous_bernoulli (values in [0, 1]) or gaussian_learned (any)"
+            f"likelihood '{design.config.model.likelihood}' is a density of values that are {words}, and X has others; "
+            "bring X into this form, or choose continuous_bernoulli (values in [0, 1]) or gaussian_learned (any)"
         )
 
 
-def precision_of(values: np.ndarray) -> Any:
-    """What results of these are given in."""
-    return np.float32 if values.dtype == np.float32 else np.float64
+def _in_unit_interval(rows: Float[np.ndarray, "n p"]) -> bool:
+    return bool(rows.min() >= 0.0 and rows.max() <= 1.0)

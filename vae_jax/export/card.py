@@ -14,13 +14,13 @@ from vae_jax.files import read_json
 from vae_jax.printable import one_line
 from vae_jax.priors import StandardNormal
 from vae_jax.runs import read_rows
-from vae_jax.trained import TrainedRun
+from vae_jax.trained import TrainedModel
 
 _PARTS = ("network", "hidden", "latents", "likelihood", "posterior", "prior", "conditional")
 
 
 def model_card(
-    trained: TrainedRun, name: str, license: str, start: Mapping[str, Any], weights: Mapping[str, np.ndarray]
+    trained: TrainedModel, name: str, license: str, start: Mapping[str, Any], weights: Mapping[str, np.ndarray]
 ) -> str:
     """A `README.md` as the Hugging Face hub reads it.
 
@@ -88,7 +88,7 @@ def check_license(license: str) -> None:
         raise UserError(f"--license is '{license}' but must be as the hub spells it, e.g. apache-2.0, mit or other")
 
 
-def _evaluation(trained: TrainedRun) -> dict[str, Any] | None:
+def _evaluation(trained: TrainedModel) -> dict[str, Any] | None:
     """What `evaluate` measured of these parameters, if anything."""
     for path in trained.folder.evaluations(trained.replica):
         if not path.is_file():
@@ -103,7 +103,7 @@ def _evaluation(trained: TrainedRun) -> dict[str, Any] | None:
     return None
 
 
-def _logged(trained: TrainedRun) -> dict[str, Any] | None:
+def _logged(trained: TrainedModel) -> dict[str, Any] | None:
     """What training measured of these parameters on test images, if anything."""
     rows = [row for row in read_rows(trained.folder.metrics) if (row["split"], row["step"]) == ("test", trained.step)]
     if not rows:

@@ -1,6 +1,7 @@
 """The files of an exported folder: written all or none, and verified before they are believed."""
 
 import dataclasses
+import functools
 import hashlib
 import pathlib
 from typing import Any
@@ -11,14 +12,15 @@ import safetensors.numpy
 
 from vae_jax.build import build_model_for
 from vae_jax.config import Config, from_mapping
-from vae_jax.data import ImageKind
+from vae_jax.data import Dataset, ImageKind
 from vae_jax.errors import UserError
 from vae_jax.export.card import model_card
 from vae_jax.export.functions import flat, flat_params, nested_params, params_like, serialized_functions
 from vae_jax.files import parse_json, read_bytes, write_json
 from vae_jax.printable import one_line
 from vae_jax.provenance import surroundings
-from vae_jax.trained import TrainedRun, check_custom
+from vae_jax.runs import RunFolder
+from vae_jax.trained import TrainedModel, check_custom
 from vae_jax.vae import VAE, Params
 
 MODEL_TYPE = "vae_jax"
@@ -28,26 +30,7 @@ _FUNCTION = "{}.jaxexport"
 _VERIFIED = (_CONFIG, _WEIGHTS, _FUNCTION.format("encoder"), _FUNCTION.format("decoder"))
 
 
-@dataclasses.dataclass(frozen=True)
-class ExportedModel:
-    """What an exported folder holds.
-
-    Attributes:
-        config: Of the run.
-        kind: What images the model is for.
-        model: The model.
-        params: Its parameters.
-        step: Steps they have seen.
-    """
-
-    config: Config
-    kind: ImageKind
-    model: VAE
-    params: Params
-    step: int
-
-
-def write_export(folder: pathlib.Path, trained: TrainedRun, name: str, license: str) -> None:
+def write_export(folder: pathlib.Path, trained: TrainedModel, name: str, license: str) -> None:
     """Fills a folder with everything another person needs of a model.
 
     Args:
@@ -95,7 +78,7 @@ def is_export(folder: pathlib.Path) -> bool:
     return any((folder / file).is_file() for file in (*_VERIFIED[1:], _SUMS))
 
 
-def read_export(folder: pathlib.Path, allow_custom: bool = False) -> ExportedModel:
+def read_export(folder: pathlib.Path, allow_custom: bool = False) -> TrainedModel:
     """Reads an exported folder; what it says is verified first, and nothing of it is run.
 
     Args:
@@ -122,7 +105,12 @@ def read_export(folder: pathlib.Path, allow_custom: bool = False) -> ExportedMod
         ) from error
     check_custom(config, folder, allow_custom)
     model = build_model_for(config, kind)
-    return ExportedModel(config, kind, model, _params(folder, files[_WEIGHTS], model, kind), step)
+    params = _params(folder, files[_WEIGHTS], model, kind)
+    return TrainedModel(RunFolder(folder), config, kind, model, params, step, 0, functools.partial(_no_data, folder))
+
+
+def _no_data(folder: pathlib.Path) -> Dataset:
+    raise UserError(f"'{folder}' was exported and has no data; open the run instead")
 
 
 def _verified(folder: pathlib.Path) -> dict[str, bytes]:

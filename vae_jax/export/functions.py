@@ -10,6 +10,7 @@ import numpy as np
 from jax import export
 from jaxtyping import Array, Float
 
+from vae_jax.trained import describe_posterior
 from vae_jax.vae import VAE, Label, Params, apply, init_params
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -44,21 +45,6 @@ def nested_params(named: FlatParams, like: Params) -> Params:
         like: From `params_like`.
     """
     return jax.tree.unflatten(jax.tree.structure(like), [named[name] for name in flat(like)])
-
-
-def describe_posterior(
-    model: VAE, params: Params, x: Float[Array, "b h w c"], label: Label = None
-) -> dict[str, Float[Array, "b d"]]:
-    """What can be said of q(z|x) by numbers for each latent.
-
-    Returns:
-        `mean`, of q(z|x) or what the posterior has in its place; and `logvar`, the log of the variances, where q(z|x)
-        is a Gaussian with independent components. A flow says nothing of its variances in closed form.
-    """
-    described = {"mean": apply(model, params, "posterior_mean", x, label)}
-    if getattr(model.posterior, "factorized", False):
-        described["logvar"] = apply(model, params, "encode", x, label).logvar
-    return described
 
 
 def serialized_functions(model: VAE, image_shape: tuple[int, int, int]) -> dict[str, bytes]:

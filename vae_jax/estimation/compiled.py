@@ -1,0 +1,183 @@
+"""Compiled functions, which estimators of equal designs share, and how rows go through them."""
+
+import functools
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Float32, Int
+
+from vae_jax.build import build_loss, build_optimizer, must_unroll
+from vae_jax.config import Config
+from vae_jax.data import epoch_order
+from vae_jax.errors import UserError
+from vae_jax.estimation.parameters import Design
+from vae_jax.evaluation import make_importance_estimate, map_images, samples_at_once
+from vae_jax.keys import Stream, stream_key
+from vae_jax.sharding import batch_mesh
+from vae_jax.training import TrainState, create_state, make_train_step
+from vae_jax.vae import Params, apply, init_params
+
+# Each call has this many rows, so that the bits of a row don't depend on the other rows, and one program serves all.
+ROWS_AT_ONCE = 128
+# Compiled functions of this many designs are kept.
+_KEPT = 64
+# One call of the training program takes at most this many numbers and this many steps.
+_NUMBERS_IN_CHUNK, _STEPS_IN_CHUNK = 2**22, 256
+
+
+class Training(NamedTuple):
+    """Compiled functions that train.
+
+    Attributes:
+        initial: `(seed) -> state`.
+        loop: `(state, images [S, B, H, W, C], how many of the S, seed, learning rate) -> (state, loss of each step)`.
+        structure: The tree structure of a state.
+    """
+
+    initial: Callable[..., TrainState]
+    loop: Callable[..., tuple[TrainState, Float[Array, "s"]]]
+    structure: Any
+
+
+@functools.lru_cache(maxsize=_KEPT)
+def compiled_training(design: Design, num_steps: int, steps_per_epoch: int, num_rows: int) -> Training:
+    """The functions that train a design.
+
+    Args:
+        design: What to train.
+        num_steps: Steps in all, for a schedule that has an end.
+        steps_per_epoch: Steps in an epoch, for the same.
+        num_rows: Rows, for an objective that uses their number.
+    """
+    model, train = design.model, design.config.train
+    loss_function = build_loss(design.config, model, num_rows)
+
+    def optimizer(learning_rate: Any) -> Any:
+        return build_optimizer(design.config, num_steps, steps_per_epoch, learning_rate)
+
+    @jax.jit
+    def initial(seed: Any) -> TrainState:
+        params = init_params(model, stream_key(jax.random.key(seed), Stream.PARAMETERS), design.image_shape)
+        return _strongly_typed(create_state(params, optimizer(train.learning_rate), train.ema_decay > 0))
+
+    def step(state: TrainState, x: Any, seed: Any, learning_rate: Any) -> tuple[TrainState, Any]:
+        # The rate is an argument of the program, so the optimizer is made inside it.
+        train_step = make_train_step(loss_function, optimizer(learning_rate), lambda x, key: x, train.ema_decay)
+        state, metrics = train_step(state, x, jax.random.key(seed))
+        return _strongly_typed(state), metrics["loss"]
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def loop(state: TrainState, chunk: Any, count: Any, seed: Any, learning_rate: Any) -> tuple[TrainState, Any]:
+        def body(i: Any, carry: tuple[TrainState, Any]) -> tuple[TrainState, Any]:
+            state, loss = step(carry[0], chunk[i], seed, learning_rate)
+            return state, carry[1].at[i].set(loss)
+
+        if len(chunk) == 1:
+            state, loss = step(state, chunk[0], seed, learning_rate)
+            return state, loss[None]
+        return jax.lax.fori_loop(0, count, body, (state, jnp.zeros(len(chunk))))
+
+    return Training(initial, loop, jax.tree.structure(jax.eval_shape(initial, np.uint32(0))))
+
+
+def _strongly_typed(state: TrainState) -> TrainState:
+    """The same without JAX's weak types. NumPy doesn't have them, and each type would compile its own program."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), state)
+
+
+def run_steps(
+    design: Design,
+    loop: Callable[..., tuple[TrainState, Any]],
+    state: TrainState,
+    rows: Float[np.ndarray, "n p"],
+    order: Iterator[Int[np.ndarray, "b"]],
+    seed: np.uint32,
+    learning_rate: np.float32,
+) -> tuple[TrainState, Float[np.ndarray, "s"]]:
+    """Trains on one batch after the other.
+
+    Args:
+        design: What is trained.
+        loop: From `compiled_training`.
+        state: Where training stands; it is used up.
+        rows: Standardized rows.
+        order: Which rows make up each batch.
+        seed: Seed of the run.
+        learning_rate: Learning rate.
+
+    Raises:
+        UserError: If the loss isn't finite.
+    """
+    images = rows.reshape(-1, *design.image_shape)
+    parts: list[Any] = []
+    num_steps = 0
+
+    def check_finite(losses: list[Any]) -> None:
+        if not all(np.isfinite(each).all() for each in losses):
+            raise UserError(
+                "the loss isn't finite any more; scale X first, e.g. by StandardScaler, or lower learning_rate"
+            )
+
+    while first := list(itertools.islice(order, 1)):
+        longest = 1 if must_unroll(design.model) else _NUMBERS_IN_CHUNK // (first[0].size * rows.shape[1])
+        longest = max(1, min(longest, _STEPS_IN_CHUNK))
+        batches = np.stack([*first, *itertools.islice(order, longest - 1)])
+        chunk = np.zeros((longest, *batches.shape[1:], *design.image_shape), np.float32)
+        chunk[: len(batches)] = images[batches]
+        state, losses = loop(state, chunk, np.int32(len(batches)), seed, learning_rate)
+        # Read while the device works on the next chunk.
+        check_finite(parts[-1:])
+        parts.append(losses)
+        num_steps += len(batches)
+    check_finite(parts[-1:])
+    return state, np.concatenate(parts)[:num_steps]
+
+
+def batch_order(
+    seed: int, first_epoch: int, num_epochs: int, num_rows: int, batch_size: int
+) -> Iterator[Int[np.ndarray, "b"]]:
+    """Which rows make up each batch: every row once an epoch. The epoch's first rows fill up its last batch."""
+    steps = -(-num_rows // batch_size)
+    for epoch in range(first_epoch, first_epoch + num_epochs):
+        yield from np.resize(epoch_order(seed, epoch, num_rows), (steps, batch_size))
+
+
+@functools.lru_cache(maxsize=_KEPT)
+def compiled_method(design: Design, method: str) -> Callable[..., Array]:
+    """A method of the model as `(params, array) -> array`."""
+    return jax.jit(lambda params, array: apply(design.model, params, method, array))
+
+
+@functools.lru_cache(maxsize=_KEPT)
+def compiled_sample(design: Design) -> Callable[..., Float[Array, "b h w c"]]:
+    """`(params, seed, number of the batch) -> images` drawn from p(x)."""
+
+    @jax.jit
+    def sample(params: Params, seed: Any, number: Any) -> Any:
+        key = jax.random.key(seed)
+        z = apply(design.model, params, "sample_prior", stream_key(key, Stream.SAMPLES, 2 * number), ROWS_AT_ONCE)
+        return apply(design.model, params, "decode_sample", z, stream_key(key, Stream.SAMPLES, 2 * number + 1))
+
+    return sample
+
+
+@functools.lru_cache(maxsize=_KEPT)
+def compiled_log_likelihood(design: Design, num_samples: int) -> Callable[..., Float[Array, "b"]]:
+    """`(params, x, ids, seed) -> log p(x)`, where the ids and the seed determine the noise."""
+    at_once = samples_at_once(design.model, design.image_shape, ROWS_AT_ONCE, Config().evaluate.memory_mb)
+    estimate = make_importance_estimate(design.model, num_samples, min(num_samples, at_once))
+
+    @jax.jit
+    def log_likelihood(params: Params, x: Any, ids: Any, seed: Any) -> Any:
+        return estimate(params, x, ids, stream_key(jax.random.key(seed), Stream.EVALUATION)).log_likelihood
+
+    return log_likelihood
+
+
+def map_rows(function: Callable[[Array, Array], Array], images: Float32[np.ndarray, "n h w c"]) -> np.ndarray:
+    """Applies `(x, row numbers) -> array` to all rows, on one device."""
+    return map_images(lambda x, ids, label: function(x, ids), images, 1, ROWS_AT_ONCE, batch_mesh(1))

@@ -1,0 +1,98 @@
+"""Checks of the images and labels that a caller gives to a trained model."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Float32, Int, UInt8
+
+from vae_jax.config import DataConfig
+from vae_jax.data import ImageKind
+from vae_jax.data.dataset import OTHER_IMAGES, Split, binarized
+from vae_jax.errors import UserError
+from vae_jax.printable import one_line
+from vae_jax.vae import VAE
+
+
+class SeenImages(NamedTuple):
+    """Images as the model sees them, once they are divided by `max_value`; and their classes."""
+
+    images: UInt8[np.ndarray, "n h w c"] | Float32[np.ndarray, "n h w c"]
+    max_value: int
+    labels: Int[np.ndarray, "n"] | None
+
+
+def check_images(
+    model: VAE, kind: ImageKind, data: DataConfig, images: ArrayLike, label: ArrayLike | None = None
+) -> SeenImages:
+    """Images and labels as the model sees them.
+
+    Args:
+        model: The model.
+        kind: What images it is for.
+        data: How they are binarized.
+        images: `uint8`, or floats in [0, 1]; `[N, H, W, C]`, or `[N, H, W]` where C is 1.
+        label: `int[N]` for a conditional model.
+
+    Raises:
+        UserError: If they don't fit this model.
+    """
+    pixels = check_array(images, "images")
+    if pixels.ndim == 3 and kind.image_shape[-1] == 1:
+        pixels = pixels[..., np.newaxis]
+    if pixels.shape[1:] != kind.image_shape or not len(pixels):
+        shape = ", ".join(map(str, kind.image_shape))
+        raise UserError(f"images have shape {np.shape(images)} but must be [N, {shape}], N at least 1")
+    labels = check_labels(model, label, len(pixels))
+    if pixels.dtype == np.uint8:
+        if pixels.max() > kind.max_value:
+            raise UserError(
+                f"a pixel is {pixels.max()}, but this model's images have levels from 0 to {kind.max_value}; "
+                "scale them to these levels, or give floats in [0, 1]"
+            )
+        split = binarized(Split(pixels, labels, kind.max_value), data.binarization, data.seed, OTHER_IMAGES)
+        return SeenImages(np.asarray(split.images), split.max_value, labels)
+    if not jnp.issubdtype(pixels.dtype, jnp.floating):
+        raise UserError(f"images are {pixels.dtype} but must be uint8, or floats in [0, 1]")
+    pixels = pixels.astype(np.float32)
+    if not np.all((pixels >= 0) & (pixels <= 1)):
+        raise UserError("images of floats must be in [0, 1]; divide them by their largest level, or give uint8")
+    return SeenImages(pixels, 1, labels)
+
+
+def check_labels(model: VAE, label: ArrayLike | None, count: int) -> Int[np.ndarray, "n"] | None:
+    """The class of each of `count` images; None for a model without classes.
+
+    Raises:
+        UserError: If they don't fit this model.
+    """
+    classes = model.num_classes
+    if not classes:
+        if label is not None:
+            raise UserError("this model isn't conditional: leave label out")
+        return None
+    if label is None:
+        raise UserError(f"this model is conditional: give label, a class from 0 to {classes - 1} for each")
+    labels = check_array(label, "label")
+    is_whole = np.issubdtype(labels.dtype, np.integer)
+    if not is_whole or labels.shape != (count,) or labels.min() < 0 or labels.max() >= classes:
+        raise UserError(f"label must be {count} whole numbers from 0 to {classes - 1}")
+    return labels.astype(np.int32)
+
+
+def check_array(values: ArrayLike, name: str) -> np.ndarray:
+    """An array of real numbers.
+
+    Raises:
+        UserError: If the values aren't one.
+    """
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{name} isn't an array of numbers ({one_line(error)}); all its rows must be alike") from error
+    if np.ma.isMaskedArray(values):
+        raise UserError(f"{name} is a masked array, and its mask would be ignored; fill it first")
+    if array.dtype.kind not in "buif" and not jnp.issubdtype(array.dtype, jnp.floating):
+        raise UserError(f"{name} is an array of {array.dtype} but must be one of real numbers")
+    return array

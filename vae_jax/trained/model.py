@@ -1,0 +1,235 @@
+"""The one object for a trained model: of a run, of one of its replicas, or of an exported folder."""
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Float32, Key
+
+from vae_jax import api
+from vae_jax.config import Config
+from vae_jax.data import Dataset, ImageKind
+from vae_jax.errors import UserError, check_count
+from vae_jax.evaluation import ImportanceEstimate, make_importance_estimate, map_images, samples_at_once
+from vae_jax.keys import Stream, stream_key
+from vae_jax.memory import check_images_fit
+from vae_jax.printable import one_line
+from vae_jax.runs import RunFolder
+from vae_jax.sharding import filled_up, put, replicated, whole_mesh
+from vae_jax.trained.inputs import SeenImages, check_array, check_images, check_labels
+from vae_jax.vae import VAE, Label, Params, apply
+
+_IMAGES_AT_ONCE = 500
+_MEASURED_AT_ONCE = 100
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainedModel:
+    """A trained model and what it can do with any number of images.
+
+    Images are `[N, H, W, C]`, or `[N, H, W]` where C is 1. They are either `uint8` from 0 to `kind.max_value`, as their
+    source has them, which are scaled and binarized as in the run's evaluation; or floats in [0, 1], as the model sees
+    them. `label` is `int[N]`, the class of each image, for a conditional model only. Images are processed in batches on
+    all devices, and results are NumPy arrays. For gradients, or inside `jax.jit`, use
+    `vae_jax.encode(trained.model, trained.params, x)` and the other functions.
+
+    Attributes:
+        folder: The folder it was opened from.
+        config: The config it was trained with.
+        kind: What images the model is for.
+        model: The model, for the functions of `vae_jax`.
+        params: Its parameters: the average where the run keeps one, of one replica.
+        step: The number of steps these parameters were trained for.
+        replica: The index of this replica.
+        load_data: Reads the data it was trained on, once.
+    """
+
+    folder: RunFolder
+    config: Config
+    kind: ImageKind
+    model: VAE
+    params: Params
+    step: int
+    replica: int
+    load_data: Callable[[], Dataset]
+
+    @property
+    def data(self) -> Dataset:
+        """The data it was trained on. Read at the first use, since the model itself needs no data.
+
+        Raises:
+            UserError: If the data can't be found, or its images have another shape than before.
+        """
+        return self.load_data()
+
+    @functools.cached_property
+    def params_digest(self) -> str:
+        """The digest of the parameters. A result that names it was measured with them."""
+        return digest(self.params)
+
+    @property
+    def suffix(self) -> str:
+        """Ends the names of a later replica's files, so that they don't overwrite those of the first replica."""
+        return f"_replica{self.replica}" if self.replica else ""
+
+    def encode(self, images: ArrayLike, label: ArrayLike | None = None) -> Float32[np.ndarray, "n d"]:
+        """Mean of q(z|x) of each image, or what the posterior has in its place.
+
+        Raises:
+            UserError: If the images or labels don't fit this model.
+        """
+        return self.posterior(images, label)["mean"]
+
+    def posterior(self, images: ArrayLike, label: ArrayLike | None = None) -> dict[str, Float32[np.ndarray, "n d"]]:
+        """q(z|x) of each image: `mean`, and `logvar` where it is a Gaussian with independent components.
+
+        Raises:
+            UserError: As `encode`.
+        """
+        function = self._describe_posterior
+        return self._map_images(lambda params, x, ids, label: function(params, x, label), self._seen(images, label))
+
+    def decode(self, z: ArrayLike, label: ArrayLike | None = None) -> Float32[np.ndarray, "n h w c"]:
+        """Mean of p(x|z) for each z: probabilities for binary pixels.
+
+        Raises:
+            UserError: If z isn't an array of finite latents for this model, or the labels don't fit it.
+        """
+        z = check_array(z, "z").astype(np.float32)
+        latents = self.model.prior.latents
+        if z.ndim != 2 or z.shape[1] != latents or not len(z) or not np.all(np.isfinite(z)):
+            raise UserError(f"z has shape {z.shape} but must be finite numbers [N, {latents}], N at least 1")
+        labels = check_labels(self.model, label, len(z))
+        parts = [slice(start, start + _IMAGES_AT_ONCE) for start in range(0, len(z), _IMAGES_AT_ONCE)]
+        return np.concatenate(
+            [np.asarray(self._decode(self.params, z[part], None if labels is None else labels[part])) for part in parts]
+        )
+
+    def reconstruct(self, images: ArrayLike, label: ArrayLike | None = None) -> Float32[np.ndarray, "n h w c"]:
+        """Mean of p(x|z) at the mean of q(z|x), for each image.
+
+        Raises:
+            UserError: As `encode`.
+        """
+        return self.decode(self.encode(images, label), label)
+
+    def sample(
+        self, key: Key[Array, ""], num_samples: int, label: ArrayLike | None = None
+    ) -> Float32[np.ndarray, "n h w c"]:
+        """Images drawn from p(x): z from the prior, then x from p(x|z).
+
+        Args:
+            key: Don't use it for anything else.
+            num_samples: How many images.
+            label: Their classes, for a conditional model; 0, 1, 2, ... over and over if not given.
+
+        Raises:
+            UserError: If the model is a plain autoencoder, which has no p(z); the key or the number isn't one; or the
+                labels don't fit this model.
+        """
+        if not self.model.posterior.has_density:
+            raise UserError("a plain autoencoder has no distribution to sample z from; decode latents that you choose")
+        if not isinstance(key, jax.Array) or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.shape:
+            raise UserError(f"key is {one_line(repr(key), 60)} but must be a key, e.g. jax.random.key(0)")
+        check_count("num_samples", num_samples)
+        check_images_fit(num_samples, self.kind.image_shape)
+        if self.model.num_classes and label is None:
+            label = np.arange(num_samples) % self.model.num_classes
+        labels = check_labels(self.model, label, num_samples)
+        labels = None if labels is None else jnp.asarray(labels)
+        return np.asarray(api.sample(self.model, self.params, key, num_samples, labels), np.float32)
+
+    def log_likelihood(
+        self, images: ArrayLike, num_samples: int | None = None, label: ArrayLike | None = None
+    ) -> Float32[np.ndarray, "n"]:
+        """log p(x) of each image in nats, by importance sampling; see `importance_estimate` for its errors.
+
+        Raises:
+            UserError: As `importance_estimate`.
+        """
+        return np.asarray(self.importance_estimate(images, num_samples, label).log_likelihood)
+
+    def importance_estimate(
+        self, images: ArrayLike, num_samples: int | None = None, label: ArrayLike | None = None
+    ) -> ImportanceEstimate:
+        """Importance-sampled estimates for each image: log p(x), the bound and its terms, and their errors.
+
+        Args:
+            images: The images. For a model of binary pixels, floats have to be 0 or 1.
+            num_samples: Samples for each image (K); as in the run's config if not given.
+            label: Classes, for a conditional model.
+
+        Returns:
+            NumPy arrays `[N]`, in nats where they are log-densities; see `vae_jax.evaluation.ImportanceEstimate`.
+
+        Raises:
+            UserError: If q(z|x) has no density, `num_samples` isn't a number of samples, or the images don't fit this
+                model.
+        """
+        if not self.model.posterior.has_density:
+            raise UserError("log p(x) can't be estimated: the posterior q(z|x) of this model has no density")
+        settings = self.config.evaluate
+        count = settings.num_samples if num_samples is None else num_samples
+        check_count("num_samples", count)
+        seen = self._seen(images, label)
+        if self.model.likelihood.base_measure == "binary" and np.any((seen.images != 0) & (seen.images != 1)):
+            raise UserError(
+                "this model is for binary pixels, and log p(x) needs floats that are 0 or 1; give uint8, which is "
+                "binarized, or round the floats"
+            )
+        batch_size = filled_up(min(_MEASURED_AT_ONCE, len(seen.images)), whole_mesh())
+        chunk = samples_at_once(self.model, self.kind.image_shape, batch_size, settings.memory_mb)
+        function = make_importance_estimate(self.model, count, min(chunk, count))
+        key = stream_key(jax.random.key(self.config.data.seed), Stream.EVALUATION)
+        return self._map_images(
+            lambda params, x, ids, label: function(params, x, ids, key, label), seen, _MEASURED_AT_ONCE
+        )
+
+    @functools.cached_property
+    def _describe_posterior(self) -> Callable[..., dict[str, Array]]:
+        return jax.jit(functools.partial(describe_posterior, self.model))
+
+    @functools.cached_property
+    def _decode(self) -> Callable[..., Array]:
+        return jax.jit(functools.partial(api.decode, self.model))
+
+    def _seen(self, images: ArrayLike, label: ArrayLike | None) -> SeenImages:
+        """Images and labels, checked, as the model sees them."""
+        return check_images(self.model, self.kind, self.config.data, images, label)
+
+    def _map_images(self, function: Callable[..., Any], seen: SeenImages, at_once: int = _IMAGES_AT_ONCE) -> Any:
+        """Applies `(params, x, ids, label) -> tree` to all images, on all devices."""
+        mesh = whole_mesh()
+        function = functools.partial(function, put(self.params, replicated(mesh)))
+        batch_size = filled_up(min(at_once, len(seen.images)), mesh)
+        return map_images(function, seen.images, seen.max_value, batch_size, mesh, seen.labels)
+
+
+def describe_posterior(
+    model: VAE, params: Params, x: Float[Array, "b h w c"], label: Label = None
+) -> dict[str, Float[Array, "b d"]]:
+    """What is known of q(z|x) in closed form, for each latent.
+
+    Returns:
+        `mean`, of q(z|x) or what the posterior has in its place; and `logvar`, the log of the variances, where q(z|x)
+        is a Gaussian with independent components. A flow has no closed form for its variances.
+    """
+    described = {"mean": apply(model, params, "posterior_mean", x, label)}
+    if getattr(model.posterior, "factorized", False):
+        described["logvar"] = apply(model, params, "encode", x, label).logvar
+    return described
+
+
+def digest(params: Params) -> str:
+    """Hexadecimal digest of parameters, bit by bit (SHA-256, first 16 digits)."""
+    total = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(params)):
+        total.update(jax.tree_util.keystr(path).encode())
+        total.update(np.ascontiguousarray(leaf).tobytes())
+    return total.hexdigest()[:16]
