@@ -133,7 +133,7 @@ def test_as_many_rows_as_there_are() -> None:
 
 @pytest.mark.parametrize(("num_rows", "batch_size"), [(10, 3), (9, 3), (2, 5)])
 def test_every_row_is_in_every_epoch(num_rows: int, batch_size: int) -> None:
-    batches = np.stack(list(batch_order(0, 1, 4, num_rows, batch_size)))
+    batches = batch_order(0, 1, 4, num_rows, batch_size)
     assert batches.shape == (4 * -(-num_rows // batch_size), batch_size)
     epochs = batches.reshape(4, -1)
     counts = np.stack([np.bincount(epoch, minlength=num_rows) for epoch in epochs])

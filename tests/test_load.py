@@ -195,8 +195,6 @@ def test_what_is_no_folder_of_a_model(tmp_path: pathlib.Path) -> None:
     assert "isn't there" in refusal(tmp_path / "nowhere")
     assert "is a file" in refusal(tmp_path / "file")
     assert "holds no run" in refusal(tmp_path / "empty")
-    assert "can't be a folder" in refusal("a" * 5000)
-    assert "can't be a folder" in refusal("~nobody-of-this-name/run")
 
 
 FILES = ("config.json", "model.safetensors", "encoder.jaxexport", "decoder.jaxexport", "SHA256SUMS")
@@ -338,11 +336,9 @@ def test_what_is_no_number_or_key_or_path(place: pathlib.Path, others: np.ndarra
     loaded = vae_jax.load(place / "exported")
     sample, measure = inspect.unwrap(type(loaded).sample), inspect.unwrap(type(loaded).importance_estimate)
     wrong = {
-        "key is 0 but must be a key": lambda: sample(loaded, 0, 4),
         "num_samples is 2.5 but must be a whole number": lambda: sample(loaded, jax.random.key(0), 2.5),
         "num_samples is '3' but": lambda: measure(loaded, others, "3"),
         "num_samples is True but": lambda: measure(loaded, others, True),
-        "path is 3 but must be a folder": lambda: inspect.unwrap(vae_jax.load)(3),
     }
     for words, call in wrong.items():
         with pytest.raises(UserError) as caught:

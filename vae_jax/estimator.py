@@ -10,6 +10,7 @@ A fitted estimator holds NumPy arrays and plain Python values only. Compiled fun
 estimators that agree in the model and the shape of a row share them.
 """
 
+import dataclasses
 import math
 from typing import Any, NamedTuple
 
@@ -21,17 +22,18 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from vae_jax import api
 from vae_jax.config import Config, TrainConfig
 from vae_jax.errors import UserError, check_count
 from vae_jax.estimation.compiled import (
     ROWS_AT_ONCE,
     batch_order,
+    compiled,
     compiled_log_likelihood,
-    compiled_method,
-    compiled_sample,
     compiled_training,
     map_rows,
     run_steps,
+    sample_rows,
 )
 from vae_jax.estimation.parameters import Design, check_continues, config_of, design_of
 from vae_jax.estimation.rows import Standard, check_density, check_range, content_ids
@@ -174,7 +176,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         """Means of q(z|x), `[N, n_components]`, in float32 if X is, else in float64."""
         design, standard, _, params = self._fitted()
         rows, _ = self._rows(X, reset=False)
-        encode = compiled_method(design, "posterior_mean")
+        encode = compiled(design, api.encode)
         images = standard.of(rows).reshape(-1, *design.image_shape)
         return map_rows(lambda x, ids: encode(params, x), images).astype(_precision(rows))
 
@@ -191,7 +193,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         z = check_array(X, input_name="Z", estimator=self)
         if z.shape[1] != self._n_features_out:
             raise UserError(f"the latents have {z.shape[1]} components, but {self._n_features_out} were fitted")
-        decode = compiled_method(design, "decode_mean")
+        decode = compiled(design, api.decode)
         # As images of one row of pixels.
         latents = z.astype(np.float32)[:, np.newaxis, np.newaxis]
         images = map_rows(lambda z, ids: decode(params, z[:, 0, 0]), latents)
@@ -247,7 +249,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         check_count("n_samples", n_samples)
         _check_has_density(design)
         check_images_fit(int(n_samples), self._row_shape)
-        draw = compiled_sample(design)
+        draw = compiled(design, sample_rows)
         seed = _seed(self.random_state if random_state is None else random_state)
         batches = [np.asarray(draw(params, seed, np.int32(i))) for i in range(-(-n_samples // ROWS_AT_ONCE))]
         images = np.concatenate(batches)[:n_samples]
@@ -331,7 +333,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         self.n_iter_ = epochs_before + num_epochs
         self.loss_curve_ = [*curve, *losses.reshape(num_epochs, steps_per_epoch).mean(axis=1).tolist()]
         self.image_shape_ = design.image_shape
-        self._design, self._seed = design.to_plain(), int(seed)
+        self._design, self._seed = dataclasses.asdict(design), int(seed)
         self._state, self._params = jax.tree.leaves(state), state.evaluated_params
 
     def _fitted(self) -> "_Fitted":

@@ -1,11 +1,9 @@
 """`load`: opens a trained model from the folder of a run or from an exported folder."""
 
-import os
 import pathlib
 
 from vae_jax.errors import UserError
 from vae_jax.export import is_export, read_export
-from vae_jax.printable import one_line
 from vae_jax.trained import TrainedModel, open_run
 
 
@@ -46,19 +44,8 @@ def load(
         UserError: If the folder, checkpoint or replica isn't there, it is damaged, or it needs parts that may not be
             imported.
     """
-    if not isinstance(path, str | os.PathLike):
-        raise UserError(f"path is {one_line(repr(path), 60)} but must be a folder, e.g. 'runs/digits'")
-    try:
-        folder = pathlib.Path(path).expanduser()
-        is_folder = folder.is_dir()
-    except (OSError, RuntimeError, ValueError) as error:
-        # The name is too long, or of a user who isn't there.
-        raise UserError(
-            f"{one_line(repr(path), 60)} can't be a folder ({one_line(error, 60)}); give another one"
-        ) from error
-    if type(replica) is not int:
-        raise UserError(f"replica is {one_line(repr(replica), 60)} but must be a whole number")
-    if not is_folder:
+    folder = pathlib.Path(path).expanduser()
+    if not folder.is_dir():
         what = "is a file" if folder.exists() else "isn't there"
         raise UserError(f"'{path}' {what}; give the folder of a run, or one that export made")
     if not is_export(folder):

@@ -1,8 +1,7 @@
 """Compiled functions, which estimators of equal designs share, and how rows go through them."""
 
 import functools
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +18,7 @@ from vae_jax.evaluation import make_importance_estimate, map_images, samples_at_
 from vae_jax.keys import Stream, stream_key
 from vae_jax.sharding import batch_mesh
 from vae_jax.training import TrainState, create_state, make_train_step
-from vae_jax.vae import Params, apply, init_params
+from vae_jax.vae import VAE, Params, apply, init_params
 
 # Each call has this many rows, so that the bits of a row don't depend on the other rows, and one program serves all.
 ROWS_AT_ONCE = 128
@@ -94,7 +93,7 @@ def run_steps(
     loop: Callable[..., tuple[TrainState, Any]],
     state: TrainState,
     rows: Float[np.ndarray, "n p"],
-    order: Iterator[Int[np.ndarray, "b"]],
+    order: Int[np.ndarray, "s b"],
     seed: np.uint32,
     learning_rate: np.float32,
 ) -> tuple[TrainState, Float[np.ndarray, "s"]]:
@@ -112,57 +111,48 @@ def run_steps(
     Raises:
         UserError: If the loss isn't finite.
     """
-    images = rows.reshape(-1, *design.image_shape)
-    parts: list[Any] = []
-    num_steps = 0
-
-    def check_finite(losses: list[Any]) -> None:
-        if not all(np.isfinite(each).all() for each in losses):
-            raise UserError(
-                "the loss isn't finite any more; scale X first, e.g. by StandardScaler, or lower learning_rate"
-            )
-
-    while first := list(itertools.islice(order, 1)):
-        longest = 1 if must_unroll(design.model) else _NUMBERS_IN_CHUNK // (first[0].size * rows.shape[1])
-        longest = max(1, min(longest, _STEPS_IN_CHUNK))
-        batches = np.stack([*first, *itertools.islice(order, longest - 1)])
-        chunk = np.zeros((longest, *batches.shape[1:], *design.image_shape), np.float32)
+    images, batch_size = rows.reshape(-1, *design.image_shape), order.shape[1]
+    longest = (
+        1
+        if must_unroll(design.model)
+        else max(1, min(_STEPS_IN_CHUNK, _NUMBERS_IN_CHUNK // (batch_size * rows.shape[1])))
+    )
+    losses: list[Any] = []
+    for start in range(0, len(order), longest):
+        batches = order[start : start + longest]
+        chunk = np.zeros((longest, batch_size, *design.image_shape), np.float32)
         chunk[: len(batches)] = images[batches]
-        state, losses = loop(state, chunk, np.int32(len(batches)), seed, learning_rate)
-        # Read while the device works on the next chunk.
-        check_finite(parts[-1:])
-        parts.append(losses)
-        num_steps += len(batches)
-    check_finite(parts[-1:])
-    return state, np.concatenate(parts)[:num_steps]
+        state, loss = loop(state, chunk, np.int32(len(batches)), seed, learning_rate)
+        losses.append(loss)
+        # Of the chunk before this one, so that the device has work meanwhile.
+        _check_finite(losses[-2:-1])
+    _check_finite(losses[-1:])
+    return state, np.concatenate(losses)[: len(order)]
 
 
-def batch_order(
-    seed: int, first_epoch: int, num_epochs: int, num_rows: int, batch_size: int
-) -> Iterator[Int[np.ndarray, "b"]]:
+def _check_finite(losses: list[Any]) -> None:
+    if not np.isfinite(losses).all():
+        raise UserError("the loss isn't finite any more; scale X first, e.g. by StandardScaler, or lower learning_rate")
+
+
+def batch_order(seed: int, first_epoch: int, num_epochs: int, num_rows: int, batch_size: int) -> Int[np.ndarray, "s b"]:
     """Which rows make up each batch: every row once an epoch. The epoch's first rows fill up its last batch."""
     steps = -(-num_rows // batch_size)
-    for epoch in range(first_epoch, first_epoch + num_epochs):
-        yield from np.resize(epoch_order(seed, epoch, num_rows), (steps, batch_size))
+    epochs = range(first_epoch, first_epoch + num_epochs)
+    return np.concatenate([np.resize(epoch_order(seed, epoch, num_rows), (steps, batch_size)) for epoch in epochs])
 
 
 @functools.lru_cache(maxsize=_KEPT)
-def compiled_method(design: Design, method: str) -> Callable[..., Array]:
-    """A method of the model as `(params, array) -> array`."""
-    return jax.jit(lambda params, array: apply(design.model, params, method, array))
+def compiled(design: Design, function: Callable[..., Array]) -> Callable[..., Array]:
+    """A function of a model, `(params, ...) -> array`: `api.encode`, `api.decode` or `sample_rows`."""
+    return jax.jit(functools.partial(function, design.model))
 
 
-@functools.lru_cache(maxsize=_KEPT)
-def compiled_sample(design: Design) -> Callable[..., Float[Array, "b h w c"]]:
-    """`(params, seed, number of the batch) -> images` drawn from p(x)."""
-
-    @jax.jit
-    def sample(params: Params, seed: Any, number: Any) -> Any:
-        key = jax.random.key(seed)
-        z = apply(design.model, params, "sample_prior", stream_key(key, Stream.SAMPLES, 2 * number), ROWS_AT_ONCE)
-        return apply(design.model, params, "decode_sample", z, stream_key(key, Stream.SAMPLES, 2 * number + 1))
-
-    return sample
+def sample_rows(model: VAE, params: Params, seed: Any, number: Any) -> Float[Array, "b h w c"]:
+    """Images drawn from p(x), as a function of the seed and the number of the batch."""
+    key = jax.random.key(seed)
+    z = apply(model, params, "sample_prior", stream_key(key, Stream.SAMPLES, 2 * number), ROWS_AT_ONCE)
+    return apply(model, params, "decode_sample", z, stream_key(key, Stream.SAMPLES, 2 * number + 1))
 
 
 @functools.lru_cache(maxsize=_KEPT)

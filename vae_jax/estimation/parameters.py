@@ -68,14 +68,9 @@ class Design:
         one, two = (make("objective.name", self.config.objective.name, OBJECTIVES, self.config, n) for n in (1, 2))
         return one != two
 
-    def to_plain(self) -> dict[str, Any]:
-        """Plain Python values, which a pickle can hold without a class of this package."""
-        sections = {name: dataclasses.asdict(getattr(self.config, name)) for name in ("model", "objective", "train")}
-        return {"config": sections, "image_shape": self.image_shape, "max_value": self.max_value}
-
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> "Design":
-        """Reads what `to_plain` wrote."""
+        """Reads what `dataclasses.asdict` made, plain values that a pickle can hold without this class."""
         return cls(from_mapping(plain["config"]), plain["image_shape"], plain["max_value"])
 
 

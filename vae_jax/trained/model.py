@@ -19,7 +19,6 @@ from vae_jax.errors import UserError, check_count
 from vae_jax.evaluation import ImportanceEstimate, make_importance_estimate, map_images, samples_at_once
 from vae_jax.keys import Stream, stream_key
 from vae_jax.memory import check_images_fit
-from vae_jax.printable import one_line
 from vae_jax.runs import RunFolder
 from vae_jax.sharding import filled_up, put, replicated, whole_mesh
 from vae_jax.trained.inputs import SeenImages, check_array, check_images, check_labels
@@ -130,13 +129,11 @@ class TrainedModel:
             label: Their classes, for a conditional model; 0, 1, 2, ... over and over if not given.
 
         Raises:
-            UserError: If the model is a plain autoencoder, which has no p(z); the key or the number isn't one; or the
-                labels don't fit this model.
+            UserError: If the model is a plain autoencoder, which has no p(z); the number isn't one;
+                or the labels don't fit this model.
         """
         if not self.model.posterior.has_density:
             raise UserError("a plain autoencoder has no distribution to sample z from; decode latents that you choose")
-        if not isinstance(key, jax.Array) or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.shape:
-            raise UserError(f"key is {one_line(repr(key), 60)} but must be a key, e.g. jax.random.key(0)")
         check_count("num_samples", num_samples)
         check_images_fit(num_samples, self.kind.image_shape)
         if self.model.num_classes and label is None:
