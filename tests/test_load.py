@@ -258,7 +258,7 @@ EDITS = {
     "unknown field": (("config", "model", "depth"), 3, "model.depth"),
     "text for a number": (("config", "model", "latents"), "two", "model.latents"),
     "no images": (("images",), {}, "image_shape"),
-    "negative images": (("images", "image_shape"), [6, -5, 1], "don't describe images"),
+    "negative images": (("images", "image_shape"), [6, -5, 1], "image_shape"),
     "flat images": (("images", "image_shape"), [6, 5], "config.json"),
     "no config": (("config",), None, "config.json"),
     "step of text": (("step",), "last", "step"),
