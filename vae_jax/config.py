@@ -16,7 +16,7 @@ import ml_collections
 from vae_jax.errors import COUNTS, UserError
 from vae_jax.printable import one_line
 
-# A config can come from somebody else: what is made one by one, before anything is compared with memory, is bounded.
+# A config may come from somebody else: these limit what is created before the memory is checked.
 _PARTS = 129
 _MACHINES = 1025
 _LONGEST = 4096
@@ -30,7 +30,7 @@ def _field(default: Any, meaning: str, *, minimum: float | None = None, below: f
     return dataclasses.field(default=default, metadata=metadata)
 
 
-# JAX makes its keys of 32 bits of a seed: a larger one would be the same run as a smaller one.
+# JAX keys use 32 bits of a seed, so a larger seed would give the same run as a smaller one.
 SEEDS = 2**32
 
 
@@ -44,7 +44,7 @@ class DataConfig:
         "", "folder of image files, for source folder; TFDS folder (empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets)"
     )
     path: str = _field("", "the .npz file, for source npz")
-    binarization: str = _field("dynamic", "dynamic (drawn anew at each use), fixed, threshold or none")
+    binarization: str = _field("dynamic", "dynamic (drawn again at each use), fixed, threshold or none")
     seed: int = _field(0, "fixes splits and the binarization of evaluated images", minimum=0, below=SEEDS)
     validation_fraction: float = _field(
         0.05, "share of the training images that chooses the best checkpoint", minimum=0.0, below=1.0
@@ -53,13 +53,17 @@ class DataConfig:
         0.2, "share of all images held out where a source has no test part", minimum=0.0, below=1.0
     )
     image_size: int = _field(
-        0, "side of the square that each image is brought to (folder, tfds); 0: as they are", minimum=0, below=8193
+        0, "side of the square that images are resized to (folder, tfds); 0: not resized", minimum=0, below=8193
     )
-    image_fit: str = _field("crop", "how: crop (the middle square, resized) or resize (the whole image)")
-    unreadable: str = _field("refuse", "files of a folder that can't be read: refuse, or skip (named and left out)")
-    resident_mb: int = _field(2048, "larger data sets are streamed from their files; 0: always", minimum=0)
-    workers: int = _field(2, "processes that decode streamed images; 0: threads", minimum=0, below=257)
-    prefetch: int = _field(4, "batches of streamed images that are decoded ahead", minimum=1, below=_MACHINES)
+    image_fit: str = _field("crop", "how images are resized: crop (the middle square) or resize (the whole image)")
+    unreadable: str = _field(
+        "refuse", "files of a folder that can't be read: refuse (an error) or skip (reported and left out)"
+    )
+    resident_mb: int = _field(
+        2048, "data sets larger than this, in MB, are streamed from their files; 0: all are", minimum=0
+    )
+    workers: int = _field(2, "processes that decode streamed images; 0: threads only", minimum=0, below=257)
+    prefetch: int = _field(4, "batches of streamed images to decode ahead", minimum=1, below=_MACHINES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,11 +74,11 @@ class ModelConfig:
     hidden: tuple[int, ...] = _field(
         (200,), "widths of the encoder's layers (mlp) or channels of its stages; the decoder mirrors them", minimum=1
     )
-    activation: str = _field("relu", "between layers: relu, tanh, gelu or silu")
+    activation: str = _field("relu", "activation between layers: relu, tanh, gelu or silu")
     upsampling: str = _field("transpose", "how conv and resnet decoders grow: transpose or resize")
-    dtype: str = _field("float32", "what networks compute in: float32 or bfloat16; parameters are float32")
+    dtype: str = _field("float32", "type of numbers in networks: float32 or bfloat16; parameters are always float32")
     latents: int = _field(10, "numbers in z; with two layers, in the lower one", minimum=1)
-    conditional: bool = _field(False, "whether encoder and decoder are told the class label")
+    conditional: bool = _field(False, "whether encoder and decoder get the class label")
     likelihood: str = _field(
         "bernoulli",
         "p(x|z): bernoulli, continuous_bernoulli, gaussian, gaussian_learned, gaussian_per_pixel, "
@@ -108,41 +112,44 @@ class ObjectiveConfig:
     analytic_kl: bool = _field(True, "the KL in closed form (AEVB eq. 10), else by Monte Carlo (eq. 6)")
     gradient: str = _field("reparameterized", "of the expectation: reparameterized or score_function")
     beta: float = _field(1.0, "weight of the KL (beta), or of the total correlation (beta_tcvae)", minimum=0.0)
-    annealing: str = _field("none", "how beta gets there: none, linear or cyclical")
-    annealing_steps: int = _field(0, "steps of the rise, or of a cycle; of capacity too", minimum=0)
-    free_nats: float = _field(0.5, "per latent dimension, for free_bits", minimum=0.0)
-    capacity: float = _field(25.0, "nats that the KL is driven to, for capacity", minimum=0.0)
-    capacity_weight: float = _field(10.0, "gamma of capacity", minimum=0.0)
+    annealing: str = _field("none", "how beta rises from 0: none (at once), linear or cyclical")
+    annealing_steps: int = _field(0, "steps of the rise, or of a cycle; also for capacity", minimum=0)
+    free_nats: float = _field(0.5, "free nats of KL per latent dimension, for free_bits", minimum=0.0)
+    capacity: float = _field(25.0, "target of the KL in nats, for capacity", minimum=0.0)
+    capacity_weight: float = _field(10.0, "weight of the distance to the target (gamma), for capacity", minimum=0.0)
     mmd_alpha: float = _field(1.0, "weight of the mutual information in mmd; 1: no KL term", minimum=-100.0)
     mmd_weight: float = _field(500.0, "lambda of mmd", minimum=0.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """How it is optimized, and what is written down meanwhile."""
+    """How it is optimized, and what is written during training."""
 
     batch_size: int = _field(64, "images per step, over all devices", minimum=1)
-    accumulation: int = _field(
-        1, "parts of a batch that are worked off one after the other, to need less memory", minimum=1
-    )
+    accumulation: int = _field(1, "parts of a batch that are computed one after the other, to save memory", minimum=1)
     num_epochs: int = _field(200, "passes over the training images", minimum=1)
-    num_steps: int = _field(0, "steps in all, instead of epochs; 0: count epochs", minimum=0)
+    num_steps: int = _field(0, "steps in total, instead of num_epochs; 0: use num_epochs", minimum=0)
     optimizer: str = _field("adam", "adam, adamw, adagrad, rmsprop or sgd")
     learning_rate: float = _field(1e-3, "peak learning rate", minimum=0.0)
     schedule: str = _field("constant", "learning rate over the steps: constant, cosine, or iwae (Burda et al.)")
     warmup_steps: int = _field(0, "steps over which the learning rate rises from 0", minimum=0)
     adam_epsilon: float = _field(1e-8, "added to Adam's denominator", minimum=0.0)
-    clip_norm: float = _field(0.0, "gradients are scaled down to this global norm; 0: never", minimum=0.0)
+    clip_norm: float = _field(
+        0.0, "largest global norm of gradients, which are scaled down to it; 0: no limit", minimum=0.0
+    )
     ema_decay: float = _field(
-        0.0, "decay per step of an average of the parameters that is evaluated instead; 0: none", minimum=0.0, below=1.0
+        0.0,
+        "decay per step of a moving average of the parameters, which is evaluated instead; 0: no average",
+        minimum=0.0,
+        below=1.0,
     )
     log_every: int = _field(100, "steps between rows of metrics", minimum=1)
     checkpoint_every: int = _field(1000, "steps between checkpoints; 0: at the end of each epoch", minimum=0)
     skip_nonfinite: bool = _field(
-        False, "whether a step whose loss or gradient isn't finite is left out and counted, instead of ending the run"
+        False, "whether to skip and count steps whose numbers aren't finite, instead of ending the run"
     )
-    keep_checkpoints: int = _field(3, "newest checkpoints that are kept, besides the best", minimum=1)
-    report: bool = _field(True, "whether report.html is written at the end")
+    keep_checkpoints: int = _field(3, "number of newest checkpoints to keep, besides the best", minimum=1)
+    report: bool = _field(True, "whether to write report.html at the end")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,29 +157,29 @@ class EvaluateConfig:
     """How a trained model is measured."""
 
     num_samples: int = _field(500, "importance samples per image (K)", minimum=1)
-    num_images: int = _field(0, "how many images of the split, from its start; 0: all", minimum=0)
+    num_images: int = _field(0, "number of images, from the start of the split; 0: all", minimum=0)
     memory_mb: int = _field(
         64,
-        "bound on the memory that chunks of samples take, in MB; CPUs are fastest where chunks fit their caches",
+        "limit on the memory for samples, in MB; CPUs are fastest if samples fit into their caches",
         minimum=1,
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class DiagnoseConfig:
-    """What `diagnose` spends on each of its questions."""
+    """How much `diagnose` computes for each question."""
 
-    num_images: int = _field(200, "images whose gap between the bound and log p(x) is taken apart", minimum=2)
+    num_images: int = _field(200, "images whose gap between the bound and log p(x) is analysed", minimum=2)
     num_samples: int = _field(500, "importance samples per image (K)", minimum=2)
     optimization_steps: int = _field(300, "steps of Adam that fit a q(z) to each image", minimum=1)
     annealed_images: int = _field(50, "images for annealed importance sampling, and as many simulated", minimum=2)
     annealed_chains: int = _field(16, "chains per image", minimum=2)
-    temperatures: int = _field(200, "between the start of a chain and the posterior", minimum=1)
-    leapfrog_steps: int = _field(10, "in each Hamiltonian transition", minimum=1)
-    latent_images: int = _field(5000, "images whose latents are looked at", minimum=2)
-    generated_images: int = _field(1000, "samples and reconstructions that are compared with images", minimum=2)
+    temperatures: int = _field(200, "temperatures between the start of a chain and the posterior", minimum=1)
+    leapfrog_steps: int = _field(10, "leapfrog steps in each Hamiltonian transition", minimum=1)
+    latent_images: int = _field(5000, "images whose latents are analysed", minimum=2)
+    generated_images: int = _field(1000, "samples and reconstructions to compare with images", minimum=2)
     features: str = _field(
-        "random_convolutions", "what the Fréchet distance sees: random_convolutions, or package.module:Name"
+        "random_convolutions", "features for the Fréchet distance: random_convolutions, or package.module:Name"
     )
 
 
@@ -180,8 +187,10 @@ class DiagnoseConfig:
 class Config:
     """A whole run."""
 
-    seed: int = _field(0, "every random number of the run follows from it", minimum=0, below=SEEDS)
-    num_seeds: int = _field(1, "replicas that train at once, replica i with seed + i", minimum=1, below=_MACHINES)
+    seed: int = _field(0, "determines all random numbers of the run", minimum=0, below=SEEDS)
+    num_seeds: int = _field(
+        1, "models to train at once (replicas), with seeds seed, seed + 1, ...", minimum=1, below=_MACHINES
+    )
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
@@ -190,7 +199,7 @@ class Config:
     diagnose: DiagnoseConfig = DiagnoseConfig()
 
 
-# What may differ when a run is continued: nothing here changes a step that was already taken.
+# Fields that may change when a run is continued, because they don't change steps that were already taken.
 MAY_CHANGE = (
     "data.resident_mb",
     "data.workers",
@@ -226,7 +235,7 @@ def from_mapping(mapping: Any) -> Config:
     """Checks names, types and bounds, and makes the dataclasses.
 
     Args:
-        mapping: Nested names and values, as from a `ConfigDict` or JSON; what is absent has its default.
+        mapping: Nested names and values, as from a `ConfigDict` or JSON; missing fields get their defaults.
 
     Returns:
         The config.
@@ -238,7 +247,7 @@ def from_mapping(mapping: Any) -> Config:
 
 
 def unknown_field(name: str) -> UserError:
-    """The error for a name that no field has.
+    """The error for an unknown field.
 
     Args:
         name: Dotted name as the user gave it, without the leading `config.`.
@@ -253,7 +262,7 @@ def unknown_field(name: str) -> UserError:
 
 
 def differences(old: Config, new: Config) -> list[str]:
-    """What differs between two configs and may not change in a running run, as `name: old -> new`."""
+    """The differences between two configs that can't change when a run is continued, as `name: old -> new`."""
     pairs = zip(flatten(old), flatten(new), strict=True)
     return [
         f"{name}: {before!r} -> {after!r}"
@@ -267,7 +276,7 @@ def _section(cls: type, mapping: Any, prefix: str) -> Any:
     if not isinstance(mapping, Mapping):
         what = f"config field '{prefix[:-1]}'" if prefix else "a config"
         raise UserError(
-            f"{what} holds fields of its own, not {_shown(mapping)}; set one, e.g. '{prefix}{next(iter(fields))}'"
+            f"{what} is a group of fields, not {_shown(mapping)}; set one of them, e.g. '{prefix}{next(iter(fields))}'"
         )
     values = {}
     for name, value in mapping.items():
@@ -282,15 +291,15 @@ def _section(cls: type, mapping: Any, prefix: str) -> Any:
 
 
 def _shown(value: Any) -> str:
-    """A value as one would write it, but for numbers and texts of which nobody could read the end."""
+    """A value as Python source; long values are shortened."""
     try:
         return one_line(repr(value), 100)
     except ValueError:
-        return "a number of very many digits"
+        return "a very long number"
 
 
 def _checked(name: str, value: Any, field: dataclasses.Field) -> Any:
-    """The value as the type of its field, or an error that says what would be right."""
+    """The value with the type of its field, or an error that names what is expected."""
     if field.type == tuple[int, ...]:
         items = value if isinstance(value, list | tuple) else None
         if items is None or not all(isinstance(item, int) and not isinstance(item, bool) for item in items):
@@ -312,7 +321,7 @@ def _checked(name: str, value: Any, field: dataclasses.Field) -> Any:
         raise UserError(f"config field '{name}' is {value!r} but must be a finite number, e.g. {field.default!r}")
     if isinstance(value, str) and (len(value) > _LONGEST or "\0" in value):
         raise UserError(
-            f"config field '{name}' is {_shown(value)} but must be a text for people, up to {_LONGEST} letters"
+            f"config field '{name}' is {_shown(value)} but must be a text of at most {_LONGEST} characters without NUL"
         )
     minimum, below = field.metadata["minimum"], field.metadata["below"]
     for number in value if isinstance(value, tuple) else [value]:

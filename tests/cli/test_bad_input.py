@@ -78,7 +78,7 @@ COMMANDS = {
     "rate of infinity": (["--config.train.learning_rate=inf"], ["learning_rate", "inf"]),
     "decay of 1": (["--config.train.ema_decay=1.0"], ["ema_decay", "below 1"]),
     "all for validation": (["--config.data.validation_fraction=1.0"], ["validation_fraction", "below 1"]),
-    "nothing left to train on": (["--config.data.validation_fraction=0.9999"], ["images", "smaller fraction"]),
+    "nothing left to train on": (["--config.data.validation_fraction=0.9999"], ["images", "leaves none to train on"]),
     "batch larger than the data": (["--config.train.batch_size=5000"], ["5000", "1366", "use at most"]),
     "unknown source": (["--config.data.source=digit"], ["data.source", "'digit'", "digits"]),
     "unknown network": (["--config.model.network=mpl"], ["model.network", "'mpl'", "mlp"]),
@@ -147,7 +147,7 @@ ARCHIVES = {
     "five axes": ({"images": np.zeros((9, 4, 4, 1, 1), np.uint8)}, ["(9, 4, 4, 1, 1)", "[N, H, W]"]),
     "no images": ({"images": np.zeros((0, 4, 4), np.uint8)}, ["(0, 4, 4)"]),
     "no pixels": ({"images": np.zeros((9, 0, 4), np.uint8)}, ["(9, 0, 4)"]),
-    "one image": ({"images": np.zeros((1, 4, 4), np.uint8)}, ["there is 1 image", "more images"]),
+    "one image": ({"images": np.zeros((1, 4, 4), np.uint8)}, ["1 image", "more images"]),
     "objects": ({"images": np.array([{}, None])}, ["images.npz", "np.savez"]),
     "other names": ({"x": np.zeros((9, 4, 4), np.uint8)}, ["x", "images"]),
     "only training images": ({"train_images": np.zeros((9, 4, 4), np.uint8)}, ["test_images"]),
@@ -437,7 +437,7 @@ def test_too_long_names(name: str, finished: pathlib.Path, refused) -> None:
     ]
     for command in commands:
         line = refused(*command)
-        assert any(words in line for words in ("File name too long", "there is no", "a text for people")), line
+        assert any(words in line for words in ("File name too long", "there is no", "a text of at most")), line
 
 
 def test_folder_name_that_is_not_utf8(refused) -> None:
