@@ -142,31 +142,25 @@ def choose(directory: pathlib.Path, which: str) -> Checkpoint:
         UserError: If there is no such checkpoint.
     """
     checkpoints = listing(directory)
-    lost = {folder.name: f"checkpoint {folder} is damaged: {why}" for folder, why in unreadable(directory).items()}
-    if which in lost:
-        raise UserError(f"{lost[which]}; choose latest or another step")
-    # A damaged record may be that of the newest one, or of the best.
     newest = checkpoints[-1].step if checkpoints else -1
-    for name, message in lost.items():
-        if which == "best" or (which == "latest" and int(name) > newest):
-            raise UserError(f"{message}; name another step, or delete that folder")
+    # A damaged record may be that of the newest one, or of the best.
+    for folder, why in unreadable(directory).items():
+        if which in ("best", folder.name) or (which == "latest" and int(folder.name) > newest):
+            raise UserError(f"checkpoint {folder} is damaged: {why}; choose another step, or delete that folder")
     if not checkpoints:
         raise UserError(f"{directory} holds no checkpoint; train first in the same folder")
-    if which == "latest":
-        return checkpoints[-1]
-    if which == "best":
-        chosen = best(checkpoints)
-        if chosen is None:
-            raise UserError(
-                "no checkpoint is the best one: the run had no validation images; name a step, or train with "
-                "--config.data.validation_fraction above 0"
-            )
-        return chosen
-    for checkpoint in checkpoints:
-        if str(checkpoint.step) == which:
-            return checkpoint
-    steps = ", ".join(str(checkpoint.step) for checkpoint in checkpoints)
-    raise UserError(f"there is no checkpoint '{which}' in {directory}; choose latest, best or one of {steps}")
+    steps = {str(checkpoint.step): checkpoint for checkpoint in checkpoints}
+    chosen = {**steps, "latest": checkpoints[-1], "best": best(checkpoints)}.get(which)
+    if chosen is None and which == "best":
+        raise UserError(
+            "no checkpoint is the best one: the run had no validation images; name a step, or train with "
+            "--config.data.validation_fraction above 0"
+        )
+    if chosen is None:
+        raise UserError(
+            f"there is no checkpoint '{which}' in {directory}; choose latest, best or one of {', '.join(steps)}"
+        )
+    return chosen
 
 
 def damage(checkpoint: Checkpoint) -> str | None:

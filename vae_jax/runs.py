@@ -101,11 +101,14 @@ class RunFolder:
                 raise UserError(
                     f"'{self.root}' was made by export and is no run; name a run's folder, or open it with vae_jax.load"
                 )
-            return _config_of(content, self.config)
         except (OSError, ValueError) as error:
             raise UserError(
                 f"{self.config} can't be read ({one_line(error)}); restore it or start a new run"
             ) from error
+        try:
+            return from_mapping(content)
+        except UserError as error:
+            raise UserError(f"{self.config} is damaged, or of another version of this package: {error}") from error
 
     def check(self, config: Config) -> None:
         """Whether a run can start here, or the run that is here be continued.
@@ -149,12 +152,6 @@ class RunFolder:
         Raises:
             UserError: If it can't be made.
         """
-        try:
-            os.fsencode(self.root).decode()
-        except UnicodeDecodeError as error:
-            raise UserError(
-                f"'{self.root}' is a name that is no UTF-8, which checkpoints need; choose another --workdir"
-            ) from error
         try:
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -293,13 +290,6 @@ class RunFolder:
             raise UserError(
                 f"{self.manifest} can't be read ({one_line(error)}); restore it or delete it, then continue"
             ) from error
-
-
-def _config_of(content: Any, path: pathlib.Path) -> Config:
-    try:
-        return from_mapping(content)
-    except UserError as error:
-        raise UserError(f"{path} is damaged, or of another version of this package: {error}") from error
 
 
 def row_line(row: Mapping[str, Any]) -> str:
