@@ -27,14 +27,6 @@ import pytest
 jaxtyping.install_import_hook("vae_jax", "checked_types.checked")
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Long forms run only where they are asked for, as such or as smoke tests."""
-    asked_for = {name for name in ("slow", "smoke") if name in config.option.markexpr}
-    for item in items:
-        if item.get_closest_marker("slow") and not any(map(item.get_closest_marker, asked_for)):
-            item.add_marker(pytest.mark.skip(reason="a long form; pytest -m slow runs it"))
-
-
 @pytest.fixture
 def shared_data() -> pathlib.Path:
     """Real data; the tests that need it are skipped where it is absent."""

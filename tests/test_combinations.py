@@ -2,7 +2,7 @@
 
 The combinations are a covering array of strength two: each pair of members (a network and a likelihood, a prior
 and an objective, ...) that any model can have is in at least one combination. At every change those with eight of
-ten pairs are trained, by `pytest -m slow` the others and the full product of the five choices.
+ten pairs are trained, by `pytest -m manual` the others and the full product of the five choices.
 """
 
 import functools
@@ -274,10 +274,11 @@ def test_what_makes_no_sense_is_refused_with_the_reason(posterior: str) -> None:
 AT_EVERY_CHANGE = 35
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "combination",
     [
-        pytest.param(each, marks=[] if index < AT_EVERY_CHANGE else [pytest.mark.slow])
+        pytest.param(each, marks=[] if index < AT_EVERY_CHANGE else [pytest.mark.manual])
         for index, each in enumerate(covering_combinations())
     ],
     ids=["-".join(each) for each in covering_combinations()],
@@ -299,7 +300,7 @@ def test_full_product_misses_none_of_the_five_choices() -> None:
     assert len(product) == 3048
 
 
-@pytest.mark.slow
+@pytest.mark.manual
 @pytest.mark.parametrize("likelihood", FACTORS["likelihood"])
 @pytest.mark.parametrize("network", FACTORS["network"])
 def test_full_product_trains(network: str, likelihood: str) -> None:

@@ -47,12 +47,13 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
     return sklearn.datasets.load_digits(return_X_y=True)
 
 
+@pytest.mark.long
 @parametrize_with_checks([VAETransformer(max_iter=5)])
 def test_scikit_learns_checks(estimator: VAETransformer, check: Any) -> None:
     check(estimator)
 
 
-@pytest.mark.slow
+@pytest.mark.manual
 @parametrize_with_checks([tiny(**OTHER_PARTS)])
 def test_scikit_learns_checks_with_other_parts(estimator: VAETransformer, check: Any) -> None:
     check(estimator)
@@ -68,6 +69,7 @@ def linear() -> tuple[VAETransformer, np.ndarray, PCA]:
     return VAETransformer(3, random_state=0, **shared, **schedule).fit(X[:2000]), X[2000:], PCA(3).fit(X[:2000])
 
 
+@pytest.mark.long
 def test_scores_are_those_of_probabilistic_pca(linear: tuple[VAETransformer, np.ndarray, PCA]) -> None:
     vae, X, pca = linear
     ours, theirs = vae.score_samples(X), pca.score_samples(X)
@@ -98,6 +100,7 @@ def test_samples_have_the_moments_of_the_data(linear: tuple[VAETransformer, np.n
     np.testing.assert_allclose(np.cov(drawn.T), pca.get_covariance(), atol=0.06 * spread**2)
 
 
+@pytest.mark.long
 def test_samples_follow_from_their_seed() -> None:
     vae = tiny().fit(linear_gaussian(50))
     one = vae.sample(200, random_state=7)
@@ -107,6 +110,7 @@ def test_samples_follow_from_their_seed() -> None:
     assert not np.array_equal(one, vae.sample(200, random_state=8))
 
 
+@pytest.mark.long
 def test_neither_place_nor_neighbours_change_a_score() -> None:
     X = linear_gaussian(300)
     X[5, 0] = 0.0
@@ -141,6 +145,7 @@ def test_every_row_is_in_every_epoch(num_rows: int, batch_size: int) -> None:
     assert len({tuple(epoch) for epoch in epochs}) > 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("parameters", [{}, OTHER_PARTS], ids=["elbo", "iwae"])
 def test_partial_fit_goes_on_where_training_stands(parameters: dict) -> None:
     X = linear_gaussian(70)
@@ -154,6 +159,7 @@ def test_partial_fit_goes_on_where_training_stands(parameters: dict) -> None:
     assert not np.array_equal(clone(parts).fit(X).transform(X), whole.transform(X))
 
 
+@pytest.mark.long
 def test_partial_fit_takes_parts_of_any_size() -> None:
     X = linear_gaussian(200)
     vae = tiny(hidden=(), n_components=3, learning_rate=0.02)
@@ -189,6 +195,7 @@ def compiled_by(function: Any, caplog: pytest.LogCaptureFixture) -> list[str]:
     return [message for message in messages if message.startswith("Finished XLA compilation of")]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("network", ["mlp", "conv"])
 def test_equal_shapes_share_what_was_compiled(network: str, caplog: pytest.LogCaptureFixture) -> None:
     X = linear_gaussian(200)
@@ -205,6 +212,7 @@ def test_equal_shapes_share_what_was_compiled(network: str, caplog: pytest.LogCa
     assert compiled_by(lambda: use(177, random_state=1, learning_rate=0.5e-3, max_iter=3), caplog) == []
 
 
+@pytest.mark.long
 def test_grid_search_compiles_each_shape_once_and_finds_the_truth(caplog: pytest.LogCaptureFixture) -> None:
     X = linear_gaussian(301)
     grid = {"n_components": [1, 3], "learning_rate": [0.01, 0.03], "random_state": [0, 1]}
@@ -218,6 +226,7 @@ def test_grid_search_compiles_each_shape_once_and_finds_the_truth(caplog: pytest
     assert search.best_estimator_.score(X) == search.score(X)
 
 
+@pytest.mark.long
 def test_pipeline_reads_digits() -> None:
     X, y = digits()
     vae = VAETransformer(10, hidden=(64,), max_iter=20, learning_rate=3e-3, random_state=0)
@@ -227,12 +236,13 @@ def test_pipeline_reads_digits() -> None:
     assert list(pipeline[:-1].get_feature_names_out()) == [f"vaetransformer{i}" for i in range(10)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("network", "shape"),
     [
         ("conv", (4, 8, 2)),
         *(
-            pytest.param(*pair, marks=pytest.mark.slow)
+            pytest.param(*pair, marks=pytest.mark.manual)
             for pair in [("conv", (8, 8)), ("mlp", (8, 8)), ("mlp", (4, 8, 2))]
         ),
     ],
@@ -253,6 +263,7 @@ def test_images_keep_their_shape(network: str, shape: tuple[int, ...]) -> None:
     assert from_rows.inverse_transform(z).shape == flat.shape
 
 
+@pytest.mark.long
 def test_convolutional_images_go_through_a_pipeline() -> None:
     X, y = digits()
     vae = tiny(network="conv", hidden=(4, 8), image_shape=(8, 8), likelihood="bernoulli", max_iter=1)
@@ -348,7 +359,7 @@ def test_what_does_not_fit_the_model_is_refused() -> None:
         tiny(options={"train.schedule": "cosine"}).partial_fit(X)
 
 
-@pytest.mark.slow
+@pytest.mark.manual
 def test_no_score_where_the_likelihood_is_no_density() -> None:
     grey = digits()[0][:50] / 16.0
     vae = tiny(likelihood="bernoulli").fit(grey)
@@ -367,6 +378,7 @@ def test_no_score_where_the_likelihood_is_no_density() -> None:
             method(grey)
 
 
+@pytest.mark.long
 def test_options_reach_the_objective() -> None:
     X = linear_gaussian(400)
     strong = {"objective": "beta", "options": {"objective.beta": 50.0}}
@@ -376,6 +388,7 @@ def test_options_reach_the_objective() -> None:
     assert spread[1] < 0.1 < 0.5 < spread[0]
 
 
+@pytest.mark.long
 def test_an_objective_of_the_whole_data_set_knows_its_size() -> None:
     X = linear_gaussian(64)
     parameters = {"objective": "beta_tcvae", "batch_size": 64, "options": {"objective.beta": 4.0}}

@@ -54,6 +54,7 @@ def distance(ours: dict[str, float], theirs: dict[str, float]) -> float:
     return max(abs(ours[name] - theirs[name]) / abs(theirs[name]) for name in ours)
 
 
+@pytest.mark.long
 @pytest.mark.smoke
 @pytest.mark.parametrize("name", RUNS)
 def test_run_ends_where_it_did(name: str, tmp_path: pathlib.Path) -> None:
@@ -63,12 +64,13 @@ def test_run_ends_where_it_did(name: str, tmp_path: pathlib.Path) -> None:
         assert found[key] == pytest.approx(value, rel=TOLERANCE), key
 
 
+@pytest.mark.long
 def test_a_slightly_larger_learning_rate_would_be_noticed(tmp_path: pathlib.Path) -> None:
     golden = json.loads(GOLDEN.read_text())["diagonal_gaussian"]
     assert distance(numbers(tmp_path / "run", "--config.train.learning_rate=1.02e-3"), golden) > 5 * TOLERANCE
 
 
-@pytest.mark.slow
+@pytest.mark.manual
 def test_same_bits_beside_a_load_on_the_machine(tmp_path: pathlib.Path) -> None:
     """Two processes that share nothing, not even compiled programs: no bit depends on which thread is first."""
     quiet, loaded = (

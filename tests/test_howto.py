@@ -16,6 +16,7 @@ TINY = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("page", "flags"),
     [

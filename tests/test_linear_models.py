@@ -28,6 +28,7 @@ MAX_VALUE = 16
 KEY = jax.random.key(0)
 
 
+@pytest.mark.long
 def test_training_reaches_the_maximum_of_probabilistic_pca() -> None:
     latents, num_steps, shape = 4, 4000, (8, 8, 1)
     pixels = sklearn.datasets.load_digits().images.astype(np.uint8)[..., np.newaxis]
@@ -132,11 +133,12 @@ def log_likelihood() -> float:
     return float(scipy.stats.multivariate_normal(BIAS, covariance).logpdf(images()).mean())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("posterior", "shortfall", "tolerance"),
     [
         ("full_gaussian", 0.0, 0.01),
-        pytest.param("iaf", 0.0, 0.05, marks=pytest.mark.slow),
+        pytest.param("iaf", 0.0, 0.05, marks=pytest.mark.manual),
         ("diagonal_gaussian", SHORTFALL, 0.01),
     ],
 )

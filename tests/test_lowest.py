@@ -37,7 +37,7 @@ def test_what_is_tried_is_what_is_declared() -> None:
     assert {name: tried.get(name) for name in lowest} == lowest
 
 
-@pytest.mark.slow
+@pytest.mark.manual
 @pytest.mark.smoke
 def test_run_of_streamed_pictures_by_every_library(tmp_path: pathlib.Path) -> None:
     """Pillow and Grain read, TensorBoard's writer listens, Plotly and Matplotlib draw, safetensors hands over."""

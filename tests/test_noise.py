@@ -49,6 +49,7 @@ def test_draws_of_16_bits_are_uniform_and_independent_between_columns(columns: i
         assert np.abs(correlations).max() < 4.5 / np.sqrt(2000)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size", [1, 2, 5, 50])
 def test_normal_noise_is_normal_and_independent_between_components(size: int) -> None:
     noise = np.asarray(standard_normal(ROOT, (3, 4000, size)), np.float64)
@@ -98,6 +99,7 @@ def test_every_implementation_of_keys_is_accepted(implementation: str) -> None:
     assert len(np.unique(noise)) == noise.size
 
 
+@pytest.mark.long
 def test_no_key_is_used_twice() -> None:
     with jax.debug_key_reuse(True):
         normal_per_image(stream_key(ROOT, Stream.EVALUATION), jnp.arange(3), jnp.arange(2), 4)

@@ -9,6 +9,7 @@ import pytest
 TOUR = pathlib.Path(__file__).parents[1] / "docs" / "tour.ipynb"
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")  # Jupyter's own
 def test_tour(monkeypatch: pytest.MonkeyPatch) -> None:
     # The kernel is a process of its own, which compiles as a user's does.

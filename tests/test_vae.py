@@ -51,6 +51,7 @@ def jitted(model: VAE, params: Any, method: str, *args: Any) -> Any:
     return jax.jit(lambda params, *args: apply(model, params, method, *args))(params, *args)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "posterior, prior",
     [

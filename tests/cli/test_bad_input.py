@@ -401,6 +401,7 @@ def test_picture_that_cannot_be_written(refused, workdir: pathlib.Path) -> None:
     assert "/proc/nowhere.png" in refused("sample", f"--workdir={workdir}", "--output=/proc/nowhere.png")
 
 
+@pytest.mark.long
 def test_shell_sees_one_line_and_status_2(tmp_path: pathlib.Path) -> None:
     command = [sys.executable, str(REPOSITORY / "main.py"), "--config.model.latent=3"]
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}

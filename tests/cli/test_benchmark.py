@@ -55,6 +55,7 @@ def check(result: dict) -> None:
     assert result["machine"]["versions"]["jax"] and result["machine"]["devices"]
 
 
+@pytest.mark.long
 def test_digits(capsys: pytest.CaptureFixture) -> None:
     result = measured()
     assert result["settings"] == {"repeats": 2, "steps_at_once": 3, "steps_per_call": 100}
@@ -71,7 +72,7 @@ def test_digits(capsys: pytest.CaptureFixture) -> None:
     assert err == "" and "images/s" in out and "all of it is in benchmark.json" in out
 
 
-@pytest.mark.slow
+@pytest.mark.manual
 def test_replicas_of_random_images() -> None:
     random = ["--synthetic", "--image_shape=4,3,2", "--num_images=70", "--config.model.conditional=True"]
     result = measured(*random, "--config.num_seeds=2", "--config.train.batch_size=5", "--config.train.log_every=2")
@@ -81,14 +82,14 @@ def test_replicas_of_random_images() -> None:
     assert result["data"] == {"name": "random images", "num_images": 70, "image_shape": [4, 3, 2]}
 
 
-@pytest.mark.slow
+@pytest.mark.manual
 def test_convolutions_and_accumulation() -> None:
     network = ["--config.model.network=conv", "--config.train.accumulation=4", "--config.train.batch_size=8"]
     result = measured("--synthetic", "--image_shape=8,8,1", "--num_images=20", *network)
     assert result["settings"]["steps_per_call"] == 1
 
 
-@pytest.mark.slow
+@pytest.mark.manual
 def test_images_in_files(tmp_path: pathlib.Path) -> None:
     (tmp_path / "images").mkdir()
     for index in range(30):
@@ -99,7 +100,7 @@ def test_images_in_files(tmp_path: pathlib.Path) -> None:
     assert 0 < result["share_waited_for_images"]["median"] < 1
 
 
-@pytest.mark.slow
+@pytest.mark.manual
 def test_number_of_steps_and_place_of_the_file() -> None:
     main(["benchmark", "--repeats=1", "--config.model.hidden=()", "--config.model.latents=1", "--output=new/b.json"])
     result = json.loads(pathlib.Path("new/b.json").read_text())

@@ -54,12 +54,13 @@ def read_json(path: pathlib.Path) -> dict:
     return json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{path} has {name}"))
 
 
-# Run by hand: pytest -m slow.
+# Run by hand: pytest -m manual.
 LONG = ("conditional", "iaf", "gaussian")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in LONG else []) for name in MODELS]
+    "name", [pytest.param(name, marks=[pytest.mark.manual] if name in LONG else []) for name in MODELS]
 )
 def test_diagnosis_is_written_and_adds_up(
     name: str, trained, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture
@@ -93,7 +94,7 @@ def test_diagnosis_is_written_and_adds_up(
     assert math.isclose(gaps["total"], log_likelihood - found["likelihood"]["elbo"]["mean"], abs_tol=1e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.manual
 def test_flags_splits_and_ones_own_features_choose_what_is_diagnosed(
     run: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,7 +111,7 @@ def test_flags_splits_and_ones_own_features_choose_what_is_diagnosed(
     assert not (run / "images" / "diagnosis_spectrum.png").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.manual
 def test_training_images_are_not_compared_with_themselves(run: pathlib.Path) -> None:
     main(["diagnose", f"--workdir={run}", *QUICK, "--split=train"])
     found = read_json(run / "diagnosis_train.json")
@@ -150,7 +151,7 @@ def test_bad_input_of_long_verbs(run: pathlib.Path, tmp_path: pathlib.Path, refu
         assert "no checkpoint" in refused(verb, f"--workdir={run}")
 
 
-@pytest.mark.slow
+@pytest.mark.manual
 def test_set_of_one_image(tmp_path: pathlib.Path, refused) -> None:
     images = np.random.default_rng(0).integers(0, 256, (12, 5, 5), np.uint8)
     np.savez(tmp_path / "few.npz", train_images=images[:11], test_images=images[11:])

@@ -26,6 +26,7 @@ def diverged(capsys: pytest.CaptureFixture, *arguments: str) -> str:
     return message
 
 
+@pytest.mark.long
 def test_learning_rate(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
     message = diverged(capsys, f"--workdir={tmp_path / 'run'}", *SMALL, SGD, "--config.train.learning_rate=1e6")
     assert "loss is " in message and "not finite after it: " in message and "no checkpoint was written yet" in message
@@ -33,7 +34,7 @@ def test_learning_rate(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) ->
     assert "NaN" not in (tmp_path / "run" / "metrics.jsonl").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.manual
 def test_learned_noise_that_shrinks_to_nothing(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
     images = np.full((200, 6, 6), 128, np.uint8)
     images[7], images[8] = 255, 0
@@ -66,7 +67,7 @@ def test_optimizer_divides_by_zero(tmp_path: pathlib.Path, capsys: pytest.Captur
     assert "raise --config.train.adam_epsilon" in message
 
 
-@pytest.mark.slow
+@pytest.mark.manual
 def test_diverged_replica_is_named(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
     replicas = ["--config.num_seeds=2", "--config.seed=3", SGD, "--config.train.learning_rate=1e6"]
     message = diverged(capsys, f"--workdir={tmp_path / 'run'}", *SMALL, *replicas)

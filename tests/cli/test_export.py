@@ -57,6 +57,7 @@ def clean(script: str, folder: pathlib.Path) -> str:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, check=True).stdout
 
 
+@pytest.mark.long
 def test_folder_is_whole_and_says_so(said) -> None:
     folder, printed = said
     assert {path.name for path in folder.iterdir()} == FILES
@@ -109,6 +110,7 @@ def test_model_card_has_the_header_of_the_hub_and_what_was_measured(said, run: p
     assert "`model.hidden = (8,)`" in text and "12 steps" in text
 
 
+@pytest.mark.long
 def test_what_the_model_card_shows_works(said) -> None:
     folder, _ = said
     without_us, with_us = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
@@ -133,7 +135,7 @@ def test_evaluation_of_the_same_step_is_in_the_card(run: pathlib.Path, tmp_path:
         assert json.loads((folder / "config.json").read_text())["step"] == step
 
 
-@pytest.mark.slow
+@pytest.mark.manual
 def test_replica_is_exported_alone(tmp_path: pathlib.Path) -> None:
     main([f"--workdir={tmp_path / 'run'}", *TINY, "--config.num_seeds=2"])
     main(["export", f"--workdir={tmp_path / 'run'}", f"--output={tmp_path / 'one'}", "--replica=1"])

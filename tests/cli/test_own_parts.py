@@ -218,6 +218,7 @@ def test_no_own_parts_are_offered_where_none_can_be(field: str, wrong: str, righ
     assert field in message and right in message and "package.module:Name" not in message
 
 
+@pytest.mark.long
 def test_part_that_is_right_trains(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "right.py").write_text(
         PARTS + "\n\ndef network(config, shape):\n    return Encoder(), Decoder(shape)\n"

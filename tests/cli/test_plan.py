@@ -38,6 +38,7 @@ def planned(folder: pathlib.Path, *arguments: str) -> tuple[dict[str, Any], str]
     return json.loads(output.read_text()), done.stdout
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("config", "data", "flops"),
     [
@@ -46,15 +47,13 @@ def planned(folder: pathlib.Path, *arguments: str) -> tuple[dict[str, Any], str]
         # 784-200-200-(50, 50); 50 times 50-200-200-784 with gradients of its inputs too.
         ("mnist_iwae", MNIST, 2 * (2 * 216_800 + 60_000 + 50 * 3 * 206_800)),
         # As the jaxpr of the step has them.
-        pytest.param("cifar10", CIFAR10, 3_908_674_560, marks=pytest.mark.slow),
+        pytest.param("cifar10", CIFAR10, 3_908_674_560, marks=pytest.mark.manual),
     ],
 )
 @needs_libtpu
 def test_products_of_a_chip_fall_with_their_number(
     config: str, data: tuple[str, ...], flops: int, tmp_path: pathlib.Path, request: pytest.FixtureRequest
 ) -> None:
-    if request.node.get_closest_marker("slow") and "slow" not in request.config.option.markexpr:
-        pytest.skip("two compilations of a minute each; pytest -m slow makes them")
     found = []
     for topology, chips in (("v5e:2x4", 8), ("v5e:16x16", 256)):
         file = REPOSITORY / "configs" / f"{config}.py"
@@ -69,6 +68,7 @@ def test_products_of_a_chip_fall_with_their_number(
     assert found[0] / found[1] == pytest.approx(32, rel=0.1)
 
 
+@pytest.mark.long
 @needs_libtpu
 def test_digits_are_at_hand_and_replicas_count(tmp_path: pathlib.Path) -> None:
     plans = [
@@ -79,6 +79,7 @@ def test_digits_are_at_hand_and_replicas_count(tmp_path: pathlib.Path) -> None:
     assert three == pytest.approx(3 * one, rel=0.1)
 
 
+@pytest.mark.long
 @needs_libtpu
 def test_chips_that_have_nothing_to_do_are_named(tmp_path: pathlib.Path) -> None:
     plan, printed = planned(tmp_path, "--topology=v4:2x2x1", "--quick", *TINY, "--config.train.batch_size=6")
@@ -86,6 +87,7 @@ def test_chips_that_have_nothing_to_do_are_named(tmp_path: pathlib.Path) -> None
     assert "1 of 4 chips would have nothing to do; --config.train.batch_size=8 uses all" in printed
 
 
+@pytest.mark.long
 @needs_libtpu
 def test_what_does_not_fit_is_an_answer(tmp_path: pathlib.Path) -> None:
     large = ("--image_shape=64,64,3", "--num_images=20000000", "--config.data.resident_mb=10000000")
@@ -120,6 +122,7 @@ ERRORS = {
 }
 
 
+@pytest.mark.long
 @needs_libtpu
 @pytest.mark.parametrize(("arguments", "named"), ERRORS.values(), ids=ERRORS)
 def test_mistakes_are_one_line(arguments: list[str], named: list[str], capsys: pytest.CaptureFixture) -> None:

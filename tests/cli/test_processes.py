@@ -69,6 +69,7 @@ def assert_close(ours: list[dict], theirs: list[dict]) -> None:
             np.testing.assert_allclose(one[name], other[name], rtol=2e-4, err_msg=f"{name} at step {one['step']}")
 
 
+@pytest.mark.long
 def test_two_processes_are_one_run_that_a_single_one_continues(tmp_path: pathlib.Path) -> None:
     steps = "--config.train.num_steps={}".format
     together, alone = tmp_path / "together", tmp_path / "alone"
@@ -84,7 +85,7 @@ def test_two_processes_are_one_run_that_a_single_one_continues(tmp_path: pathlib
     assert_close(rows(together), rows(alone))
 
 
-@pytest.mark.slow
+@pytest.mark.manual
 def test_process_that_disappears_leaves_a_whole_checkpoint(tmp_path: pathlib.Path) -> None:
     workdir = tmp_path / "run"
     processes = start(workdir, "--config.train.num_steps=100000")
@@ -103,6 +104,7 @@ def test_process_that_disappears_leaves_a_whole_checkpoint(tmp_path: pathlib.Pat
     assert rows(workdir)[-1]["step"] == saved[-1].step + 5
 
 
+@pytest.mark.long
 def test_batch_that_processes_do_not_divide_is_refused_by_each(tmp_path: pathlib.Path) -> None:
     ended = finish(start(tmp_path / "run", "--config.train.batch_size=33"))
     for status, _, errors in ended:
@@ -159,7 +161,7 @@ def test_launchers_announce_several_processes(environment: dict[str, str], sever
     assert _several_are_announced(environment) == several
 
 
-@pytest.mark.slow
+@pytest.mark.manual
 def test_one_that_is_told_to_stop_stops_all_at_one_step(tmp_path: pathlib.Path) -> None:
     workdir = tmp_path / "run"
     processes = start(workdir, "--config.train.num_steps=100000000", "--config.train.checkpoint_every=100000000")
@@ -178,7 +180,7 @@ def test_one_that_is_told_to_stop_stops_all_at_one_step(tmp_path: pathlib.Path) 
     assert rows(workdir)[-1]["step"] == saved.step + 20
 
 
-@pytest.mark.slow
+@pytest.mark.manual
 def test_all_say_why_they_diverged_and_end_alike(tmp_path: pathlib.Path) -> None:
     wild = ["--config.train.optimizer=sgd", "--config.train.learning_rate=1e6", "--config.train.num_steps=20"]
     for status, _, errors in finish(start(tmp_path / "run", *wild)):

@@ -29,6 +29,7 @@ def last_rows(workdir: pathlib.Path) -> dict[str, dict]:
     return {row["split"]: row for row in rows}
 
 
+@pytest.mark.long
 def test_rows_have_mean_spread_and_each_replica(runs: dict[str, pathlib.Path]) -> None:
     three, alone = last_rows(runs["three"]), last_rows(runs["alone"])
     for split in ("train", "validation", "test"):
@@ -40,6 +41,7 @@ def test_rows_have_mean_spread_and_each_replica(runs: dict[str, pathlib.Path]) -
             np.testing.assert_allclose(each[1], alone[split][name], rtol=1e-4)
 
 
+@pytest.mark.long
 def test_one_checkpoint_holds_all_and_each_is_opened_by_its_number(
     runs: dict[str, pathlib.Path], capsys: pytest.CaptureFixture
 ) -> None:
@@ -67,6 +69,7 @@ def test_one_checkpoint_holds_all_and_each_is_opened_by_its_number(
     assert pictures[0] != pictures[1]
 
 
+@pytest.mark.long
 def test_single_models_parameters_start_all_replicas(runs: dict[str, pathlib.Path], tmp_path: pathlib.Path) -> None:
     still = ["--config.train.learning_rate=0.0", "--config.train.num_steps=1"]
     main([f"--workdir={tmp_path / 'run'}", *SMALL, *still, "--config.num_seeds=2", f"--init_from={runs['alone']}"])
@@ -91,6 +94,7 @@ def test_what_does_not_fit_the_memory_is_told_before_it_starts(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("network", "words"),
     [
@@ -111,7 +115,7 @@ def test_what_takes_most_of_the_memory_is_named(
     assert [word for word in words if word not in message] == [], message
 
 
-@pytest.mark.slow
+@pytest.mark.manual
 def test_devices_that_have_nothing_to_do_are_told_of(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
     small = [*SMALL, "--config.train.num_steps=1"]
     main([f"--workdir={tmp_path / 'run'}", *small, "--config.train.batch_size=12"])

@@ -82,7 +82,7 @@ def kill_in_the_middle(workdir: pathlib.Path) -> int:
     return checkpoints.listing(workdir / "checkpoints")[-1].step
 
 
-@pytest.mark.slow
+@pytest.mark.manual
 def test_killed_run_ends_as_the_run_never_killed(tmp_path: pathlib.Path) -> None:
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     reached = kill_in_the_middle(killed)
@@ -116,6 +116,7 @@ def test_more_steps_continue(tmp_path: pathlib.Path, capsys: pytest.CaptureFixtu
     assert_same_bits(saved(continued), saved(at_once))
 
 
+@pytest.mark.long
 def test_damaged_checkpoint_is_passed_over(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
     every = "--config.train.checkpoint_every=7"
     train(tmp_path / "damaged", 14, every)
@@ -131,6 +132,7 @@ def test_damaged_checkpoint_is_passed_over(tmp_path: pathlib.Path, capsys: pytes
     assert_same_bits(saved(tmp_path / "damaged"), untouched)
 
 
+@pytest.mark.long
 def test_init_from_starts_from_the_others_parameters(tmp_path: pathlib.Path) -> None:
     train(tmp_path / "first", 7)
     # Steps of length zero leave the parameters where they started.
@@ -139,7 +141,7 @@ def test_init_from_starts_from_the_others_parameters(tmp_path: pathlib.Path) -> 
     assert_same_bits(saved(tmp_path / "second")["params"], saved(tmp_path / "first")["params"])
 
 
-@pytest.mark.slow
+@pytest.mark.manual
 def test_init_from_takes_the_average_where_one_is_kept(tmp_path: pathlib.Path) -> None:
     train(tmp_path / "first", 7, "--config.train.ema_decay=0.5")
     first = saved(tmp_path / "first")

@@ -12,7 +12,7 @@ import time
 import jax
 import numpy as np
 import pytest
-from harms import some_slow
+from harms import some_manual
 from PIL import Image
 
 from vae_jax import checkpoints
@@ -51,7 +51,7 @@ def rows(workdir: pathlib.Path) -> list[dict]:
 
 
 @pytest.mark.parametrize(
-    ("number", "network"), [(signal.SIGTERM, MLP), pytest.param(signal.SIGINT, CONV, marks=pytest.mark.slow)]
+    ("number", "network"), [(signal.SIGTERM, MLP), pytest.param(signal.SIGINT, CONV, marks=pytest.mark.manual)]
 )
 def test_stopped_run_continues_bit_for_bit(
     number: signal.Signals, network: list[str], tmp_path: pathlib.Path, capfd: pytest.CaptureFixture
@@ -107,7 +107,7 @@ def test_second_signal_ends_at_once(tmp_path: pathlib.Path) -> None:
     assert errors.splitlines()[-1] == "vae-jax: stopped at once; the last checkpoint is good"
 
 
-@pytest.mark.slow
+@pytest.mark.manual
 def test_closed_terminal_saves_a_checkpoint(tmp_path: pathlib.Path) -> None:
     ours, its = os.openpty()
     command = [sys.executable, "main.py", *SMALL, *MLP, *ENDLESS, f"--workdir={tmp_path / 'run'}"]
@@ -124,7 +124,7 @@ def test_closed_terminal_saves_a_checkpoint(tmp_path: pathlib.Path) -> None:
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
-@pytest.mark.parametrize("seconds", some_slow([0.5, 1.0, 1.5, 2.0, 2.5], quick=[1.0]))
+@pytest.mark.parametrize("seconds", some_manual([0.5, 1.0, 1.5, 2.0, 2.5], quick=[1.0]))
 def test_signal_before_training_ends_at_once(
     number: signal.Signals, status: int, seconds: float, tmp_path: pathlib.Path
 ) -> None:
@@ -141,7 +141,7 @@ def test_signal_before_training_ends_at_once(
         assert errors.strip() == "vae-jax: stopped; the same command starts again, or continues from what is saved"
 
 
-@pytest.mark.slow
+@pytest.mark.manual
 def test_decoding_processes_stop_too(tmp_path: pathlib.Path) -> None:
     pictures = tmp_path / "pictures"
     pictures.mkdir()

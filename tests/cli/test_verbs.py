@@ -188,6 +188,7 @@ def test_one_image_and_one_sample_tell_no_errors(run: pathlib.Path) -> None:
         assert result[name]["standard_error_estimator"] is None
 
 
+@pytest.mark.long
 def test_samples_follow_from_their_seed(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
     def drawn(name: str, *arguments: str) -> bytes:
         main(["sample", f"--workdir={run}", f"--output={tmp_path / name}.png", "--num_images=9", *arguments])
@@ -257,6 +258,7 @@ def test_config_file_and_overrides_are_joined(tmp_path: pathlib.Path) -> None:
     assert config.data.source == "digits"
 
 
+@pytest.mark.long
 def test_ones_own_images_train(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
     images = np.random.default_rng(0).integers(0, 256, (40, 5, 7, 3), np.uint8)
     np.savez(tmp_path / "mine.npz", images=images)
@@ -275,6 +277,7 @@ def test_ones_own_images_train(tmp_path: pathlib.Path, capsys: pytest.CaptureFix
         assert image.mode == "RGB"
 
 
+@pytest.mark.long
 def test_nothing_imports_tensorflow() -> None:
     script = (
         "import importlib, pkgutil, sys, vae_jax, vae_jax.cli;"

@@ -44,7 +44,7 @@ def log_records(content: bytes) -> Iterator[bytes]:
             joined = b""
 
 
-@pytest.mark.slow
+@pytest.mark.manual
 def test_wandb_gets_the_rows_of_the_metrics_file(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb", reason="wandb isn't installed; pip install -e '.[wandb]'")
     monkeypatch.setenv("WANDB_MODE", "offline")

@@ -25,6 +25,7 @@ def frequencies_are_binomial(binary: np.ndarray, max_value: int) -> None:
     assert min(p_values) > 0.001 / len(p_values)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("max_value", [16, 255])
 def test_dynamic_draws_have_the_probability_of_the_pixel(max_value: int) -> None:
     images = every_grey_value(max_value, 4000)

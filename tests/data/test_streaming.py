@@ -77,6 +77,7 @@ def assert_batches_of(data: Dataset, batches: Iterator, first: int, last: int, c
     assert count == last - first
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("binarization", ["none", "dynamic", "fixed", "threshold"])
 def test_threads_give_the_batches_of_the_images_in_memory(pictures: Path, binarization: str) -> None:
     resident, files = (folder_at(pictures, binarization, mb) for mb in (1, 0))
@@ -84,6 +85,7 @@ def test_threads_give_the_batches_of_the_images_in_memory(pictures: Path, binari
     assert_batches_of(resident, streamed(files, 4, 6, 0, slice(2, 5)), 4, 6, slice(2, 5))
 
 
+@pytest.mark.long
 def test_two_workers_give_the_batches_of_the_images_in_memory(pictures: Path) -> None:
     resident, files = (folder_at(pictures, "fixed", mb) for mb in (1, 0))
     before = shared_arrays()
@@ -177,6 +179,7 @@ def test_a_prepared_data_set_is_cut_to_size(prepared: Path) -> None:
     np.testing.assert_array_equal(small.train_images, kept[2].train_images)
 
 
+@pytest.mark.long
 def test_a_worker_reads_prepared_data_without_jax(prepared: Path) -> None:
     """One worker, which would raise if JAX had a device in use there."""
     dataset = load_tfds("noise", str(prepared), resident_mb=0)
@@ -198,6 +201,7 @@ def shared_arrays() -> int:
     return sum(isinstance(found, shared_memory.SharedMemory) for found in gc.get_objects())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_damaged_file_ends_the_stream_with_its_name(pictures: Path, workers: int) -> None:
     data = folder_at(pictures, "none", 0, validation=0.0)
@@ -253,6 +257,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the worker is looked for in /proc")
 @pytest.mark.parametrize("ended", ["Ctrl-C", "parent killed", "worker killed"])
 def test_no_process_outlives_another(pictures: Path, tmp_path: Path, ended: str) -> None:

@@ -237,7 +237,7 @@ def test_an_unknown_version_is_refused(root: Path) -> None:
     assert "3.0.1" in refused("mnist:1.0.0", root)
 
 
-@pytest.mark.slow
+@pytest.mark.manual
 @pytest.mark.skipif(not (REAL_DATA / "mnist").is_dir(), reason=f"no prepared MNIST in {REAL_DATA}")
 def test_the_true_mnist(root: Path) -> None:
     root.mkdir()

@@ -22,10 +22,10 @@ from vae_jax.sharding import replicated, split_batch
 from vae_jax.vae import init_params
 
 KEY = jax.random.key(4)
-SIZES = [((4, 4, 1), 2), pytest.param((5, 6, 2), 5, marks=pytest.mark.slow)]
+SIZES = [((4, 4, 1), 2), pytest.param((5, 6, 2), 5, marks=pytest.mark.manual)]
 STARTS = ("prior", "posterior")
 # Both starts are tried for what is quick; the long forms of the start from the prior are run by hand.
-ONE_LONG = [pytest.param(start, marks=[pytest.mark.slow] if start == "prior" else []) for start in STARTS]
+ONE_LONG = [pytest.param(start, marks=[pytest.mark.manual] if start == "prior" else []) for start in STARTS]
 
 
 def schedule_for(truth: LinearGaussian, params, start: str, num_temperatures: int, images: np.ndarray) -> Schedule:
@@ -35,8 +35,9 @@ def schedule_for(truth: LinearGaussian, params, start: str, num_temperatures: in
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("start", ONE_LONG)
-@pytest.mark.parametrize("double", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("double", [False, pytest.param(True, marks=pytest.mark.manual)])
 @pytest.mark.parametrize(("shape", "latents"), SIZES)
 def test_scores_of_the_exact_log_likelihood_are_standard_normal(
     shape: tuple[int, int, int], latents: int, double: bool, start: str
@@ -58,7 +59,7 @@ def test_scores_of_the_exact_log_likelihood_are_standard_normal(
     assert 0.7 < scores.std() < 1.35
 
 
-@pytest.mark.slow
+@pytest.mark.manual
 @pytest.mark.parametrize("start", STARTS)
 def test_weights_are_unbiased_forward_and_in_reverse(start: str) -> None:
     # One chain each: E[w] = p(x), and from an exact sample of the posterior E[1/w] = 1 / p(x).
@@ -76,7 +77,7 @@ def test_weights_are_unbiased_forward_and_in_reverse(start: str) -> None:
     assert below.mean() < exact.mean() < above.mean()
 
 
-@pytest.mark.slow
+@pytest.mark.manual
 @pytest.mark.parametrize("start", ONE_LONG)
 def test_bracket_holds_and_closes_with_more_temperatures(start: str) -> None:
     truth = LinearGaussian.draw((5, 5, 1), 4, variance=0.1)
@@ -96,6 +97,7 @@ def test_bracket_holds_and_closes_with_more_temperatures(start: str) -> None:
     assert widths[0] > 2 * widths[1] > 4 * widths[2] > -0.01
 
 
+@pytest.mark.long
 def test_transition_keeps_the_posterior() -> None:
     # From exact samples of p(z|x) to exact samples of it: moments of 4,000 chains.
     truth = LinearGaussian.draw((4, 4, 1), 3)
@@ -113,6 +115,7 @@ def test_transition_keeps_the_posterior() -> None:
     np.testing.assert_allclose(np.cov(np.asarray(moved)[:, 0].T), truth.covariance, atol=0.08)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("start", STARTS)
 def test_pilot_finds_the_wanted_acceptance(start: str) -> None:
     truth = LinearGaussian.draw((6, 6, 1), 8)
@@ -124,7 +127,7 @@ def test_pilot_finds_the_wanted_acceptance(start: str) -> None:
 
 @pytest.mark.parametrize(
     "posterior",
-    [pytest.param(name, marks=pytest.mark.slow) for name in ("iaf", "planar", "hierarchical", "full_gaussian")],
+    [pytest.param(name, marks=pytest.mark.manual) for name in ("iaf", "planar", "hierarchical", "full_gaussian")],
 )
 def test_every_posterior_and_prior_can_be_annealed(posterior: str) -> None:
     # Against importance sampling in NumPy with 200,000 draws from the prior of two or three latents.
@@ -156,7 +159,7 @@ def test_every_posterior_and_prior_can_be_annealed(posterior: str) -> None:
         assert abs(np.logaddexp.reduce(log_probs) - np.log(200_000) - found) < 4 * error
 
 
-@pytest.mark.slow
+@pytest.mark.manual
 def test_devices_and_batches_change_nothing() -> None:
     truth = LinearGaussian.draw((4, 4, 1), 2)
     params, x = truth.params(), truth.sample(16).astype(np.float32)

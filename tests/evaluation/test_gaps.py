@@ -28,7 +28,8 @@ def close(value: np.ndarray, variance: np.ndarray, exact: np.ndarray | float, sl
     return abs(error.mean()) < 4 * np.sqrt(np.sum(variance)) / len(error) + slack
 
 
-@pytest.mark.parametrize("double", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.long
+@pytest.mark.parametrize("double", [False, pytest.param(True, marks=pytest.mark.manual)])
 @pytest.mark.parametrize(("shape", "latents"), [((4, 4, 1), 2), ((5, 6, 2), 5)])
 def test_diagonal_family_falls_short_by_the_known_divergence(
     shape: tuple[int, int, int], latents: int, double: bool
@@ -53,6 +54,7 @@ def test_diagonal_family_falls_short_by_the_known_divergence(
     assert gaps.effective_sample_size.mean() > 380
 
 
+@pytest.mark.long
 def test_best_diagonal_encoder_has_no_amortization_gap() -> None:
     truth = LinearGaussian.draw((5, 5, 1), 3)
     _x, gaps = measure(truth, truth.params())
@@ -60,6 +62,7 @@ def test_best_diagonal_encoder_has_no_amortization_gap() -> None:
     np.testing.assert_allclose(gaps.own.value.mean(), gaps.diagonal.value.mean(), rtol=1e-6)
 
 
+@pytest.mark.long
 def test_exact_posterior_has_no_gap_at_all() -> None:
     truth = LinearGaussian.draw((5, 5, 1), 3)
     x, gaps = measure(truth, truth.exact_params(), "full_gaussian")
@@ -70,6 +73,7 @@ def test_exact_posterior_has_no_gap_at_all() -> None:
     assert close(gaps.diagonal.value, gaps.diagonal.variance, truth.log_likelihood(x) - truth.diagonal_gap(), 0.01)
 
 
+@pytest.mark.long
 def test_stated_errors_cover_the_truth() -> None:
     # One score for each image: the bound at the encoder's q against its exact value.
     truth = LinearGaussian.draw((4, 4, 1), 3)
@@ -83,7 +87,7 @@ def test_stated_errors_cover_the_truth() -> None:
     assert abs(scores.mean()) < 4 / np.sqrt(300)
 
 
-@pytest.mark.slow
+@pytest.mark.manual
 @pytest.mark.parametrize("posterior", ["full_gaussian", "planar", "iaf", "hierarchical"])
 def test_optimizing_helps_in_every_family(posterior: str) -> None:
     prior = "hierarchical" if posterior == "hierarchical" else "standard_normal"
@@ -109,7 +113,7 @@ def test_optimizing_helps_in_every_family(posterior: str) -> None:
     assert np.all(gaps.own.value.mean() < gaps.log_likelihood.mean() + 0.02)
 
 
-@pytest.mark.slow
+@pytest.mark.manual
 def test_batches_change_nothing() -> None:
     truth = LinearGaussian.draw((4, 4, 1), 2)
     x = jnp.asarray(truth.sample(6), jnp.float32)

@@ -40,6 +40,7 @@ def log_weights(num_samples: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return tuple(np.asarray(part, np.float64) for part in (joint.log_weights, joint.log_likelihood, joint.kl))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("chunk", [1, 4, 20, 64])
 def test_every_number_is_that_of_numpy_on_all_weights(chunk: int) -> None:
     # 20 samples in chunks of 64 or in chunks of 4: the padding of a last chunk counts for nothing.
@@ -59,6 +60,7 @@ def test_every_number_is_that_of_numpy_on_all_weights(chunk: int) -> None:
         np.testing.assert_allclose(getattr(estimate, name), value, rtol=2e-4, err_msg=name)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("double", [False, True])
 @pytest.mark.parametrize(("shape", "latents"), [((4, 4, 1), 2), ((5, 6, 2), 5), ((8, 8, 3), 8)])
 def test_intervals_cover_the_exact_log_likelihood(shape: tuple[int, int, int], latents: int, double: bool) -> None:
@@ -82,6 +84,7 @@ def test_one_sample_tells_no_variance() -> None:
     np.testing.assert_allclose(estimate.effective_sample_size, 1.0)
 
 
+@pytest.mark.long
 def test_noise_of_an_image_is_its_own() -> None:
     function = make_importance_estimate(small_model(), 8, 8)
     whole = function(parameters(), images(), IDS, KEY).log_likelihood
@@ -91,6 +94,7 @@ def test_noise_of_an_image_is_its_own() -> None:
     assert np.all(np.asarray(renamed) != np.asarray(whole))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("hidden", "latents", "shape", "batch", "memory_mb"),
     [((200,), 10, (8, 8, 1), 100, 16), ((400,), 20, (28, 28, 1), 100, 64), ((64, 32), 5, (16, 16, 3), 20, 32)],
@@ -115,6 +119,7 @@ def test_one_sample_is_always_allowed() -> None:
     assert samples_at_once(model, (28, 28, 1), 1000, 1) == 1
 
 
+@pytest.mark.long
 def test_no_key_is_used_twice() -> None:
     with jax.debug_key_reuse(True):
         key = jax.random.key(11)

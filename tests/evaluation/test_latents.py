@@ -22,6 +22,7 @@ def aggregate(truth: LinearGaussian, variances: np.ndarray, num_images: int):
     return params, terms, aggregate_terms(truth.vae(), params, terms)
 
 
+@pytest.mark.long
 def test_mutual_information_lies_between_its_bounds() -> None:
     # x is Gaussian and so is z: q(z) = N(0, A C A' + V), I = 1/2 log det q(z) - 1/2 log det V, in closed form.
     truth = LinearGaussian.draw((4, 4, 1), 2, variance=0.5)

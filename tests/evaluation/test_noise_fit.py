@@ -52,6 +52,7 @@ def test_discretized_logistic_with_wider_noise_is_scipys(log_factor: float) -> N
     np.testing.assert_allclose(member.log_prob_rescaled(outputs, x, jnp.asarray(log_factor)), expected, rtol=1e-4)
 
 
+@pytest.mark.long
 def test_mixture_of_one_is_the_discretized_logistic() -> None:
     # One channel, one component: a weight (that counts for nothing), a mean, a log-scale.
     rng = np.random.default_rng(1)
@@ -65,6 +66,7 @@ def test_mixture_of_one_is_the_discretized_logistic() -> None:
         )
 
 
+@pytest.mark.long
 def test_refitting_finds_the_maximum_of_the_exact_marginal_likelihood() -> None:
     # A model whose noise was set to 1.6 times what it is, with the best q for that.
     truth = LinearGaussian.draw((6, 6, 1), 3, variance=0.05)

@@ -172,6 +172,7 @@ def test_estimate_agrees_with_scikit_learn(
     assert abs(error) < 4 * np.sqrt(estimate.log_likelihood_variance.sum()) / len(x) < 0.05
 
 
+@pytest.mark.long
 def test_estimate_rises_with_samples_and_stays_below(skewed: LinearModel, images: np.ndarray, x: np.ndarray) -> None:
     # One image under 400 names: the noise is keyed by the name, so these are 400 repetitions.
     repeated = np.repeat(images[:1], 400, axis=0)
@@ -200,6 +201,7 @@ def at_once(skewed: LinearModel, images: np.ndarray):
     return importance(skewed.exact_params(), images[:60], num_samples=50, batch=60, devices=jax.devices()[:1])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("chunk", "batch", "num_devices"), [(1, 40, 8), (7, 50, 2), (50, 7, 1), (64, 64, 8)])
 def test_neither_chunks_nor_batches_nor_devices_matter(
     skewed: LinearModel, images: np.ndarray, at_once, chunk: int, batch: int, num_devices: int

@@ -24,7 +24,7 @@ from vae_jax.vae import apply
 # Sides that no stage halves, three colours.
 KIND = ImageKind((6, 5, 3), 255, 4)
 # The default model is reloaded in a clean process by tests/cli/test_export.py; here every part is.
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.manual
 
 SMALL = {
     "hidden": (4,),
@@ -138,6 +138,7 @@ def reloaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Traine
     return found
 
 
+@pytest.mark.long
 def test_no_member_is_missing() -> None:
     for field, members in {
         "network": NETWORKS,
@@ -149,6 +150,7 @@ def test_no_member_is_missing() -> None:
         assert {model.get(field, default) for model in MODELS.values()} == set(members)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("count", BATCHES)
 @pytest.mark.parametrize("name", MODELS)
 def test_clean_process_says_what_the_model_says(name: str, count: int, reloaded) -> None:
@@ -163,6 +165,7 @@ def test_clean_process_says_what_the_model_says(name: str, count: int, reloaded)
             np.testing.assert_allclose(found[output], values, rtol=tolerance, atol=tolerance, err_msg=output)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", MODELS)
 def test_parameters_come_back_bit_for_bit(name: str, reloaded) -> None:
     trained, folder = reloaded[name]
@@ -172,6 +175,7 @@ def test_parameters_come_back_bit_for_bit(name: str, reloaded) -> None:
     assert jax.tree.structure(found.params) == jax.tree.structure(trained.params)
 
 
+@pytest.mark.long
 def test_names_and_header_of_the_parameters(reloaded) -> None:
     content = (reloaded["conv_resize"][1] / "model.safetensors").read_bytes()
     # The format: eight bytes of length, a header of JSON, the numbers.

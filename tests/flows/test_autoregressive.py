@@ -14,6 +14,7 @@ def scattered(network: AutoregressiveNetwork, z: jax.Array, context: jax.Array, 
     return jax.tree.map(lambda leaf: jnp.asarray(leaf + scale * rng.normal(size=leaf.shape), z.dtype), variables)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size", [1, 5])
 @pytest.mark.parametrize("hidden", [(), (16,), (3, 8)])
 def test_the_network_is_strictly_autoregressive(size: int, hidden: tuple[int, ...]) -> None:
@@ -33,6 +34,7 @@ def test_the_network_is_strictly_autoregressive(size: int, hidden: tuple[int, ..
         assert np.all(np.any(np.asarray(by_context) != 0.0, axis=-1))
 
 
+@pytest.mark.long
 def test_log_det_is_that_of_the_dense_jacobian() -> None:
     with jax.enable_x64(True):
         network = AutoregressiveNetwork((8, 8))

@@ -13,6 +13,7 @@ def random_flow(size: int, scale: float, seed: int) -> tuple[jax.Array, ...]:
     return tuple(jnp.asarray(scale * rng.normal(size=shape)) for shape in ((size,), (size,), (size,), ()))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size", [1, 2, 5])
 @pytest.mark.parametrize("scale", [0.1, 1.0, 5.0])
 def test_log_det_is_that_of_the_dense_jacobian(size: int, scale: float) -> None:

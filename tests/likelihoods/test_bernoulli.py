@@ -27,6 +27,7 @@ def test_probability_is_scipys() -> None:
     np.testing.assert_allclose(ours, theirs, rtol=1e-5)
 
 
+@pytest.mark.long
 def test_probability_and_gradient_are_numpyros() -> None:
     with jax.enable_x64(True):
         logits, x = (jnp.asarray(array) for array in draw())

@@ -39,6 +39,7 @@ def cdf(x: np.ndarray, logit: float) -> np.ndarray:
     return x if logit == 0.0 else np.expm1(logit * x) / np.expm1(logit)
 
 
+@pytest.mark.long
 def test_density_and_its_gradient_agree_with_numerical_integration_in_float32() -> None:
     normalizer, expected_mean = (np.array([function(logit) for logit in LOGITS]) for function in (log_normalizer, mean))
     logits, x = jnp.asarray(LOGITS), jnp.array([[0.0], [0.3], [0.5], [1.0]])
@@ -62,6 +63,7 @@ def test_in_float64_the_branches_are_exact_where_they_meet() -> None:
         )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("logit", [-20.0, -1.0, -1e-5, 0.0, 0.3, 1.0, 50.0])
 def test_density_integrates_to_one(logit: float) -> None:
     with jax.enable_x64(True):
@@ -122,6 +124,7 @@ def test_samples_follow_the_density(seed: int, logit: float) -> None:
     assert scipy.stats.kstest(np.ravel(x), lambda x: cdf(x, logit)).pvalue > 1e-4
 
 
+@pytest.mark.long
 def test_interface() -> None:
     likelihood = ContinuousBernoulli()
     assert likelihood.outputs_per_pixel(3) == 3

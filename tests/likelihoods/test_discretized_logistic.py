@@ -33,6 +33,7 @@ def log_probs(mean: float, log_scale: float, levels: int) -> jax.Array:
     return jax.jit(logistic_level_log_prob, static_argnums=3)(*arguments, levels)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("levels", [2, 3, 17, 256])
 def test_bins_sum_to_one_in_float32(levels: int) -> None:
     mean, log_scale = (
@@ -42,6 +43,7 @@ def test_bins_sum_to_one_in_float32(levels: int) -> None:
     np.testing.assert_allclose(jax.nn.logsumexp(of_levels, axis=-1), 0.0, atol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("levels", [2, 17, 256])
 @pytest.mark.parametrize(("mean", "log_scale"), [(0.0, 0.0), (0.3, -2.0), (-1.2, -4.0), (0.71, -7.0), (0.1, 5.0)])
 def test_value_agrees_with_scipy(mean: float, log_scale: float, levels: int) -> None:
@@ -71,6 +73,7 @@ def test_gradients_agree_with_finite_differences() -> None:
         check_grads(log_prob, (mean, log_scale), order=1, rtol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("levels", [2, 17, 256])
 def test_extreme_outputs_stay_finite(levels: int) -> None:
     likelihood = DiscretizedLogistic(levels)
@@ -95,6 +98,7 @@ def test_mean_is_that_of_the_levels(levels: int) -> None:
     np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("seed", "levels", "mean", "log_scale"),
     [(0, 17, 0.2, -2.0), (1, 256, -0.9, -3.0), (2, 256, 0.5, 1.0), (3, 2, 0.3, 0.0)],
@@ -113,6 +117,7 @@ def test_samples_follow_the_probabilities(seed: int, levels: int, mean: float, l
     assert scipy.stats.chisquare(counts, expected * counts.sum() / expected.sum()).pvalue > 1e-4
 
 
+@pytest.mark.long
 def test_interface() -> None:
     likelihood = DiscretizedLogistic(17)
     assert likelihood.outputs_per_pixel(3) == 6

@@ -75,6 +75,7 @@ def test_value_is_that_of_pixelcnn_pp(levels: int, components: int) -> None:
     np.testing.assert_allclose(jax.jit(likelihood.log_prob)(jnp.asarray(outputs), jnp.asarray(x)), expected, rtol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("levels", "channels"), [(256, 1), (17, 2), (5, 3), (3, 4)])
 @pytest.mark.parametrize("spread", [1.0, 30.0])
 def test_probabilities_sum_to_one(levels: int, channels: int, spread: float) -> None:
@@ -94,6 +95,7 @@ def test_one_component_of_a_grey_image_is_a_discretized_logistic() -> None:
     np.testing.assert_allclose(jax.jit(mixture.mean)(outputs), jax.jit(single.mean)(outputs[..., 1:]), rtol=1e-5)
 
 
+@pytest.mark.long
 def test_gradient_agrees_with_finite_differences() -> None:
     likelihood = DiscretizedLogisticMixture(17, 3)
     with jax.enable_x64(True):
@@ -102,6 +104,7 @@ def test_gradient_agrees_with_finite_differences() -> None:
         check_grads(jax.jit(lambda o: likelihood.log_prob(o, x)), (outputs,), order=1, rtol=1e-5)
 
 
+@pytest.mark.long
 def test_extreme_outputs_stay_finite() -> None:
     likelihood = DiscretizedLogisticMixture(256, 4)
     spread = np.array([1e2, 1e4, 1e6]).reshape(3, 1, 1, 1)
@@ -131,6 +134,7 @@ def test_mean_of_colour_pixels_is_exact_but_for_the_edge_bins() -> None:
     np.testing.assert_allclose(jax.jit(likelihood.mean)(outputs)[0, 0], expected, atol=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("levels", "channels"), [(17, 1), (5, 2), (3, 3)])
 def test_samples_follow_the_probabilities(levels: int, channels: int) -> None:
     """Chi-square at 1e-4 for each of 3: with fresh seeds, one run in 3300 would fail."""
@@ -146,6 +150,7 @@ def test_samples_follow_the_probabilities(levels: int, channels: int) -> None:
     assert scipy.stats.chisquare(counts, expected * 20_000 / expected.sum()).pvalue > 1e-4
 
 
+@pytest.mark.long
 def test_interface() -> None:
     assert [numbers_per_component(channels) for channels in (1, 2, 3, 4)] == [3, 6, 10, 15]
     likelihood = DiscretizedLogisticMixture()

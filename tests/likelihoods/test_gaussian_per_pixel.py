@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions
+import pytest
 import scipy.stats
 from jax.test_util import check_grads
 
@@ -36,6 +37,7 @@ def test_log_prob_agrees_with_scipy_and_numpyro() -> None:
     np.testing.assert_allclose(GaussianPerPixel(1e-2).log_prob(outputs, jnp.asarray(x)), expected, rtol=1e-5)
 
 
+@pytest.mark.long
 def test_gradient_agrees_with_finite_differences() -> None:
     mean, stddev, x = example()
     with jax.enable_x64(True):
@@ -53,6 +55,7 @@ def test_standard_deviation_stays_above_its_bound() -> None:
     np.testing.assert_allclose(stddev[[0, 3, 4]], [1e-3, 1.0, np.exp(5.0)], rtol=1e-5)
 
 
+@pytest.mark.long
 def test_extreme_outputs_stay_finite() -> None:
     mean, logvar = jnp.meshgrid(jnp.array([-1e4, 0.0, 1e4]), jnp.array([-1e30, -1e4, 0.0, 1e4, 1e30]))
     outputs = jnp.stack([mean, logvar], axis=-1).reshape(-1, 1, 1, 2)
@@ -68,6 +71,7 @@ def test_samples_follow_the_density() -> None:
     assert scipy.stats.kstest(np.ravel(x), scipy.stats.norm(0.3, 0.2).cdf).pvalue > 1e-4
 
 
+@pytest.mark.long
 def test_interface() -> None:
     likelihood = GaussianPerPixel()
     assert likelihood.outputs_per_pixel(3) == 6

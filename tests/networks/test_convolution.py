@@ -28,6 +28,7 @@ LAYERS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
 def test_map_and_gradients_are_those_of_flax(layer: tuple) -> None:
     kernel, stride, padding, size = layer

@@ -71,6 +71,7 @@ def test_sizes_of_the_last_map() -> None:
     assert same_then_halved == (3, 7 * 5 * 4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ENCODERS)
 def test_gradient_reaches_every_parameter_of_an_encoder_and_its_context(name: str) -> None:
     encoder = ENCODERS[name](hidden=(8, 16), activation=nn.silu)
@@ -90,6 +91,7 @@ def test_gradient_reaches_every_parameter_of_an_encoder_and_its_context(name: st
     np.testing.assert_allclose(features[1], others[1], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", DECODERS)
 def test_gradient_reaches_every_parameter_of_a_decoder_and_the_latents(name: str) -> None:
     decoder = DECODERS[name](hidden=(16, 8), image_shape=SMALL, activation=nn.silu)
@@ -106,6 +108,7 @@ def networks_in(dtype) -> list[tuple[nn.Module, jax.Array]]:
     return encoders + decoders
 
 
+@pytest.mark.long
 def test_bfloat16_computes_with_float32_parameters_and_outputs() -> None:
     for (network, inputs), (exact, _) in zip(networks_in(jnp.bfloat16), networks_in(None), strict=True):
         params = random_params(network, inputs)

@@ -103,6 +103,7 @@ def test_loss_is_the_weighted_sum_of_the_parts_of_its_own_draw(beta: float) -> N
     np.testing.assert_allclose(loss, expected, rtol=1e-4)
 
 
+@pytest.mark.long
 def test_weight_one_is_the_elbo_by_monte_carlo_in_value_and_gradient() -> None:
     def losses(objective):
         return jax.jit(jax.value_and_grad(lambda params: objective(MODEL, params, images(), KEY, STEP)[0]))

@@ -91,6 +91,7 @@ def gradients(analytic_kl: bool, num_keys: int, num_samples: int = 1) -> tuple[n
     return np.asarray(values, np.float64), np.asarray(found, np.float64)
 
 
+@pytest.mark.long
 def test_both_forms_have_one_expectation_and_one_expected_gradient() -> None:
     (values, slopes), (other_values, other_slopes) = gradients(True, 5000), gradients(False, 5000)
     error = np.sqrt((values.var() + other_values.var()) / 5000)
@@ -109,6 +110,7 @@ def test_more_samples_leave_the_mean_and_shrink_the_variance() -> None:
     assert 8 < one.var() / ten.var() < 12.5
 
 
+@pytest.mark.long
 @pytest.mark.smoke
 @pytest.mark.parametrize("analytic_kl", [True, False])
 def test_gradient_is_that_of_central_differences(analytic_kl: bool) -> None:
@@ -138,6 +140,7 @@ def test_extreme_logits_leave_bound_and_gradient_finite() -> None:
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(gradient))
 
 
+@pytest.mark.long
 def test_no_key_is_used_twice() -> None:
     with jax.debug_key_reuse(True):
         jax.jit(lambda params, key: Elbo(2)(MODEL, params, images(), key, STEP)[0])(parameters(), jax.random.key(9))

@@ -67,6 +67,7 @@ def test_bound_is_the_log_of_the_mean_of_the_weights() -> None:
     np.testing.assert_allclose(extreme, [-1e5, 3.0 - np.log(2)], rtol=1e-6)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("objective", [Iwae, Dreg])
 def test_surrogate_is_minus_the_mean_bound_of_its_own_noise(objective: type) -> None:
     with jax.enable_x64(True):
@@ -125,6 +126,7 @@ def gradients(name: str, num_samples: int, distance: float, num_keys: int) -> di
     return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), jax.jit(jax.vmap(one))(keys))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("part", ["posterior", "decoder"])
 @pytest.mark.parametrize("num_samples", [1, 5])
 def test_both_gradients_have_one_expectation(num_samples: int, part: str) -> None:

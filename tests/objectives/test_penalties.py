@@ -104,6 +104,7 @@ def test_beta_one_is_the_elbo() -> None:
     np.testing.assert_allclose(surrogate, -np.mean(terms.elbo), rtol=1e-6)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("model", [MODEL, MIXTURE], ids=["closed_form", "monte_carlo"])
 @pytest.mark.parametrize(
     ("penalty", "by_hand"),

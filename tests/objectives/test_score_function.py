@@ -64,6 +64,7 @@ def reparameterized(name: str, beta: float) -> np.ndarray:
     return gradients(model, Elbo(1, True, Weighted(beta)), 20_000, seed=1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("num_samples", [1, 4])
 @pytest.mark.parametrize("analytic_kl", [True, False])
 def test_both_estimators_have_one_expectation(analytic_kl: bool, num_samples: int) -> None:
@@ -75,6 +76,7 @@ def test_both_estimators_have_one_expectation(analytic_kl: bool, num_samples: in
         assert ours.var(0).sum() > 2 * others.var(0).sum()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["binary", "mixture"])
 def test_a_weighted_divergence_is_weighted_in_the_learning_signal_too(name: str) -> None:
     model = {"binary": BINARY, "mixture": MIXTURE}[name]
@@ -91,6 +93,7 @@ def test_a_divergence_that_costs_nothing_has_no_gradient() -> None:
     assert np.abs(others).max() > 0.1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("analytic_kl", [True, False])
 def test_expectation_is_the_gradient_of_the_closed_form(analytic_kl: bool) -> None:
     def bound(params: dict) -> jax.Array:

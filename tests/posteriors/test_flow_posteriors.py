@@ -48,6 +48,7 @@ def normal(*shape: int) -> jax.Array:
     return jnp.asarray(np.random.default_rng(2).normal(size=shape))
 
 
+@pytest.mark.long
 @families
 @pytest.mark.parametrize("latents", [1, 4])
 def test_log_prob_is_that_of_the_dense_jacobian(family: str, latents: int) -> None:
@@ -75,6 +76,7 @@ def test_density_of_one_component_integrates_to_one(family: str) -> None:
         np.testing.assert_allclose(np.trapezoid(np.exp(log_prob[:, 0]), z[:, 0, 0]), 1.0, atol=1e-4)
 
 
+@pytest.mark.long
 @families
 def test_samples_agree_with_the_density(family: str) -> None:
     """The mean of 1[z in box] / q(z) over samples is the area of the box."""
@@ -92,6 +94,7 @@ def test_samples_agree_with_the_density(family: str) -> None:
         assert abs(inverse_density.mean() - area) < 5 * error  # Fails once in two million keys.
 
 
+@pytest.mark.long
 @families
 def test_gradients_equal_finite_differences(family: str) -> None:
     with jax.enable_x64(True):
@@ -131,6 +134,7 @@ def test_the_order_is_reversed_between_autoregressive_flows() -> None:
         assert np.all(jacobian[np.triu_indices(3, 1)] == 0.0) == upper_is_zero
 
 
+@pytest.mark.long
 @families
 def test_mean_is_finite_and_of_the_right_shape(family: str) -> None:
     posterior = FAMILIES[family](3)
@@ -139,6 +143,7 @@ def test_mean_is_finite_and_of_the_right_shape(family: str) -> None:
     assert mean.shape == (2, 3) and bool(jnp.all(jnp.isfinite(mean)))
 
 
+@pytest.mark.long
 @families
 @pytest.mark.parametrize("size", [0.0, 30.0])
 def test_extreme_features_are_finite(family: str, size: float) -> None:

@@ -61,6 +61,7 @@ def test_kl_equals_numpy_numpyro_and_monte_carlo() -> None:
         assert np.all(np.abs(each.mean(0) - kl) < 5 * each.std(0) / np.sqrt(20_000))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("quantity", ["kl", "log_prob"])
 def test_gradients_equal_finite_differences(quantity: str) -> None:
     with jax.enable_x64(True):

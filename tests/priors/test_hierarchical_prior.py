@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import scipy.stats
 
 from vae_jax.priors import HierarchicalPrior
@@ -30,6 +31,7 @@ def test_log_prob_and_samples_equal_the_joint_gaussian() -> None:
         assert np.all(np.abs(samples.mean(0) - mean) < 6 * np.sqrt(np.diag(covariance) / 100_000))
 
 
+@pytest.mark.long
 def test_density_integrates_to_one() -> None:
     with jax.enable_x64(True):
         prior = HierarchicalPrior(lower=1, upper=1, hidden=(5,))

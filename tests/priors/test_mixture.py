@@ -38,6 +38,7 @@ def test_log_prob_and_gradient_equal_numpyro() -> None:
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-7, atol=1e-9), *gradients)
 
 
+@pytest.mark.long
 def test_density_integrates_to_one() -> None:
     with jax.enable_x64(True):
         prior, variables = mixture(2)
@@ -47,6 +48,7 @@ def test_density_integrates_to_one() -> None:
         np.testing.assert_allclose(density.sum() * (axis[1] - axis[0]) ** 2, 1.0, atol=1e-6)
 
 
+@pytest.mark.long
 def test_samples_agree_with_the_density() -> None:
     with jax.enable_x64(True):
         prior, variables = mixture(1)
@@ -58,6 +60,7 @@ def test_samples_agree_with_the_density() -> None:
         assert distance < 2.3 / np.sqrt(len(z)) + 0.005  # Kolmogorov: a larger one once in 20 000 keys.
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size", [0.0, 1e3, 1e8])
 def test_extreme_latents_are_finite(size: float) -> None:
     prior = GaussianMixture(3)

@@ -35,6 +35,7 @@ def test_a_fresh_prior_is_the_standard_normal() -> None:
     np.testing.assert_allclose(log_prob, scipy.stats.norm.logpdf(z).sum(-1), rtol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("latents", [1, 5])
 def test_inverse_and_log_prob(latents: int) -> None:
     with jax.enable_x64(True):
@@ -52,6 +53,7 @@ def test_inverse_and_log_prob(latents: int) -> None:
         assert np.all(np.max(np.abs(np.asarray(z - u)), axis=0) > 1e-3)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("latents", [1, 2])
 def test_density_integrates_to_one(latents: int) -> None:
     with jax.enable_x64(True):
@@ -64,6 +66,7 @@ def test_density_integrates_to_one(latents: int) -> None:
         np.testing.assert_allclose(density.sum() * (axis[1] - axis[0]) ** latents, 1.0, atol=1e-3)
 
 
+@pytest.mark.long
 def test_samples_agree_with_the_density() -> None:
     """The mean of 1[z in box] / p(z) over samples is the area of the box."""
     with jax.enable_x64(True):
@@ -77,6 +80,7 @@ def test_samples_agree_with_the_density() -> None:
         assert abs(inverse_density.mean() - float(jnp.prod(high - low))) < 5 * error
 
 
+@pytest.mark.long
 def test_gradients_equal_finite_differences() -> None:
     with jax.enable_x64(True):
         prior, variables = scattered(3, 0.5)
@@ -89,6 +93,7 @@ def test_gradients_equal_finite_differences() -> None:
         np.testing.assert_allclose(jax.jit(jax.grad(value))(0.0), (value(1e-6) - value(-1e-6)) / 2e-6, rtol=1e-6)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size", [1e2, 1e8])
 def test_extreme_latents_are_finite(size: float) -> None:
     prior, variables = scattered(3, 1.0)

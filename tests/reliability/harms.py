@@ -36,10 +36,10 @@ def delete(path: pathlib.Path) -> None:
     path.unlink()
 
 
-def some_slow(values: Iterable[Any], quick: Iterable[Any]) -> list[Any]:
+def some_manual(values: Iterable[Any], quick: Iterable[Any]) -> list[Any]:
     """Parameters of a test of which all but the quick ones are a long form."""
     chosen = list(quick)
-    return [value if value in chosen else pytest.param(value, marks=pytest.mark.slow) for value in values]
+    return [value if value in chosen else pytest.param(value, marks=pytest.mark.manual) for value in values]
 
 
 HARMS: dict[str, Callable[[pathlib.Path], None]] = {

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from harms import HARMS, flipped, some_slow
+from harms import HARMS, flipped, some_manual
 
 from vae_jax import checkpoints
 from vae_jax.cli import main
@@ -49,6 +49,7 @@ def harmed(run: pathlib.Path, harm: str, tmp_path: pathlib.Path) -> Iterator[tup
         yield copy, name.name
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("harm", HARMS)
 def test_no_file_of_a_checkpoint_is_damaged_unseen(run: pathlib.Path, harm: str, tmp_path: pathlib.Path) -> None:
     for copy, name in harmed(run, harm, tmp_path):
@@ -74,7 +75,7 @@ def test_a_file_that_was_added_is_no_part_of_a_checkpoint(copy: pathlib.Path) ->
         checkpoints.load(newest)
 
 
-@pytest.mark.parametrize("name", some_slow(["checkpoint.json", "state/_METADATA"], quick=["state/_METADATA"]))
+@pytest.mark.parametrize("name", some_manual(["checkpoint.json", "state/_METADATA"], quick=["state/_METADATA"]))
 def test_training_goes_back_and_says_so(
     copy: pathlib.Path, run: pathlib.Path, name: str, capsys: pytest.CaptureFixture
 ) -> None:
@@ -124,6 +125,7 @@ def test_best_one_is_unknown_while_a_record_is_damaged(copy: pathlib.Path) -> No
             checkpoints.choose(copy / "checkpoints", which)
 
 
+@pytest.mark.long
 @pytest.mark.smoke
 def test_run_of_the_first_release_goes_on(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
     workdir = pathlib.Path(shutil.copytree(FIRST_RELEASE, tmp_path / "first"))
@@ -170,7 +172,7 @@ def test_manifest_of_zeros_is_no_json(copy: pathlib.Path) -> None:
         RunFolder(copy).last_start()
 
 
-@pytest.mark.parametrize("harm", some_slow(["truncate", "empty", "zero"], quick=["truncate"]))
+@pytest.mark.parametrize("harm", some_manual(["truncate", "empty", "zero"], quick=["truncate"]))
 def test_damaged_manifest_is_refused_by_training(copy: pathlib.Path, harm: str, capsys: pytest.CaptureFixture) -> None:
     HARMS[harm](copy / "manifest.json")
     with pytest.raises(SystemExit) as caught:
@@ -179,7 +181,7 @@ def test_damaged_manifest_is_refused_by_training(copy: pathlib.Path, harm: str, 
     assert caught.value.code == 2 and "manifest.json can't be read" in errors and errors.count("\n") == 1
 
 
-@pytest.mark.parametrize("harm", some_slow(HARMS, quick=["flip"]))
+@pytest.mark.parametrize("harm", some_manual(HARMS, quick=["flip"]))
 def test_damaged_metrics_are_told_and_training_goes_on(
     copy: pathlib.Path, harm: str, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture
 ) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 import pytest
-from harms import SmallDisk, some_slow
+from harms import SmallDisk, some_manual
 from PIL import Image
 from runs_that_die import SECONDS_TO_LIVE, Command, differences, finish
 
@@ -97,7 +97,8 @@ SIZES = {
 }
 
 
-@pytest.mark.parametrize("kilobytes", some_slow(SIZES, quick=[100]))
+@pytest.mark.long
+@pytest.mark.parametrize("kilobytes", some_manual(SIZES, quick=[100]))
 def test_disk_that_fills_up(kilobytes: int, disk, stopped, whole: pathlib.Path) -> None:
     small, named = disk(kilobytes), SIZES[kilobytes]
     workdir = small.place / "run"
@@ -109,7 +110,7 @@ def test_disk_that_fills_up(kilobytes: int, disk, stopped, whole: pathlib.Path) 
     assert differences(workdir, whole) == []
 
 
-@pytest.mark.slow
+@pytest.mark.manual
 # A thread of Orbax goes on with what it can't finish, when nobody waits for it any more.
 @pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning")
 def test_disk_that_somebody_else_fills_while_a_checkpoint_is_written(
@@ -136,7 +137,7 @@ def filling(place: pathlib.Path) -> int:
     return shutil.disk_usage(place).free - 20 * 1024
 
 
-@pytest.mark.slow
+@pytest.mark.manual
 def test_disk_that_becomes_read_only(disk, before_checkpoint, stopped, whole: pathlib.Path) -> None:
     small = disk(64 * 1024)
     workdir = small.place / "run"
@@ -151,7 +152,7 @@ def test_disk_that_becomes_read_only(disk, before_checkpoint, stopped, whole: pa
     assert differences(workdir, whole) == []
 
 
-@pytest.mark.slow
+@pytest.mark.manual
 def test_folder_that_is_deleted(before_checkpoint, stopped, tmp_path: pathlib.Path, whole: pathlib.Path) -> None:
     workdir = tmp_path / "run"
     before_checkpoint(4, lambda: shutil.rmtree(workdir))
@@ -161,7 +162,7 @@ def test_folder_that_is_deleted(before_checkpoint, stopped, tmp_path: pathlib.Pa
     assert differences(workdir, whole) == []
 
 
-@pytest.mark.slow
+@pytest.mark.manual
 @pytest.mark.parametrize("again", [False, True], ids=["moved", "and another folder put in its place"])
 def test_folder_that_is_moved(
     again: bool, before_checkpoint, stopped, tmp_path: pathlib.Path, whole: pathlib.Path
@@ -186,7 +187,7 @@ def test_folder_that_is_moved(
     assert differences(workdir, whole) == []
 
 
-@pytest.mark.slow
+@pytest.mark.manual
 def test_checkpoints_that_are_deleted_meanwhile(before_checkpoint, tmp_path: pathlib.Path, whole: pathlib.Path) -> None:
     """The run goes on: its next checkpoint is worth as much as those that are gone."""
     before_checkpoint(4, lambda: shutil.rmtree(tmp_path / "run" / "checkpoints"))
@@ -196,7 +197,7 @@ def test_checkpoints_that_are_deleted_meanwhile(before_checkpoint, tmp_path: pat
     assert jax.tree.all(jax.tree.map(lambda a, b: np.array_equal(a, b), one, other))
 
 
-@pytest.mark.slow
+@pytest.mark.manual
 def test_report_that_does_not_fit(disk, stopped, whole: pathlib.Path) -> None:
     small = disk(1024)
     output = small.place / "report.html"
@@ -205,7 +206,7 @@ def test_report_that_does_not_fit(disk, stopped, whole: pathlib.Path) -> None:
     assert list(small.place.iterdir()) == []
 
 
-@pytest.mark.slow
+@pytest.mark.manual
 def test_run_is_finished_where_its_report_does_not_fit(
     disk, whole: pathlib.Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -218,7 +219,7 @@ def test_run_is_finished_where_its_report_does_not_fit(
     assert checkpoints.choose(workdir / "checkpoints", "latest").step == 6
 
 
-@pytest.mark.slow
+@pytest.mark.manual
 def test_decoded_images_that_do_not_fit(
     disk, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -241,6 +242,7 @@ def test_decoded_images_that_do_not_fit(
     assert differences(tmp_path / "cached", tmp_path / "room") == []
 
 
+@pytest.mark.long
 def test_second_process_is_refused_until_the_first_is_killed(tmp_path: pathlib.Path) -> None:
     first = Command(tmp_path / "run", num_steps=10**7, every=50)
     (process,) = first.start()

@@ -32,6 +32,7 @@ def fuzz(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
 
 
 # A thread of TensorStore goes on with what it can't read, when nobody waits for it any more.
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("kind", CASES)
 def test_every_case_ends_as_it_should(fuzz, kind: str) -> None:
@@ -102,7 +103,7 @@ ALONE = (_hog,)
 
 @pytest.mark.parametrize(
     ("case", "words"),
-    [pytest.param(*item, marks=[pytest.mark.slow] if item[0] in ALONE else []) for item in WRONG.items()],
+    [pytest.param(*item, marks=[pytest.mark.manual] if item[0] in ALONE else []) for item in WRONG.items()],
     ids=[case.__name__ for case in WRONG],
 )
 def test_what_is_wrong_is_noticed(fuzz, case, words: str, monkeypatch: pytest.MonkeyPatch) -> None:

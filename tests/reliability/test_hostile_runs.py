@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 import tensorstore
-from harms import some_slow
+from harms import some_manual
 from on_disk import contents
 
 import vae_jax
@@ -155,6 +155,7 @@ def run(folder: pathlib.Path, capsys: pytest.CaptureFixture, verb: str, *argumen
 VERBS = ("evaluate", "sample", "report", "reconstruct")
 
 
+@pytest.mark.long
 def test_the_watch_sees_what_it_is_there_for(given: pathlib.Path, tmp_path: pathlib.Path) -> None:
     doings: dict[str, Callable[[], object]] = {
         "pickle.find_class": lambda: pickle.loads(pickle.dumps(Touch(tmp_path / "touched"))),
@@ -202,7 +203,7 @@ def test_unfinished_files_are_no_way_out(given: pathlib.Path, capsys: pytest.Cap
 
 @pytest.mark.parametrize(
     "name",
-    some_slow(
+    some_manual(
         ["metrics.jsonl", "evaluation.json", "manifest.json", "diagnosis.json"], ["metrics.jsonl", "manifest.json"]
     ),
 )
@@ -402,6 +403,7 @@ LATENTS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("z", LATENTS.values(), ids=LATENTS)
 @pytest.mark.parametrize("suffix", [".npy", ".npz"])
 def test_latents_that_are_none(z: np.ndarray, suffix: str, given: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
@@ -421,7 +423,7 @@ def test_latents_of_other_types_are_numbers_too(given: pathlib.Path, capsys: pyt
     assert len(pictures) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.manual
 def test_report_of_the_most_classes_there_can_be(given: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
     edit(given / "images.json", "num_classes", value=100_000)
     edit(given / "images.json", "class_names", value=[])

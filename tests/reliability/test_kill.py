@@ -24,6 +24,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Command:
     return command
 
 
+@pytest.mark.long
 def test_killed_run_ends_as_the_run_never_killed(whole: Command) -> None:
     command = dataclasses.replace(whole, workdir=whole.workdir.with_name("killed"))
     # The seed stands for: in the middle of a checkpoint, at a picture, at a new checkpoint.
@@ -70,7 +71,7 @@ def test_what_a_kill_leaves_is_no_reason_to_refuse(tmp_path: pathlib.Path, lefto
         RunFolder(tmp_path).check(Config())
 
 
-@pytest.mark.slow
+@pytest.mark.manual
 @pytest.mark.parametrize("leftover", [".config.unfinished.json", ".images.unfinished.json"])
 def test_kill_before_the_config_is_whole(whole: Command, tmp_path: pathlib.Path, leftover: str) -> None:
     """What is left in the folder is the tool's own, and no reason to refuse it."""

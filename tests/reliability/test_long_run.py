@@ -45,7 +45,7 @@ def test_tail_of_a_file_that_is_written_to(tmp_path: pathlib.Path) -> None:
             assert tail.last_step() == expected
 
 
-@pytest.mark.slow
+@pytest.mark.manual
 def test_run_of_200_epochs(tmp_path: pathlib.Path) -> None:
     levels = watch(long_command(tmp_path / "run", 200), 8)
     assert len(levels) == 8 and growth(levels) == [], shown(levels)

@@ -105,12 +105,14 @@ def opened(live: pathlib.Path, browser: Any) -> Iterator[Opened]:
     found.page.close()
 
 
+@pytest.mark.long
 def test_page_opens_without_an_error_or_a_request(opened: Opened) -> None:
     assert opened.wrong == []
     assert opened.number_of("#curves .main-svg") > 0 and opened.number_of("#scatter-chart .points path") == 359
     assert opened.number_of("#samples canvas") == 48 and opened.number_of("#reconstructions canvas") == 48
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [400, 1280])
 def test_page_fits_its_window_in_both_colours(opened: Opened, browser: Any, scheme: str, width: int) -> None:
@@ -124,6 +126,7 @@ def test_page_fits_its_window_in_both_colours(opened: Opened, browser: Any, sche
     found.page.close()
 
 
+@pytest.mark.long
 def test_everything_can_be_named_by_a_screen_reader(opened: Opened) -> None:
     unnamed = """[...document.querySelectorAll("input, select, button, [role=img]")].filter((each) =>
         !(each.labels && [...each.labels].some((label) => label.textContent.trim())) &&
@@ -133,6 +136,7 @@ def test_everything_can_be_named_by_a_screen_reader(opened: Opened) -> None:
     assert opened.page.evaluate(f"{hidden}.length") == 0
 
 
+@pytest.mark.long
 def test_slider_changes_the_picture_to_what_jax_decodes(opened: Opened, live: pathlib.Path) -> None:
     trained = open_run(str(live))
     order = opened.page.evaluate("DATA.pictures.axes.order")
@@ -154,6 +158,7 @@ def test_slider_changes_the_picture_to_what_jax_decodes(opened: Opened, live: pa
     np.testing.assert_allclose(opened.pixels("#explorer .end", 1), decoded(trained, z)[0], atol=ONE_LEVEL)
 
 
+@pytest.mark.long
 def test_samples_and_manifold_are_what_jax_decodes(opened: Opened, live: pathlib.Path) -> None:
     trained = open_run(str(live))
     z = prior_latents(trained, 480)
@@ -164,6 +169,7 @@ def test_samples_and_manifold_are_what_jax_decodes(opened: Opened, live: pathlib
     np.testing.assert_allclose(grid, decoded(trained, manifold_latents(20)), atol=ONE_LEVEL)
 
 
+@pytest.mark.long
 def test_reconstructions_stand_beside_their_originals(opened: Opened, live: pathlib.Path) -> None:
     trained = open_run(str(live))
     split = trained.data.for_evaluation("test")
@@ -172,6 +178,7 @@ def test_reconstructions_stand_beside_their_originals(opened: Opened, live: path
     np.testing.assert_allclose(opened.pixels("#reconstructions canvas", 7), decoded(trained, means)[3], atol=ONE_LEVEL)
 
 
+@pytest.mark.long
 def test_interpolation_goes_between_the_images_that_are_picked(opened: Opened, live: pathlib.Path) -> None:
     trained = open_run(str(live))
     split = trained.data.for_evaluation("test")
@@ -186,6 +193,7 @@ def test_interpolation_goes_between_the_images_that_are_picked(opened: Opened, l
         np.testing.assert_allclose(opened.pixels(".path canvas", 1 + step), decoded(trained, z)[0], atol=ONE_LEVEL)
 
 
+@pytest.mark.long
 def test_click_on_the_plane_goes_there(opened: Opened) -> None:
     opened.page.click("#explorer .middle")
     opened.page.evaluate(
@@ -201,6 +209,7 @@ def test_click_on_the_plane_goes_there(opened: Opened) -> None:
     assert values == {"z1": "1.50", "z2": "−0.25"}
 
 
+@pytest.mark.long
 def test_drag_zooms_a_chart_and_double_click_goes_back(opened: Opened) -> None:
     chart = opened.page.locator("[data-term=kl] .nsewdrag").first
     chart.scroll_into_view_if_needed()
@@ -242,6 +251,7 @@ def with_parameters(settings: dict[str, Any], scale: float) -> tuple[VAE, Any]:
 
 
 # Larger weights make means that float16 can't tell from their neighbours.
+@pytest.mark.long
 @pytest.mark.parametrize("scale", [0.1, 1.0])
 @pytest.mark.parametrize("settings", MODELS.values(), ids=MODELS)
 def test_decoder_in_the_page_is_the_models(settings: dict[str, Any], scale: float, opened: Opened) -> None:
@@ -263,6 +273,7 @@ def test_decoder_in_the_page_is_the_models(settings: dict[str, Any], scale: floa
         assert {layer["kernel"]["type"] for layer in found["layers"]} == {"float16"}
 
 
+@pytest.mark.long
 def test_weights_that_float16_would_change_stay_float32(opened: Opened) -> None:
     model, params = with_parameters({"likelihood": "gaussian", "hidden": ()}, 10.0)
     z = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
@@ -273,6 +284,7 @@ def test_weights_that_float16_would_change_stay_float32(opened: Opened) -> None:
     np.testing.assert_allclose(pixels, expected.ravel(), atol=ONE_LEVEL)
 
 
+@pytest.mark.long
 def test_decoders_that_a_page_cannot_run_stay_out_of_it() -> None:
     z = np.zeros((2, 4), np.float32)
     for settings in ({"network": "conv", "hidden": (4,)}, {"likelihood": "discretized_logistic"}):
@@ -291,6 +303,7 @@ def beforehand(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return train(tmp_path_factory.mktemp("runs") / "conv", *network, *quick)
 
 
+@pytest.mark.long
 def test_pictures_made_beforehand_are_what_jax_decodes(beforehand: pathlib.Path, browser: Any) -> None:
     trained = open_run(str(beforehand))
     opened = Opened(browser, report(beforehand))
@@ -318,6 +331,7 @@ def test_pictures_made_beforehand_are_what_jax_decodes(beforehand: pathlib.Path,
     opened.page.close()
 
 
+@pytest.mark.long
 def test_comparison_shows_samples_at_the_same_latents(
     live: pathlib.Path, beforehand: pathlib.Path, browser: Any
 ) -> None:
@@ -333,6 +347,7 @@ def test_comparison_shows_samples_at_the_same_latents(
     opened.page.close()
 
 
+@pytest.mark.long
 def test_script_in_a_name_is_shown_and_not_run(live: pathlib.Path, tmp_path: pathlib.Path, browser: Any) -> None:
     hostile = "<img src=x onerror=alert(1)><script>alert(2)<script>"
     runs = [pathlib.Path(shutil.copytree(live, tmp_path / f"{number}{hostile}")) for number in (1, 2)]
@@ -348,7 +363,7 @@ def test_script_in_a_name_is_shown_and_not_run(live: pathlib.Path, tmp_path: pat
         opened.page.close()
 
 
-@pytest.mark.slow
+@pytest.mark.manual
 def test_classes_have_the_names_of_their_folders(tmp_path: pathlib.Path, browser: Any) -> None:
     hostile = "<img src=x onerror=alert(1)>"
     for number, name in enumerate(["cats", hostile] * 8):

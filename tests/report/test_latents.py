@@ -19,6 +19,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
     return open_run(str(train(tmp_path_factory.mktemp("runs") / "tiny")))
 
 
+@pytest.mark.long
 def test_kl_of_each_dimension_orders_the_sliders(trained: TrainedRun) -> None:
     split = trained.data.for_evaluation("test")
     encoded = encode(trained, split)

@@ -190,6 +190,7 @@ def test_pictures_shrink_until_they_fit() -> None:
     assert json.loads(text)["a"][0]["width"] < 30
 
 
+@pytest.mark.long
 def test_data_that_is_gone_leaves_out_what_needs_it(tmp_path: pathlib.Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (40, 5, 7, 3), np.uint8)
     np.savez(tmp_path / "mine.npz", images=images)
@@ -204,7 +205,7 @@ def test_data_that_is_gone_leaves_out_what_needs_it(tmp_path: pathlib.Path) -> N
     assert "Reconstructions" not in text and "Interpolation" not in text
 
 
-@pytest.mark.slow
+@pytest.mark.manual
 def test_replicas_show_one_and_the_spread_of_all(tmp_path: pathlib.Path) -> None:
     run = train(tmp_path / "run", "--config.num_seeds=2")
     last = rows(run)[-1]
@@ -227,7 +228,7 @@ def test_autoencoder_has_no_samples(tmp_path: pathlib.Path) -> None:
     assert "samples" not in page.data["pictures"] and "reconstructions" in page.data["pictures"]
 
 
-@pytest.mark.slow
+@pytest.mark.manual
 def test_comparison_puts_runs_side_by_side(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
     other = train(tmp_path / "other", "--config.model.latents=2", "--config.train.num_steps=20")
     page = report(run, other)
@@ -243,6 +244,7 @@ def test_comparison_puts_runs_side_by_side(run: pathlib.Path, tmp_path: pathlib.
     assert "can't be compared in nats" in report(run, grey).text
 
 
+@pytest.mark.long
 def test_end_of_training_writes_it_and_a_failure_harms_nothing(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -282,7 +284,7 @@ def test_a_run_is_not_compared_with_itself(run: pathlib.Path, capsys: pytest.Cap
     assert not (run / "comparison.html").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.manual
 def test_what_is_left_out_is_told_on_standard_output(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
     np.savez(tmp_path / "mine.npz", images=np.random.default_rng(0).integers(0, 256, (40, 6, 6), np.uint8))
     source = ["--config.data.source=npz", f"--config.data.path={tmp_path / 'mine.npz'}", "--config.train.batch_size=16"]
@@ -297,6 +299,7 @@ def test_what_is_left_out_is_told_on_standard_output(tmp_path: pathlib.Path, cap
         assert "not found" in told and "--config." not in told
 
 
+@pytest.mark.long
 def test_one_test_image_is_one(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
     """It has nothing to lie between, and doesn't tell which dimensions tell images apart."""
     images = np.random.default_rng(0).integers(0, 256, (41, 6, 6), np.uint8)
@@ -312,6 +315,7 @@ def test_one_test_image_is_one(tmp_path: pathlib.Path, capsys: pytest.CaptureFix
     assert "interpolation" not in page.data["pictures"]
 
 
+@pytest.mark.long
 def test_own_parts_are_called_as_in_the_config(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (pathlib.Path(__file__).parents[2] / "docs" / "howto" / "own_likelihood.md").read_text()
     ((name, code),) = re.findall(r"```python\n# (\w+)\.py\n(.*?)```", text, re.DOTALL)

@@ -50,13 +50,14 @@ def assert_close(ours, theirs, tolerance: float) -> None:
         np.testing.assert_allclose(one, other, atol=tolerance)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "model",
     [
         ModelConfig(hidden=(8,), latents=3),
         pytest.param(
             ModelConfig(network="conv", hidden=(4,), latents=3, conditional=True, prior="mixture", prior_components=4),
-            marks=pytest.mark.slow,
+            marks=pytest.mark.manual,
         ),
     ],
 )
@@ -113,7 +114,7 @@ def test_parts_of_a_batch_add_up() -> None:
         np.testing.assert_allclose(metrics["elbo"], np.sum((images / 16.0) ** 2, axis=(1, 2, 3)).mean(), rtol=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.manual
 def test_gradient_of_parts_is_the_mean_of_their_gradients() -> None:
     config = dataclasses.replace(CONFIG, train=dataclasses.replace(CONFIG.train, accumulation=4, optimizer="sgd"))
     model = build.build_model_for(config, data())
@@ -135,7 +136,7 @@ def test_gradient_of_parts_is_the_mean_of_their_gradients() -> None:
     assert_close(after.params, expected, 1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.manual
 def test_parts_need_less_memory_and_stay_on_their_devices() -> None:
     config = dataclasses.replace(
         CONFIG,

@@ -181,6 +181,7 @@ def run_in_chunks(lengths: tuple[int, ...], num_devices: int, unroll: bool = Fal
     return jax.device_get(state), jax.tree.map(lambda *parts: sum(parts) / sum(lengths), *metrics)
 
 
+@pytest.mark.long
 def test_division_into_chunks_changes_no_bit() -> None:
     at_once, metrics = run_in_chunks((12,), 8)
     divided, other_metrics = run_in_chunks((1, 4, 7), 8)
@@ -188,6 +189,7 @@ def test_division_into_chunks_changes_no_bit() -> None:
     assert_close(metrics, other_metrics, 1e-5)
 
 
+@pytest.mark.long
 def test_a_call_for_each_step_takes_the_same_steps() -> None:
     at_once, metrics = run_in_chunks((12,), 8)
     one_by_one, other_metrics = run_in_chunks((1, 4, 7), 8, True)
@@ -218,6 +220,7 @@ def test_chunks_of_all_lengths_are_compiled_once(unroll: bool, caplog: pytest.Lo
     assert not [message for message in compiled if "train_step" in message]
 
 
+@pytest.mark.long
 def test_many_steps_equal_single_steps() -> None:
     model, tx = small_model(), optax.adam(1e-2)
     state, train_step = fresh(model, tx, with_average=True), step_of(model, tx, 0.9)
@@ -244,6 +247,7 @@ def test_batch_is_divided_over_the_devices() -> None:
     assert "all-reduce" in text
 
 
+@pytest.mark.long
 def test_no_key_is_used_twice() -> None:
     with jax.debug_key_reuse(True):
         run_in_chunks.__wrapped__((2, 3), 1)
