@@ -8,7 +8,7 @@ import numpy as np
 
 from vae_jax.diagnosis.subject import Subject, as_label, pixels, spread
 from vae_jax.evaluation import Features, Spectrum, frechet_distance, nearest_images, radial_spectrum
-from vae_jax.vae import Params, apply
+from vae_jax.vae import apply
 
 _NEAREST_QUERIES = 200
 _IMAGES_AT_ONCE = 100
@@ -35,58 +35,49 @@ class Images(NamedTuple):
 
 
 def draw(subject: Subject) -> Images:
-    """Images of each kind, as many of each."""
+    """Images of each kind, the same number of each."""
     part = subject.some(subject.settings.generated_images)
     data, labels = pixels(part), subject.labels(part)
-    kinds = []
+    batches = []
     for start in range(0, len(data), _IMAGES_AT_ONCE):
-        x = jnp.asarray(data[start : start + _IMAGES_AT_ONCE])
-        label = None if labels is None else as_label(labels[start : start + _IMAGES_AT_ONCE])
-        keys = jax.random.split(jax.random.fold_in(subject.stage_key(7), start), 4)
-        from_prior = apply(subject.model, subject.params, "sample_prior", keys[0], len(x))
-        parameters = _apply(subject.model, subject.params, "encode", x, label)
-        noise = jax.random.normal(keys[1], (1, len(x), subject.model.noise_size))
-        from_posterior = _transformed(subject, parameters, noise)
-        kinds.append(
-            [
-                np.asarray(_apply(subject.model, subject.params, method, z, *rest, label))
-                for z, method, rest in (
-                    (from_prior, "decode_sample", (keys[2],)),
-                    (from_prior, "decode_mean", ()),
-                    (from_posterior, "decode_sample", (keys[3],)),
-                    (from_posterior, "decode_mean", ()),
-                )
-            ]
-        )
-    return Images(data, *(np.concatenate(parts) for parts in zip(*kinds, strict=True)))
+        at = slice(start, start + _IMAGES_AT_ONCE)
+        label = None if labels is None else labels[at]
+        batches.append(_draw_batch(subject, data[at], label, jax.random.fold_in(subject.stage_key(7), start)))
+    return Images(data, *(np.concatenate(parts) for parts in zip(*batches, strict=True)))
+
+
+def _draw_batch(subject: Subject, x: np.ndarray, labels: np.ndarray | None, key: jax.Array) -> list[np.ndarray]:
+    model, params, label = subject.model, subject.params, as_label(labels)
+    keys = jax.random.split(key, 4)
+    from_prior = apply(model, params, "sample_prior", keys[0], len(x))
+    parameters = _apply(model, params, "encode", jnp.asarray(x), label)
+    noise = jax.random.normal(keys[1], (1, len(x), model.noise_size))
+    from_posterior = _apply(model, params, "transform", parameters, noise)[0][0]
+    drawn = []
+    for z, sample_key in ((from_prior, keys[2]), (from_posterior, keys[3])):
+        drawn.append(np.asarray(_apply(model, params, "decode_sample", z, sample_key, label)))
+        drawn.append(np.asarray(_apply(model, params, "decode_mean", z, label)))
+    return drawn
 
 
 def sharpness(images: Images) -> tuple[dict[str, Any], dict[str, Spectrum]]:
     """Power at high frequencies of each kind as a share of the data's; and all spectra."""
     spectra = {name: radial_spectrum(part) for name, part in images._asdict().items()}
     reference = spectra["data"].high
-    ratios = {
-        name: float(spectrum.high / reference) if reference > 0 else None
-        for name, spectrum in spectra.items()
-        if name != "data"
-    }
+    others = {name: spectrum.high for name, spectrum in spectra.items() if name != "data"}
+    ratios = {name: float(high / reference) if reference > 0 else None for name, high in others.items()}
     return {"data_high_frequency_power": reference, "high_frequency_ratio": ratios}, spectra
 
 
 def distances(subject: Subject, images: Images, features: Features, name: str) -> dict[str, Any]:
     """Fréchet distances to the data, beside that of training images to it: the same number of images in each."""
-    training = None
+    kinds = images._asdict()
+    data = features(kinds.pop("data"))
+    del kinds["reconstruction_means"]
     if not subject.is_training:
-        training = pixels(spread(subject.data.for_evaluation("train"), len(images.data)))
-    data = features(images.data)
-    return {
-        "features": name,
-        "num_images": len(images.data),
-        "samples": frechet_distance(features(images.samples), data),
-        "sample_means": frechet_distance(features(images.sample_means), data),
-        "reconstructions": frechet_distance(features(images.reconstructions), data),
-        "training_images": None if training is None else frechet_distance(features(training), data),
-    }
+        kinds["training_images"] = pixels(spread(subject.data.for_evaluation("train"), len(data)))
+    found = {kind: frechet_distance(features(part), data) for kind, part in kinds.items()}
+    return {"features": name, "num_images": len(data), "training_images": None, **found}
 
 
 def nearest(subject: Subject, images: Images) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
@@ -110,7 +101,3 @@ def nearest(subject: Subject, images: Images) -> tuple[dict[str, Any], np.ndarra
         "ratio": to_samples / held_out if held_out else None,
     }
     return result, queries, training[found.index]
-
-
-def _transformed(subject: Subject, parameters: Params, noise: jax.Array) -> jax.Array:
-    return _apply(subject.model, subject.params, "transform", parameters, noise)[0][0]

@@ -6,11 +6,11 @@ import jax
 import numpy as np
 
 from vae_jax.diagnosis.subject import Subject, spread
-from vae_jax.evaluation import LatentTerms, active_units, aggregate_terms, label_accuracy, make_latent_terms
+from vae_jax.evaluation import active_units, aggregate_terms, label_accuracy, make_latent_terms
 
 
-def latents(subject: Subject) -> tuple[dict[str, Any], LatentTerms]:
-    """Active units, divergences, mutual information and what can be read off the latents; and each image's terms."""
+def latents(subject: Subject) -> dict[str, Any]:
+    """Active units, divergences, mutual information and how well labels can be predicted from the latents."""
     model = subject.model
     part = subject.some(subject.settings.latent_images)
     function, key = make_latent_terms(model), subject.stage_key(6)
@@ -44,4 +44,4 @@ def latents(subject: Subject) -> tuple[dict[str, Any], LatentTerms]:
         if training.labels is not None and len(np.unique(training.labels)) > 1:
             of_training = subject.map(function, training, 1, key)
             result["label_accuracy"] = label_accuracy(of_training.mean, training.labels, terms.mean, part.labels)
-    return result, terms
+    return result

@@ -60,23 +60,19 @@ def measure(subject: Subject) -> PerImage:
 def likelihood(per_image: PerImage) -> dict[str, Any]:
     """The bound, log p(x) by two proposals, and the one to believe: both are too low in expectation."""
     importance, gaps = per_image
-    by_encoder = estimate(importance.log_likelihood, importance.log_likelihood_variance)
-    by_optimized = estimate(gaps.log_likelihood, gaps.log_likelihood_variance)
+    by_method = {
+        name: {
+            **estimate(each.log_likelihood, each.log_likelihood_variance)._asdict(),
+            "effective_sample_size": float(np.mean(each.effective_sample_size)),
+        }
+        for name, each in (("importance_optimized", gaps), ("importance_encoder", importance))
+    }
+    best = max(by_method, key=lambda name: by_method[name]["mean"])
     return {
         # On the noise of the gaps, so that their sum is exact.
         "elbo": estimate(*gaps.encoder)._asdict(),
-        "importance_encoder": {
-            **by_encoder._asdict(),
-            "effective_sample_size": float(np.mean(importance.effective_sample_size)),
-        },
-        "importance_optimized": {
-            **by_optimized._asdict(),
-            "effective_sample_size": float(np.mean(gaps.effective_sample_size)),
-        },
-        "log_likelihood": {
-            **max(by_encoder, by_optimized, key=lambda each: each.mean)._asdict(),
-            "method": "importance_encoder" if by_encoder.mean > by_optimized.mean else "importance_optimized",
-        },
+        **by_method,
+        "log_likelihood": {**by_method[best], "method": best},
     }
 
 

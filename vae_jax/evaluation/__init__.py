@@ -9,11 +9,11 @@ from vae_jax.evaluation.annealed import (
     sigmoid_temperatures,
     simulate,
 )
-from vae_jax.evaluation.batches import map_images
+from vae_jax.evaluation.batches import map_images, sum_over_samples
 from vae_jax.evaluation.bound import Watched, make_bound
 from vae_jax.evaluation.features import Features, Nearest, frechet_distance, nearest_images, random_convolutions
 from vae_jax.evaluation.gaps import Bound, Gaps, make_gaps
-from vae_jax.evaluation.importance import ImportanceEstimate, make_importance_estimate, samples_at_once
+from vae_jax.evaluation.importance import ImportanceEstimate, estimate_images, make_importance_estimate, samples_at_once
 from vae_jax.evaluation.latents import (
     AggregateEstimate,
     LatentTerms,
@@ -21,7 +21,7 @@ from vae_jax.evaluation.latents import (
     aggregate_terms,
     label_accuracy,
     make_latent_terms,
-    make_posterior_means,
 )
 from vae_jax.evaluation.noise_fit import RescaledEstimate, best_log_factor, make_rescaled_estimate
 from vae_jax.evaluation.spectrum import Spectrum, radial_spectrum
+from vae_jax.evaluation.summary import evaluation_text, summarize, summarize_replicas

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from vae_jax.evaluation.annealed_path import begin, transition, transition_noise
+from vae_jax.evaluation.batches import ImageBatch, ImageIds, NoiseKey
 from vae_jax.keys import Stream, stream_key
 from vae_jax.numerics import LogMeanExp
 from vae_jax.vae import VAE, Label, Params, apply
@@ -87,9 +88,9 @@ def make_pilot(model: VAE, num_chains: int, num_leapfrog: int = 10, start: str =
     @jax.jit
     def pilot(
         params: Params,
-        x: Float[Array, "b h w c"],
-        image_ids: Int[Array, "b"],
-        key: Key[Array, ""],
+        x: ImageBatch,
+        image_ids: ImageIds,
+        key: NoiseKey,
         temperatures: Float[Array, "t1"],
         label: Label = None,
     ) -> Schedule:
@@ -138,12 +139,7 @@ def make_annealed_estimate(
 
     @jax.jit
     def annealed_estimate(
-        params: Params,
-        x: Float[Array, "b h w c"],
-        image_ids: Int[Array, "b"],
-        key: Key[Array, ""],
-        schedule: Schedule,
-        label: Label = None,
+        params: Params, x: ImageBatch, image_ids: ImageIds, key: NoiseKey, schedule: Schedule, label: Label = None
     ) -> AnnealedEstimate:
         path, z = begin(model, params, x, image_ids, key, num_chains, start, label)
         noise_of = transition_noise(key, image_ids, num_chains, model.prior.latents)
@@ -187,10 +183,10 @@ def make_reverse_estimate(
     @jax.jit
     def reverse_estimate(
         params: Params,
-        x: Float[Array, "b h w c"],
+        x: ImageBatch,
         z: Float[Array, "b d"],
-        image_ids: Int[Array, "b"],
-        key: Key[Array, ""],
+        image_ids: ImageIds,
+        key: NoiseKey,
         schedule: Schedule,
         label: Label = None,
     ) -> AnnealedEstimate:

@@ -1,4 +1,4 @@
-"""Runs a compiled function over all images of a split; no partial batch is lost."""
+"""Runs a compiled function over all images of a split, and sums over samples of z, in parts of bounded memory."""
 
 import functools
 from collections.abc import Callable
@@ -8,14 +8,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Float32, Int, UInt8
+from jaxtyping import Array, Float, Float32, Int, Key, UInt8
 
 from vae_jax.data.streamed import Images
+from vae_jax.numerics import LogMeanExp, Moments
 from vae_jax.sharding import gathered, put, split_batch
 from vae_jax.vae import Label
 
+ImageBatch = Float[Array, "b h w c"]
+"""Images as the model sees them, with pixels in [0, 1]."""
+ImageIds = Int[Array, "b"]
+"""The place of each image in its split, of which its noise is a function."""
+NoiseKey = Key[Array, ""]
 Pixels = Images | Float32[np.ndarray, "n h w c"] | UInt8[Array, "n h w c"]
-PerImage = Callable[[Float[Array, "b h w c"], Int[Array, "b"], Label], Any]
+PerImage = Callable[[ImageBatch, ImageIds, Label], Any]
 
 
 @functools.partial(jax.jit, static_argnames="max_value")
@@ -72,3 +78,33 @@ def map_images(
         if on_batch is not None:
             on_batch(done)
     return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
+
+
+def sum_over_samples(
+    terms_of: Callable[[Int[Array, "k"]], tuple[Float[Array, "k b"], dict[str, Float[Array, "k b"]]]],
+    num_samples: int,
+    samples_per_chunk: int,
+) -> tuple[LogMeanExp, dict[str, Moments]]:
+    """Sums log-weights and other terms over samples of z, a chunk at a time; to be called inside a compiled function.
+
+    Args:
+        terms_of: Numbers of samples to their log-weights and to other terms by name.
+        num_samples: Samples per image (K).
+        samples_per_chunk: How many of them are held in memory at a time.
+
+    Returns:
+        The sums of the weights, and the moments of each term.
+    """
+    log_weights, terms = jax.eval_shape(terms_of, jnp.arange(samples_per_chunk))
+    num_images, dtype = log_weights.shape[1], log_weights.dtype
+
+    def add_chunk(chunk: Int[Array, ""], sums: tuple[LogMeanExp, dict[str, Moments]]) -> Any:
+        weights, moments = sums
+        sample_ids = chunk * samples_per_chunk + jnp.arange(samples_per_chunk)
+        valid = (sample_ids < num_samples).astype(dtype)
+        log_weights, terms = terms_of(sample_ids)
+        moments = {name: moments[name].add(values, valid, weights.count) for name, values in terms.items()}
+        return weights.add(log_weights, valid), moments
+
+    start = LogMeanExp.empty(num_images, dtype), {name: Moments.empty(num_images, dtype) for name in terms}
+    return jax.lax.fori_loop(0, -(-num_samples // samples_per_chunk), add_chunk, start)

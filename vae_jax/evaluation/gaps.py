@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int
 
+from vae_jax.evaluation.batches import ImageBatch, ImageIds, NoiseKey, sum_over_samples
 from vae_jax.evaluation.local import (
     Family,
     diagonal_family,
@@ -17,7 +17,6 @@ from vae_jax.evaluation.local import (
     optimized,
 )
 from vae_jax.noise import normal_per_image
-from vae_jax.numerics import LogMeanExp, Moments
 from vae_jax.posteriors import DiagonalGaussian
 from vae_jax.vae import VAE, Label, Params, apply
 
@@ -92,13 +91,7 @@ def make_gaps(
     """
 
     @jax.jit
-    def gaps(
-        params: Params,
-        x: Float[Array, "b h w c"],
-        image_ids: Int[Array, "b"],
-        key: Key[Array, ""],
-        label: Label = None,
-    ) -> Gaps:
+    def gaps(params: Params, x: ImageBatch, image_ids: ImageIds, key: NoiseKey, label: Label = None) -> Gaps:
         def log_joint(z: Float[Array, "k b d"]) -> Float[Array, "k b"]:
             log_likelihood, log_prior = apply(model, params, "log_joint", x, z, label)
             return log_likelihood + log_prior
@@ -124,10 +117,7 @@ def make_gaps(
             "flow": (flow, best_flow),
         }
 
-        def measure(chunk: Int[Array, ""], carry: tuple[dict[str, Moments], LogMeanExp]) -> Any:
-            moments, weights = carry
-            sample_ids = chunk * _SAMPLES_AT_ONCE + jnp.arange(_SAMPLES_AT_ONCE)
-            valid = (sample_ids < num_measured).astype(x.dtype)
+        def terms_of(sample_ids: Int[Array, "k"]) -> tuple[Array, dict[str, Array]]:
             terms = {}
             for name, (family, parameters) in members.items():
                 noise = normal_per_image(jax.random.fold_in(key, 3), image_ids, sample_ids, family.noise_size)
@@ -135,13 +125,10 @@ def make_gaps(
                 terms[name] = log_joint(z) - log_q
             terms["amortization"] = terms["own"] - terms["encoder"]
             terms["flow_gain"] = terms["flow"] - terms["diagonal"]
-            moments = {name: moments[name].add(terms[name], valid, weights.count) for name in terms}
-            return moments, weights.add(terms["flow"], valid)
+            return terms["flow"], terms
 
-        names = (*members, "amortization", "flow_gain")
-        empty = {name: Moments.empty(len(x), x.dtype) for name in names}, LogMeanExp.empty(len(x), x.dtype)
-        moments, weights = jax.lax.fori_loop(0, -(-num_measured // _SAMPLES_AT_ONCE), measure, empty)
-        bounds = {name: Bound(moments[name].mean, moments[name].variance_of_mean(num_measured)) for name in names}
+        weights, moments = sum_over_samples(terms_of, num_measured, _SAMPLES_AT_ONCE)
+        bounds = {name: Bound(each.mean, each.variance_of_mean(num_measured)) for name, each in moments.items()}
         return Gaps(
             **bounds,
             log_likelihood=weights.value,

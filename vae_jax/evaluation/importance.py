@@ -5,12 +5,16 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+import numpy as np
+from jaxtyping import Array, Float, Int
 
+from vae_jax.evaluation.batches import ImageBatch, ImageIds, NoiseKey, Pixels, map_images, sum_over_samples
 from vae_jax.memory import available_memory
 from vae_jax.noise import normal_per_image
-from vae_jax.numerics import LogMeanExp, Moments
+from vae_jax.sharding import filled_up, put, replicated, whole_mesh
 from vae_jax.vae import VAE, Label, Params, apply
+
+_IMAGES_AT_ONCE = 100
 
 
 class ImportanceEstimate(NamedTuple):
@@ -52,40 +56,21 @@ def make_importance_estimate(model: VAE, num_samples: int, samples_per_chunk: in
     Source:
         Rezende et al., arXiv 1401.4082, appendix E; Burda et al., arXiv 1509.00519.
     """
-    num_chunks = -(-num_samples // samples_per_chunk)
 
     @jax.jit
     def importance_estimate(
-        params: Params,
-        x: Float[Array, "b h w c"],
-        image_ids: Int[Array, "b"],
-        key: Key[Array, ""],
-        label: Label = None,
+        params: Params, x: ImageBatch, image_ids: ImageIds, key: NoiseKey, label: Label = None
     ) -> ImportanceEstimate:
         parameters = apply(model, params, "encode", x, label)
 
-        def add_chunk(
-            chunk: Int[Array, ""], carry: tuple[LogMeanExp, Moments, Moments]
-        ) -> tuple[LogMeanExp, Moments, Moments]:
-            weights, reconstruction, bound = carry
-            sample_ids = chunk * samples_per_chunk + jnp.arange(samples_per_chunk)
+        def terms_of(sample_ids: Int[Array, "k"]) -> tuple[Array, dict[str, Array]]:
             noise = normal_per_image(key, image_ids, sample_ids, model.noise_size)
             joint = apply(model, params, "joint_terms", parameters, x, noise, label)
-            valid = (sample_ids < num_samples).astype(joint.log_likelihood.dtype)
             sampled = joint.log_weights if joint.kl is None else joint.log_likelihood
-            return (
-                weights.add(joint.log_weights, valid),
-                reconstruction.add(joint.log_likelihood, valid, weights.count),
-                bound.add(sampled, valid, weights.count),
-            )
+            return joint.log_weights, {"reconstruction": joint.log_likelihood, "bound": sampled}
 
-        num_images = x.shape[0]
-        start = (
-            LogMeanExp.empty(num_images, x.dtype),
-            Moments.empty(num_images, x.dtype),
-            Moments.empty(num_images, x.dtype),
-        )
-        weights, reconstruction, bound = jax.lax.fori_loop(0, num_chunks, add_chunk, start)
+        weights, moments = sum_over_samples(terms_of, num_samples, samples_per_chunk)
+        reconstruction, bound = moments["reconstruction"], moments["bound"]
         kl = apply(model, params, "closed_form_kl", parameters)
         # Without a closed form `bound` is the whole ELBO, else only its reconstruction term.
         elbo = bound.mean if kl is None else reconstruction.mean - kl
@@ -100,6 +85,50 @@ def make_importance_estimate(model: VAE, num_samples: int, samples_per_chunk: in
         )
 
     return importance_estimate
+
+
+def estimate_images(
+    model: VAE,
+    params: Params,
+    images: Pixels,
+    max_value: int,
+    key: NoiseKey,
+    num_samples: int,
+    memory_mb: int,
+    labels: Int[np.ndarray, "n"] | None = None,
+    on_batch: Callable[[int], object] | None = None,
+) -> ImportanceEstimate:
+    """Estimates log p(x) of each image, on all devices.
+
+    Args:
+        model: The model.
+        params: Its parameters.
+        images: Pixels from 0 to `max_value`; see `map_images`.
+        max_value: Largest value a pixel can take.
+        key: What the noise comes from.
+        num_samples: Samples per image (K).
+        memory_mb: As in `samples_at_once`.
+        labels: Classes of the images, which only a conditional model uses.
+        on_batch: Called with the number of images that are done, after each batch.
+
+    Returns:
+        NumPy arrays over the images.
+    """
+    mesh = whole_mesh()
+    batch_size = filled_up(min(_IMAGES_AT_ONCE, len(images)), mesh)
+    image_shape = (images.shape[1], images.shape[2], images.shape[3])
+    at_once = min(num_samples, samples_at_once(model, image_shape, batch_size, memory_mb))
+    function = make_importance_estimate(model, num_samples, at_once)
+    params = put(params, replicated(mesh))
+    return map_images(
+        lambda x, ids, label: function(params, x, ids, key, label),
+        images,
+        max_value,
+        batch_size,
+        mesh,
+        labels if model.num_classes else None,
+        on_batch,
+    )
 
 
 def samples_at_once(model: VAE, image_shape: tuple[int, int, int], batch_size: int, memory_mb: int) -> int:

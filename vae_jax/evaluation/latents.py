@@ -11,8 +11,9 @@ import sklearn.mixture
 import sklearn.neighbors
 import sklearn.pipeline
 import sklearn.preprocessing
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int
 
+from vae_jax.evaluation.batches import ImageBatch, ImageIds, NoiseKey
 from vae_jax.noise import normal_per_image
 from vae_jax.vae import VAE, Label, Params, apply
 
@@ -75,11 +76,7 @@ def make_latent_terms(model: VAE) -> Callable[..., LatentTerms]:
 
     @jax.jit
     def latent_terms(
-        params: Params,
-        x: Float[Array, "b h w c"],
-        image_ids: Int[Array, "b"],
-        key: Key[Array, ""],
-        label: Label = None,
+        params: Params, x: ImageBatch, image_ids: ImageIds, key: NoiseKey, label: Label = None
     ) -> LatentTerms:
         parameters = apply(model, params, "encode", x, label)
         noise = normal_per_image(key, image_ids, jnp.arange(1), model.noise_size)
@@ -97,11 +94,6 @@ def make_latent_terms(model: VAE) -> Callable[..., LatentTerms]:
         )
 
     return latent_terms
-
-
-def make_posterior_means(model: VAE) -> Callable[..., Float[Array, "b d"]]:
-    """A compiled function `(params, x, label=None) -> means of q(z|x)`."""
-    return jax.jit(lambda params, x, label=None: apply(model, params, "posterior_mean", x, label))
 
 
 def active_units(means: Float[np.ndarray, "n d"]) -> Int[np.ndarray, "a"]:

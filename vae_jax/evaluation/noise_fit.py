@@ -6,10 +6,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int
 
+from vae_jax.evaluation.batches import ImageBatch, ImageIds, NoiseKey, sum_over_samples
 from vae_jax.noise import normal_per_image
-from vae_jax.numerics import LogMeanExp
 from vae_jax.vae import VAE, Label, Params, apply
 
 _SAMPLES_AT_ONCE = 5
@@ -47,30 +47,24 @@ def make_rescaled_estimate(model: VAE, num_samples: int) -> Callable[..., Rescal
     @jax.jit
     def rescaled_estimate(
         params: Params,
-        x: Float[Array, "b h w c"],
-        image_ids: Int[Array, "b"],
-        key: Key[Array, ""],
+        x: ImageBatch,
+        image_ids: ImageIds,
+        key: NoiseKey,
         log_factors: Float[Array, "g"],
         label: Label = None,
     ) -> RescaledEstimate:
         parameters = apply(model, params, "encode", x, label)
-        num_images, num_factors = len(x), len(log_factors)
 
-        def add_chunk(chunk: Int[Array, ""], weights: LogMeanExp) -> LogMeanExp:
-            sample_ids = chunk * _SAMPLES_AT_ONCE + jnp.arange(_SAMPLES_AT_ONCE)
+        def terms_of(sample_ids: Int[Array, "k"]) -> tuple[Array, dict[str, Array]]:
             noise = normal_per_image(key, image_ids, sample_ids, model.noise_size)
             z, log_posterior = apply(model, params, "transform", parameters, noise)
             log_prior = apply(model, params, "log_prior", z)
             each = apply(model, params, "log_likelihood_rescaled", x, z, log_factors, label)
             log_weights = jnp.moveaxis(each + (log_prior - log_posterior), 0, -1)
-            return weights.add(
-                log_weights.reshape(_SAMPLES_AT_ONCE, num_images * num_factors),
-                (sample_ids < num_samples).astype(x.dtype),
-            )
+            return log_weights.reshape(len(sample_ids), -1), {}
 
-        empty = LogMeanExp.empty(num_images * num_factors, x.dtype)
-        weights = jax.lax.fori_loop(0, -(-num_samples // _SAMPLES_AT_ONCE), add_chunk, empty)
-        shape = (num_images, num_factors)
+        weights, _ = sum_over_samples(terms_of, num_samples, _SAMPLES_AT_ONCE)
+        shape = (len(x), len(log_factors))
         return RescaledEstimate(
             weights.value.reshape(shape),
             weights.variance.reshape(shape),
