@@ -1,18 +1,27 @@
 """Advice and sentences from measurements written out by hand."""
 
 import copy
+import dataclasses
 
 import pytest
 
 from vae_jax.build.model import POSTERIORS, PRIORS
 from vae_jax.build.objective import OBJECTIVES
-from vae_jax.diagnosis import advice, table
+from vae_jax.config import Config
+from vae_jax.diagnosis import advice, sentences, table
 
-MODEL = {"posterior": "diagonal_gaussian", "prior": "standard_normal", "likelihood": "bernoulli", "hidden": (400,)}
+
+def config(objective: str = "elbo", **model) -> Config:
+    default = Config()
+    return dataclasses.replace(
+        default,
+        model=dataclasses.replace(default.model, hidden=(400,), **model),
+        objective=dataclasses.replace(default.objective, name=objective),
+    )
 
 
-def config(objective: str = "elbo", **model) -> dict:
-    return {"model": {**MODEL, **model}, "objective": {"name": objective}, "train": {"num_epochs": 20}}
+def spoken_of(result: dict) -> str:
+    return "\n".join([table(result), *sentences(result)])
 
 
 def entry(mean: float, error: float | None = 0.01, **more) -> dict:
@@ -108,7 +117,7 @@ def test_what_is_proposed_is_not_in_use_and_can_be_typed(posterior: str, prior: 
 def test_summary_name_every_number() -> None:
     result = measured()
     result["advice"] = advice(result, config())
-    spoken = table(result)
+    spoken = spoken_of(result)
     for part in (
         "6.50 nats lie between the bound and log p(x): 2.00 because the family",
         "4.50 because the encoder",
@@ -134,7 +143,7 @@ def test_disagreement_says_which_to_believe(verdict: str, mean: float, said: str
     result = copy.deepcopy(measured())
     result["annealed"]["minus_importance"] = entry(mean, verdict=verdict)
     result["advice"] = advice(result, config())
-    assert said in table(result)
+    assert said in spoken_of(result)
 
 
 @pytest.mark.parametrize(("gain", "error", "said"), [(3.0, 0.1, "gain 3.00 nats"), (0.3, 0.2, "gains nothing")])
@@ -142,7 +151,7 @@ def test_refitting_gains_what_is_beyond_its_error(gain: float, error: float, sai
     result = measured()
     result["noise"] = {"gain": entry(gain, error), "factor": 0.5, "reason": None}
     result["advice"] = advice(result, config(likelihood="gaussian"))
-    assert said in table(result)
+    assert said in spoken_of(result)
 
 
 @pytest.mark.parametrize(
@@ -158,15 +167,15 @@ def test_sharpness_is_said(means: float, samples: float, said: str) -> None:
     result = measured()
     result["sharpness"]["high_frequency_ratio"].update(sample_means=means, samples=samples)
     result["advice"] = advice(result, config())
-    assert said in table(result)
+    assert said in spoken_of(result)
 
 
 def test_too_few_effective_samples_are_said() -> None:
     result = measured()
     result["advice"] = advice(result, config())
-    assert "effective samples log p(x) is a lower bound" not in table(result)
+    assert "effective samples log p(x) is a lower bound" not in spoken_of(result)
     result["likelihood"]["importance_optimized"]["effective_sample_size"] = 2.0
-    assert "With 2.0 effective samples log p(x) is a lower bound" in table(result)
+    assert "With 2.0 effective samples log p(x) is a lower bound" in spoken_of(result)
 
 
 def test_training_images_are_not_compared_with_themselves() -> None:
@@ -175,12 +184,12 @@ def test_training_images_are_not_compared_with_themselves() -> None:
     result["nearest"].update(reconstructions_to_training=None, ratio=None)
     result["latents"]["label_accuracy"] = None
     result["advice"] = advice(result, config())
-    assert "training images 0" not in table(result) and "memorizing" not in table(result)
+    assert "training images 0" not in spoken_of(result) and "memorizing" not in spoken_of(result)
 
 
 def test_collapse_and_memorizing_are_said() -> None:
     result = measured()
     result["latents"]["active_units"], result["nearest"]["ratio"] = 3, 0.2
     result["advice"] = advice(result, config())
-    spoken = table(result)
+    spoken = spoken_of(result)
     assert "Only 3 of 20 latent dimensions are in use" in spoken and "memorizing" in spoken

@@ -1,6 +1,5 @@
 """`diagnose`: why a trained model is as good, or as blurry, as it is."""
 
-import dataclasses
 import pathlib
 import sys
 from typing import Any
@@ -15,7 +14,7 @@ from vae_jax.cli.evaluate import check_has_density, evaluation_key
 from vae_jax.cli.flags import Flags, define_replica, define_section, define_workdir, given_section
 from vae_jax.cli.terminal import say
 from vae_jax.config import DiagnoseConfig
-from vae_jax.diagnosis import STAGES, Diagnosis, Subject, advice, diagnose, table
+from vae_jax.diagnosis import STAGES, Diagnosis, Subject, advice, diagnose, sentences, table
 from vae_jax.errors import UserError
 from vae_jax.evaluation import Features, random_convolutions
 from vae_jax.pictures import side_by_side, write_png
@@ -64,14 +63,14 @@ def run(values: Flags) -> None:
         "unit": "nats per image",
         "measure": trained.model.likelihood.base_measure,
         **found.result,
-        "advice": advice(found.result, dataclasses.asdict(trained.config)),
+        "advice": advice(found.result, trained.config),
     }
     num_images = result["likelihood"]["elbo"]["num_images"]
     say(
         f"{num_images} of {len(split.images)} {values['split']} images, step {trained.step}, {result['unit']}, "
         f"density: {result['measure']}"
     )
-    say(table(result))
+    say("\n".join([table(result), "", *sentences(result)]))
     folder, split_name = trained.folder, "" if values["split"] == "test" else f"_{values['split']}"
     name = f"diagnosis{split_name}{trained.suffix}"
     folder.write_json(folder.root / f"{name}.json", result)

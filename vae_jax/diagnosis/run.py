@@ -59,7 +59,7 @@ def diagnose(subject: Subject, features: Features, on_stage: Callable[[str], obj
     on_stage(next(stages))
     result["noise"] = likelihood_questions.noise(subject)
     on_stage(next(stages))
-    result["latents"], _ = latent_questions.latents(subject)
+    result["latents"] = latent_questions.latents(subject)
     on_stage(next(stages))
     drawn = image_questions.draw(subject)
     result["sharpness"], spectra = image_questions.sharpness(drawn)

@@ -1,10 +1,11 @@
-"""The diagnosis for people: a short table, plain words, and the config line to try first."""
+"""The diagnosis for people: a short table, sentences, and the config line to try first."""
 
 from typing import Any
 
+from vae_jax.config import Config
 from vae_jax.numerics import estimate_text
 
-# Less than this is not worth a change of the model.
+# A change of the model that gains less than this is not worth it.
 _WORTHWHILE_NATS = 0.5
 _NOTHING_NATS = 0.05
 _STANDARD_ERRORS = 2.0
@@ -16,35 +17,76 @@ _TOO_FEW_EFFECTIVE_SAMPLES = 5.0
 _OF_MANY_SAMPLES = ("iwae", "dreg")
 _MEMORIZED = 0.5
 
+_VERDICTS = {
+    "agree": "and agrees with importance sampling within its errors",
+    "believe annealed": "{:.2f} nats above importance sampling; both are too low in expectation, so believe the "
+    "annealed estimate",
+    "believe importance": "{:.2f} nats below importance sampling; both are too low in expectation, so believe "
+    "importance sampling, or raise --temperatures",
+}
 
-def advice(result: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
-    """The change that promises most, in nats, and the config line that makes it.
+
+def advice(result: dict[str, Any], config: Config) -> dict[str, Any]:
+    """The change that promises the largest gain, in nats, and the config line that makes it.
 
     What each could gain: a larger family of q, the approximation gap; a better encoder, the amortization gap; other
-    noise, what refitting it gains; another prior, KL(q(z) || p(z)), of which the lower bound counts. The gaps of a
-    model that was trained on a bound of many samples don't count: its q(z|x) was never meant to close them.
+    noise, what refitting it gains; another prior, the lower bound of KL(q(z) || p(z)). The gaps of a model that was
+    trained on a bound of many samples don't count, because such a q(z|x) isn't trained to close them.
 
     Args:
         result: The measurements.
-        config: The run's, section by section, so that what is in use already isn't proposed.
+        config: The run's, so that nothing is proposed that is in use already.
     """
-    model, gain, aggregate = config["model"], result["noise"]["gain"], result["latents"]["aggregate"]
-    candidates = []
-    if config["objective"]["name"] not in _OF_MANY_SAMPLES:
-        candidates.append((result["gaps"]["approximation"]["mean"], *_posterior_line(model)))
-        candidates.append((result["gaps"]["amortization"]["mean"], *_encoder_line(model)))
-    if gain is not None:
-        candidates.append((gain["mean"], *_noise_line(config)))
-    if aggregate is not None:
-        candidates.append((aggregate["aggregate_kl"][0], *_prior_line(model)))
-    nats, line, reason = max(candidates, default=(0.0, "", ""))
+    gains = {}
+    if config.objective.name not in _OF_MANY_SAMPLES:
+        gains["posterior"] = result["gaps"]["approximation"]["mean"]
+        gains["encoder"] = result["gaps"]["amortization"]["mean"]
+    if result["noise"]["gain"] is not None:
+        gains["noise"] = result["noise"]["gain"]["mean"]
+    if result["latents"]["aggregate"] is not None:
+        gains["prior"] = result["latents"]["aggregate"]["aggregate_kl"][0]
+    part = max(gains, key=lambda name: gains[name], default=None)
+    nats = gains.get(part, 0.0)
     if nats < _WORTHWHILE_NATS:
-        line, reason = None, "no part that was measured costs half a nat; larger networks or longer training"
-    return {"line": line, "nats": nats, "reason": reason}
+        reason = "no part that was measured costs half a nat; larger networks or longer training"
+        return {"line": None, "nats": nats, "reason": reason}
+    line, reason = _changes(config)[part]
+    return {"line": f"--config.{line}", "nats": nats, "reason": reason}
+
+
+def _changes(config: Config) -> dict[str, tuple[str, str]]:
+    """What to change in each part, and why; more of what is in use already."""
+    model, train = config.model, config.train
+    length = "num_steps" if train.num_steps else "num_epochs"
+    posteriors = {
+        "iaf": (f"model.posterior_flows={2 * model.posterior_flows}", "more flows in the family of q(z|x)"),
+        "hierarchical": (
+            "objective.name=iwae --config.objective.num_samples=5",
+            "a bound that asks less of q(z|x)",
+        ),
+    }
+    priors = {
+        "vampprior": f"model.prior_components={2 * model.prior_components}",
+        "hierarchical": f"model.upper_latents={2 * model.upper_latents}",
+    }
+    new_prior = "model.prior=realnvp" if model.conditional else "model.prior=vampprior"
+    hidden = tuple(model.hidden) or (400,)
+    return {
+        "posterior": posteriors.get(model.posterior, ("model.posterior=iaf", "a larger family of q(z|x)")),
+        "encoder": (
+            f"model.hidden='{(*hidden[:1], *hidden)}'",
+            "a stronger encoder (and decoder), or longer training",
+        ),
+        # A width that is learned already hasn't been trained for long enough.
+        "noise": ("model.likelihood=gaussian_learned", "a learned width of the noise")
+        if model.likelihood == "gaussian"
+        else (f"train.{length}={2 * getattr(train, length)}", "longer training: the noise hasn't found its width"),
+        "prior": (priors.get(model.prior, new_prior), "a prior closer to the aggregate posterior"),
+    }
 
 
 def table(result: dict[str, Any]) -> str:
-    """A short table, and what it says in plain words."""
+    """The numbers, a line each."""
     likelihood, gaps, latents, distances = (result[name] for name in ("likelihood", "gaps", "latents", "distances"))
     rows = [
         ("ELBO", _number(likelihood["elbo"])),
@@ -58,87 +100,66 @@ def table(result: dict[str, Any]) -> str:
         ("  a flow instead of a diagonal q", _number(gaps["flow_over_diagonal"])),
         ("refitting the noise of p(x|z)", _number(result["noise"]["gain"])),
         ("active units", f"{latents['active_units']} of {latents['latents']}"),
-        *_aggregate_rows(latents["aggregate"]),
-        *_label_rows(latents["label_accuracy"]),
-        *[
-            (f"power at high frequencies, {name.replace('_', ' ')}", "-" if ratio is None else f"{ratio:.2f} of data's")
-            for name, ratio in result["sharpness"]["high_frequency_ratio"].items()
-        ],
-        (f"Fréchet distance ({distances['features']})", _compared(distances, "samples", "training_images", ".4g")),
-        (
-            "nearest training image (median distance)",
-            _compared(result["nearest"], "samples_to_training", "reconstructions_to_training", ".2f"),
-        ),
     ]
+    if latents["aggregate"] is not None:
+        bounds = "{:.2f} to {:.2f}, each ± {:.2f} (images)"
+        error = latents["aggregate"]["standard_error"]
+        for name, key in (("mutual information I(x; z)", "mutual_information"), ("KL(q(z) || p(z))", "aggregate_kl")):
+            rows.append((f"{name}, bounds", bounds.format(*latents["aggregate"][key], error)))
+    if latents["label_accuracy"] is not None:
+        text = "{nearest_neighbours:.1%} (nearest neighbours), {logistic_regression:.1%} (logistic regression)"
+        rows.append(("labels predicted from the latents", text.format(**latents["label_accuracy"])))
+    for name, ratio in result["sharpness"]["high_frequency_ratio"].items():
+        power = "-" if ratio is None else f"{ratio:.2f} of data's"
+        rows.append((f"power at high frequencies, {name.replace('_', ' ')}", power))
+    compared = _compared(distances, "samples", "training_images", ".4g")
+    rows.append((f"Fréchet distance ({distances['features']})", compared))
+    compared = _compared(result["nearest"], "samples_to_training", "reconstructions_to_training", ".2f")
+    rows.append(("nearest training image (median distance)", compared))
     width = max(len(name) for name, _ in rows)
-    lines = [f"  {name:<{width}}  {value}" for name, value in rows]
-    return "\n".join([*lines, "", *words(result)])
+    return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)
 
 
-def words(result: dict[str, Any]) -> list[str]:
+def sentences(result: dict[str, Any]) -> list[str]:
     """What the numbers mean, a sentence each."""
-    likelihood = result["likelihood"]
-    gaps, noise, sharp = result["gaps"], result["noise"], result["sharpness"]["high_frequency_ratio"]
-    total, approximation, amortization = (gaps[name]["mean"] for name in ("total", "approximation", "amortization"))
-    sentences = [
-        f"{total:.2f} nats lie between the bound and log p(x): {approximation:.2f} because the family of q(z|x) is too "
-        f"small, {amortization:.2f} because the encoder doesn't find the best member of it.",
-        *_few_samples_sentence(likelihood["log_likelihood"], likelihood),
-        _annealing_sentence(result),
+    likelihood, gaps, annealed, latents = (result[name] for name in ("likelihood", "gaps", "annealed", "latents"))
+    difference, simulated, noise = annealed["minus_importance"], annealed["simulated"], result["noise"]
+    size = likelihood[likelihood["log_likelihood"]["method"]]["effective_sample_size"]
+    sharp, ratio, first = result["sharpness"]["high_frequency_ratio"], result["nearest"]["ratio"], result["advice"]
+    said = [
+        f"{gaps['total']['mean']:.2f} nats lie between the bound and log p(x): {gaps['approximation']['mean']:.2f} "
+        f"because the family of q(z|x) is too small, {gaps['amortization']['mean']:.2f} because the encoder doesn't "
+        "find the best member of it.",
+        f"With {size:.1f} effective samples log p(x) is a lower bound with an unknown error: raise --num_samples."
+        if size < _TOO_FEW_EFFECTIVE_SAMPLES
+        else None,
+        f"Annealing gives {annealed['mean']:.2f} nats on {annealed['num_images']} images, "
+        f"{_VERDICTS[difference['verdict']].format(abs(difference['mean']))}; on images drawn from the model log p(x) "
+        f"is between {simulated['below']:.2f} and {simulated['above']:.2f} (a width of "
+        f"{_number(simulated['width'])}).",
         _noise_sentence(noise),
+        f"At high frequencies means of p(x|z) have {sharp['sample_means']:.2f} of the data's power, samples "
+        f"from it {sharp['samples']:.2f}: {_sharpness(sharp['sample_means'], sharp['samples'])}."
+        if None not in sharp.values()
+        else None,
+        f"Only {latents['active_units']} of {latents['latents']} latent dimensions are in use: fewer latents, or "
+        "--config.objective.name=free_bits against a collapse."
+        if latents["active_units"] < _FEW_UNITS * latents["latents"]
+        else None,
+        "Samples lie much closer to training images than reconstructions do: it may be memorizing."
+        if ratio is not None and ratio < _MEMORIZED
+        else None,
+        f"Nothing to try first: {first['reason']}."
+        if first["line"] is None
+        else f"Try first: {first['line']} ({first['reason']}; up to {first['nats']:.2f} nats).",
     ]
-    if all(sharp[name] is not None for name in sharp):
-        sentences.append(
-            f"At high frequencies means of p(x|z) have {sharp['sample_means']:.2f} of the data's power, samples "
-            f"from it {sharp['samples']:.2f}: {_sharpness_words(sharp['sample_means'], sharp['samples'])}."
-        )
-    latents = result["latents"]
-    if latents["active_units"] < _FEW_UNITS * latents["latents"]:
-        sentences.append(
-            f"Only {latents['active_units']} of {latents['latents']} latent dimensions are in use: fewer latents, or "
-            "--config.objective.name=free_bits against a collapse."
-        )
-    ratio = result["nearest"]["ratio"]
-    if ratio is not None and ratio < _MEMORIZED:
-        sentences.append("Samples lie much closer to training images than reconstructions do: it may be memorizing.")
-    first = result["advice"]
-    if first["line"] is None:
-        sentences.append(f"Nothing to try first: {first['reason']}.")
-    else:
-        sentences.append(f"Try first: {first['line']} ({first['reason']}; up to {first['nats']:.2f} nats).")
-    return sentences
+    return [sentence for sentence in said if sentence is not None]
 
 
-def _annealing_sentence(result: dict[str, Any]) -> str:
-    annealed = result["annealed"]
-    difference, simulated = annealed["minus_importance"], annealed["simulated"]
-    believed = {
-        "agree": "and agrees with importance sampling within its errors",
-        "believe annealed": f"{difference['mean']:.2f} nats above importance sampling; both are too low in "
-        "expectation, so believe the annealed estimate",
-        "believe importance": f"{-difference['mean']:.2f} nats below importance sampling; both are too low in "
-        "expectation, so believe importance sampling, or raise --temperatures",
-    }[difference["verdict"]]
-    return (
-        f"Annealing gives {annealed['mean']:.2f} nats on {annealed['num_images']} images, {believed}; on images drawn "
-        f"from the model log p(x) is between {simulated['below']:.2f} and {simulated['above']:.2f} (a width of "
-        f"{_number(simulated['width'])})."
-    )
-
-
-def _few_samples_sentence(best: dict[str, Any], likelihood: dict[str, Any]) -> list[str]:
-    size = likelihood[best["method"]]["effective_sample_size"]
-    if size >= _TOO_FEW_EFFECTIVE_SAMPLES:
-        return []
-    return [
-        f"With {size:.1f} effective samples log p(x) is a lower bound whose error is not known: raise --num_samples."
-    ]
-
-
-def _sharpness_words(means: float, samples: float) -> str:
+def _sharpness(means: float, samples: float) -> str:
     """What shares of the data's power at high frequencies mean."""
     if samples > _NOISY:
-        return "samples are noisier than the data, the noise of p(x|z) is too wide or should depend on its neighbours"
+        return "samples are noisier than the data; the noise of p(x|z) is too wide, or should be correlated"
     if means < _BLURRY and samples > 2.0 * means:
         return "what looks blurry is that means are shown"
     if samples < _BLURRY:
@@ -153,57 +174,6 @@ def _noise_sentence(noise: dict[str, Any]) -> str:
     if gain <= max(_STANDARD_ERRORS * error, _NOTHING_NATS):
         return "The noise of p(x|z) has the width that fits best: refitting it gains nothing."
     return f"Refitting the noise of p(x|z) would gain {gain:.2f} nats (its width times {noise['factor']:.3g})."
-
-
-def _posterior_line(model: dict[str, Any]) -> tuple[str, str]:
-    if model.get("posterior") == "iaf":
-        return f"--config.model.posterior_flows={2 * model['posterior_flows']}", "more flows in the family of q(z|x)"
-    if model.get("posterior") == "hierarchical":
-        return "--config.objective.name=iwae --config.objective.num_samples=5", "a bound that asks less of q(z|x)"
-    return "--config.model.posterior=iaf", "a larger family of q(z|x)"
-
-
-def _encoder_line(model: dict[str, Any]) -> tuple[str, str]:
-    hidden = tuple(model.get("hidden", (400,))) or (400,)
-    deeper = (*hidden[:1], *hidden)
-    return f"--config.model.hidden='{deeper}'", "a stronger encoder (and decoder), or longer training"
-
-
-def _noise_line(config: dict[str, Any]) -> tuple[str, str]:
-    likelihood, train = config["model"].get("likelihood", ""), config["train"]
-    if likelihood == "gaussian":
-        return "--config.model.likelihood=gaussian_learned", "a learned width of the noise"
-    # The width is learned already: it hasn't got there yet.
-    length = "num_steps" if train.get("num_steps") else "num_epochs"
-    return f"--config.train.{length}={2 * train[length]}", "longer training: the noise hasn't found its width"
-
-
-def _prior_line(model: dict[str, Any]) -> tuple[str, str]:
-    reason = "a prior closer to the aggregate posterior"
-    if model.get("prior") == "vampprior":
-        return f"--config.model.prior_components={2 * model['prior_components']}", reason
-    if model.get("prior") == "hierarchical":
-        return f"--config.model.upper_latents={2 * model['upper_latents']}", reason
-    if model.get("conditional"):
-        return "--config.model.prior=realnvp", reason
-    return "--config.model.prior=vampprior", reason
-
-
-def _aggregate_rows(aggregate: dict[str, Any] | None) -> list[tuple[str, str]]:
-    names = {"mutual information I(x; z), bounds": "mutual_information", "KL(q(z) || p(z)), bounds": "aggregate_kl"}
-    return (
-        []
-        if aggregate is None
-        else [
-            (title, "{:.2f} to {:.2f}, each ± {:.2f} (images)".format(*aggregate[name], aggregate["standard_error"]))
-            for title, name in names.items()
-        ]
-    )
-
-
-def _label_rows(accuracy: dict[str, float] | None) -> list[tuple[str, str]]:
-    text = "{nearest_neighbours:.1%} (nearest neighbours), {logistic_regression:.1%} (logistic regression)"
-    return [] if accuracy is None else [("labels predicted from the latents", text.format(**accuracy))]
 
 
 def _number(entry: dict[str, Any] | None) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from vae_jax.config import Config, flatten
-from vae_jax.diagnosis.summary import table, words
+from vae_jax.diagnosis.summary import sentences, table
 from vae_jax.files import read_json
 from vae_jax.runs import RunFolder, read_rows
 from vae_jax.trained import TrainedRun
@@ -145,11 +145,15 @@ def read_diagnosis(trained: TrainedRun) -> dict[str, Any] | None:
     try:
         if found is None or found["params_digest"] != trained.params_digest:
             return None
-        sentences, step, images = words(found), int(found["step"]), int(found["likelihood"]["elbo"]["num_images"])
-        lines = table(found).removesuffix("\n".join(sentences)).rstrip()
+        return {
+            "sentences": sentences(found),
+            "table": table(found),
+            "step": int(found["step"]),
+            "num_images": int(found["likelihood"]["elbo"]["num_images"]),
+            "split": found["split"],
+        }
     except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError):
         return None  # Written by another version.
-    return {"sentences": sentences, "table": lines, "step": step, "num_images": images, "split": found["split"]}
 
 
 def left_out(trained: TrainedRun) -> list[str]:
