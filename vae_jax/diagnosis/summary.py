@@ -45,7 +45,7 @@ def advice(result: dict[str, Any], config: Config) -> dict[str, Any]:
         gains["noise"] = result["noise"]["gain"]["mean"]
     if result["latents"]["aggregate"] is not None:
         gains["prior"] = result["latents"]["aggregate"]["aggregate_kl"][0]
-    part = max(gains, key=lambda name: gains[name], default=None)
+    part = max(gains, key=lambda name: gains[name], default="")
     nats = gains.get(part, 0.0)
     if nats < _WORTHWHILE_NATS:
         reason = "no part that was measured costs half a nat; larger networks or longer training"
