@@ -63,7 +63,10 @@ def read_arrays(
 
 
 def _array(content: bytes) -> np.ndarray:
-    array = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+    try:
+        array = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+    except MemoryError as error:
+        raise ValueError("the header declares an array larger than the file") from error
     return array.astype(array.dtype.newbyteorder("="), order="C", copy=False)
 
 
