@@ -1,4 +1,4 @@
-"""CelebA at 64x64 with the convolutional network; data.dir names the folder of its pictures."""
+"""CelebA at 64x64 with the convolutional network; data.dir is the folder of its images."""
 
 from vae_jax.config import Config, to_config_dict
 

@@ -1,4 +1,4 @@
-"""The embedded 8x8 digits: needs no network and takes seconds. The package's own defaults."""
+"""The 8x8 digits of scikit-learn: needs no download and takes seconds. These are the defaults of the package."""
 
 from vae_jax.config import Config, to_config_dict
 

@@ -1,6 +1,6 @@
 """Frey Faces, the second data set of Kingma & Welling (arXiv 1312.6114), with a learned variance.
 
-The file is an .npz with `images`, uint8 of [1965, 28, 20, 1]: --config.data.path=frey_faces.npz
+The file is an .npz with `images`, uint8 [1965, 28, 20, 1]: --config.data.path=frey_faces.npz
 """
 
 from vae_jax.config import Config, to_config_dict

@@ -11,5 +11,5 @@ def get_config():
     config.model.latents = 20
     config.train.batch_size = 128
     config.train.num_epochs = 20
-    config.train.checkpoint_every = 0  # one an epoch
+    config.train.checkpoint_every = 0  # one per epoch
     return config

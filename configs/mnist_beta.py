@@ -1,4 +1,4 @@
-"""beta-VAE on MNIST, its weight annealed over the first two epochs."""
+"""beta-VAE on MNIST; beta rises over the first two epochs."""
 
 import pathlib
 import runpy

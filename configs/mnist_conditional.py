@@ -1,4 +1,4 @@
-"""MNIST with encoder and decoder that are told the digit."""
+"""MNIST with a model conditioned on the digit."""
 
 import pathlib
 import runpy

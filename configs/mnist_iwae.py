@@ -1,8 +1,8 @@
 """The importance-weighted autoencoder of Burda et al. (arXiv 1509.00519), one stochastic layer.
 
-784-200-200-50 with tanh, batches of 20, 50 samples, Adam with epsilon 1e-4, and a learning rate that falls in eight
-rungs of 3^i epochs, 3280 in all: i = 0..7 with 0.001 * 10^(-i/7). For fewer epochs set train.num_epochs: the ladder
-keeps its shape up to there.
+784-200-200-50 with tanh, batches of 20, 50 samples, Adam with epsilon 1e-4, and eight learning rates
+0.001 * 10^(-i/7) for 3^i epochs, i = 0..7; 3280 epochs in total. For fewer epochs set train.num_epochs: the schedule
+up to there is the same.
 """
 
 import pathlib

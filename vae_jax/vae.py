@@ -1,4 +1,4 @@
-"""The variational autoencoder: one Linen module that owns its five parts and joins them."""
+"""The variational autoencoder: a Linen module of five parts."""
 
 from typing import Any, NamedTuple
 
@@ -14,14 +14,14 @@ Label = Int[Array, "b"] | None
 
 
 class JointTerms(NamedTuple):
-    """What bounds and estimators are made of, for K samples of z for each of B images; all in nats.
+    """The terms of bounds and estimators, for K samples of z for each of B images, in nats.
 
     Attributes:
         z: The samples.
         log_likelihood: log p(x|z).
         log_prior: log p(z).
-        log_posterior: log q(z|x), or None where the posterior has no density.
-        kl: KL(q(z|x) || p(z)) in closed form, or None where there is none.
+        log_posterior: log q(z|x); None if the posterior has no density.
+        kl: KL(q(z|x) || p(z)) in closed form; None if there is none.
     """
 
     z: Float[Array, "k b d"]
@@ -46,19 +46,18 @@ class JointTerms(NamedTuple):
 
 
 class VAE(nn.Module):
-    """p(x, z) = p(x|z) p(z) with an encoder for q(z|x); all but p(z) may depend on a class label.
+    """p(x, z) = p(x|z) p(z) with an encoder for q(z|x); all except p(z) may depend on a class label.
 
-    Nothing in here draws noise for q: it comes in as an argument, so that every method is a function of
-    its arguments and the parameters.
+    The noise for q is an argument, so that every method is a function of its arguments and the parameters.
 
     Attributes:
-        encoder: Images, and `context` if there are classes, to features.
-        posterior: Features to q(z|x).
+        encoder: From images, and `context` if there are classes, to features.
+        posterior: From features to q(z|x).
         prior: p(z).
-        decoder: Latents, followed by the class if there are any, to the numbers that the likelihood needs.
-        likelihood: p(x|z) from those numbers.
-        num_classes: Labels run from 0 to this; 0 for a model without labels. Where it isn't 0, every method
-            that takes a label needs one.
+        decoder: From latents, followed by the class if there are any, to the inputs of the likelihood.
+        likelihood: p(x|z).
+        num_classes: Labels are below this; 0 for a model without labels. If it isn't 0, every method with a label
+            argument needs one.
     """
 
     encoder: nn.Module
@@ -70,30 +69,30 @@ class VAE(nn.Module):
 
     @property
     def noise_size(self) -> int:
-        """Standard normal numbers that one sample from q(z|x) takes."""
+        """Standard normal numbers for one sample from q(z|x)."""
         return self.posterior.noise_size
 
     def encode(self, x: Float[Array, "b h w c"], label: Label = None) -> Any:
-        """Parameters of q(z|x), as the posterior defines them."""
+        """Parameters of q(z|x), in the form of the posterior."""
         context = {"context": self._one_hot(label)} if self.num_classes else {}
         return self.posterior(self.encoder(x, **context))
 
     def posterior_mean(self, x: Float[Array, "b h w c"], label: Label = None) -> Float[Array, "b d"]:
-        """Mean of q(z|x), or what the posterior has in its place."""
+        """Mean of q(z|x), or what the posterior uses instead."""
         return self.posterior.mean(self.encode(x, label))
 
     def decode(self, z: Float[Array, "*batch d"], label: Label = None) -> Float[Array, "*batch h w o"]:
-        """What the likelihood needs to know of each pixel.
+        """The inputs of the likelihood for each pixel.
 
         Args:
-            z: Latents, of which the decoder sees the first `prior.num_decoded` components.
+            z: Latents; the first `prior.num_decoded` dimensions go into the decoder.
             label: Class of each image, for all samples of z of that image.
         """
         seen = z[..., : self.prior.num_decoded]
         if self.num_classes:
             one_hot = self._one_hot(label).astype(z.dtype)
             seen = jnp.concatenate([seen, jnp.broadcast_to(one_hot, (*z.shape[:-1], self.num_classes))], axis=-1)
-        # Images in front, or devices that each have some of them would have to exchange all of them.
+        # The axis of images first, or devices that each hold some images would have to exchange them.
         rows = jnp.moveaxis(seen, -2, 0) if z.ndim > 2 else seen
         outputs = self.decoder(rows.reshape(-1, rows.shape[-1]))
         outputs = outputs.reshape(*rows.shape[:-1], *outputs.shape[1:])
@@ -110,7 +109,7 @@ class VAE(nn.Module):
         return self.likelihood.sample(self.decode(z, label), key)
 
     def noise_stddev(self) -> Float[Array, ""] | None:
-        """Standard deviation that all pixels share, or None for a likelihood without one."""
+        """Standard deviation shared by all pixels; None for a likelihood without one."""
         one_for_all = getattr(self.likelihood, "noise_stddev", None)
         return None if one_for_all is None else one_for_all()
 
@@ -123,13 +122,13 @@ class VAE(nn.Module):
         return self.prior.log_prob(z, *self._components())
 
     def closed_form_kl(self, parameters: Any) -> Float[Array, "b"] | None:
-        """KL(q(z|x) || p(z)) in nats per image, or None where there is no closed form."""
+        """KL(q(z|x) || p(z)) in nats per image; None if there is no closed form."""
         if self.posterior.analytic_kl and self.prior.is_standard_normal:
             return self.posterior.kl_to_standard_normal(parameters)
         return None
 
     def kl_groups(self, parameters: Any) -> Float[Array, "b g"] | None:
-        """The closed form taken apart into latent dimensions, where it is a sum over them, else in one piece."""
+        """The closed form for each latent dimension, if it is a sum over them, else as one group."""
         kl = self.closed_form_kl(parameters)
         if kl is None or not getattr(self.posterior, "factorized", False):
             return None if kl is None else kl[:, None]
@@ -146,7 +145,7 @@ class VAE(nn.Module):
     def transform(
         self, parameters: Any, noise: Float[Array, "k b e"]
     ) -> tuple[Float[Array, "k b d"], Float[Array, "k b"] | None]:
-        """The reparameterization trick, `z = g(noise; parameters)`; and log q(z|x), None where there is none."""
+        """The reparameterization trick, `z = g(noise; parameters)`; and log q(z|x) or None."""
         return self.posterior.transform(parameters, noise)
 
     def log_joint(
@@ -157,7 +156,7 @@ class VAE(nn.Module):
 
     @property
     def noise_can_be_rescaled(self) -> bool:
-        """Whether the noise of p(x|z) has a width of its own."""
+        """Whether the noise of p(x|z) has a width."""
         return hasattr(self.likelihood, "log_prob_rescaled")
 
     def log_likelihood_rescaled(
@@ -167,7 +166,7 @@ class VAE(nn.Module):
         log_factors: Float[Array, "g"],
         label: Label = None,
     ) -> Float[Array, "g k b"]:
-        """log p(x|z) in nats, with the width of its noise times `exp(log_factor)` for each of several factors."""
+        """log p(x|z) in nats, with the width of its noise times `exp(log_factor)`, for each factor."""
         outputs = self.decode(z, label)
         return jnp.stack([self.likelihood.log_prob_rescaled(outputs, x, factor) for factor in log_factors])
 
@@ -178,7 +177,7 @@ class VAE(nn.Module):
         noise: Float[Array, "k b e"],
         label: Label = None,
     ) -> JointTerms:
-        """Samples z = g(noise; parameters) and everything known of them.
+        """The terms at samples z = g(noise; parameters).
 
         Args:
             parameters: Of q(z|x), from `encode`.
@@ -187,7 +186,7 @@ class VAE(nn.Module):
             label: Class of each image.
 
         Returns:
-            The terms; what the caller doesn't use is not computed under `jit`.
+            The terms; under `jit` unused terms aren't computed.
         """
         z, log_posterior = self.transform(parameters, noise)
         return self._terms(parameters, x, z, log_posterior, label)
@@ -195,7 +194,7 @@ class VAE(nn.Module):
     def joint_terms_at(
         self, parameters: Any, x: Float[Array, "b h w c"], z: Float[Array, "k b d"], label: Label = None
     ) -> JointTerms:
-        """The same at given z; only for a posterior that declares `log_prob_anywhere`."""
+        """The terms at any z; only for a posterior that declares `log_prob_anywhere`."""
         return self._terms(parameters, x, z, self.log_posterior(parameters, z), label)
 
     def _terms(
@@ -216,11 +215,11 @@ class VAE(nn.Module):
         )
 
     def __call__(self, x: Float[Array, "b h w c"], noise: Float[Array, "k b e"], label: Label = None) -> JointTerms:
-        """Encodes x and gives `joint_terms`."""
+        """Encodes x and returns `joint_terms`."""
         return self.joint_terms(self.encode(x, label), x, noise, label)
 
     def _components(self) -> tuple[Components, ...]:
-        """What a prior that is a mixture of posteriors takes as its last argument; nothing for others."""
+        """The last argument of a prior that is a mixture of posteriors; nothing for other priors."""
         if not self.prior.needs_components:
             return ()
         return (Components(self.posterior, self.encode(self.prior.pseudo_inputs())),)
@@ -232,15 +231,15 @@ class VAE(nn.Module):
 
 
 def refusal(posterior: nn.Module, prior: nn.Module, num_classes: int = 0) -> str | None:
-    """Why a posterior and a prior can't be parts of one model, from what they declare.
+    """Why a posterior and a prior can't be combined, from what they declare.
 
     Args:
         posterior: q(z|x).
         prior: p(z).
-        num_classes: Of the model; 0 without labels.
+        num_classes: Classes of the model; 0 without labels.
 
     Returns:
-        The reason and what to choose instead, or None if they go together.
+        The reason and what to choose instead; None if they can be combined.
     """
     names = f"prior {type(prior).__name__} and posterior {type(posterior).__name__}"
     if posterior.latents != prior.latents:
@@ -262,15 +261,15 @@ def refusal(posterior: nn.Module, prior: nn.Module, num_classes: int = 0) -> str
 
 
 def init_params(model: VAE, key: Key[Array, ""], image_shape: tuple[int, int, int]) -> Params:
-    """Fresh parameters.
+    """Initial parameters.
 
     Args:
-        model: What needs them.
-        key: What they are drawn from.
+        model: The model.
+        key: For the random initialization.
         image_shape: Height, width, channels.
 
     Returns:
-        A nested dictionary with an entry for each part that has parameters.
+        A nested dictionary with an entry for each part with parameters.
     """
     x = jnp.zeros((1, *image_shape))
     noise = jnp.zeros((1, 1, model.noise_size))
@@ -285,6 +284,6 @@ def apply(model: VAE, params: Params, method: str, *args: Any) -> Any:
         model: The model.
         params: Its parameters.
         method: Name of one of its methods, such as `"encode"` or `"decode_mean"`.
-        args: What the method takes.
+        args: Arguments of the method.
     """
     return model.apply({"params": params}, *args, method=method)

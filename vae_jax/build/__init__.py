@@ -1,7 +1,7 @@
-"""From a config to its parts: the only registry of names.
+"""From a config to its parts: the only tables of names.
 
-A name is one of the tables' own, or `package.module:Name` for a custom part: a callable that takes what the members of
-the same table take.
+A name is a member of a table, or `package.module:Name` for a custom part: a callable with the same arguments as the
+members of that table.
 """
 
 from vae_jax.build.model import build_model, build_model_for

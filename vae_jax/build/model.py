@@ -1,4 +1,4 @@
-"""Networks, likelihoods, posteriors and priors by name, and the model they make."""
+"""From the model section of a config to a model: networks, likelihoods, posteriors and priors by name."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -7,8 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from vae_jax.build.custom import check_custom_parts, check_pair
-from vae_jax.build.registry import call_custom, choose, choose_or_import, make
+from vae_jax.build.registry import choose, choose_or_import, custom_errors, make
 from vae_jax.config import Config, ModelConfig
 from vae_jax.data import Dataset, ImageKind
 from vae_jax.errors import UserError
@@ -36,8 +35,6 @@ from vae_jax.vae import VAE, refusal
 ImageShape = tuple[int, int, int]
 
 ACTIVATIONS = {"relu": nn.relu, "tanh": nn.tanh, "gelu": nn.gelu, "silu": nn.silu}
-
-
 DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 
 
@@ -57,7 +54,7 @@ def _convolutional(
     encoder: type[nn.Module], decoder: type[nn.Module], model: ModelConfig, image_shape: ImageShape
 ) -> tuple[nn.Module, nn.Module]:
     options = _network_options(model)
-    upsampling = choose("model.upsampling", model.upsampling, dict(zip(UPSAMPLING, UPSAMPLING, strict=True)))
+    upsampling = choose("model.upsampling", model.upsampling, UPSAMPLING)
     if not model.hidden:
         raise UserError(f"model.network '{model.network}' needs stages; set e.g. --config.model.hidden='(32, 64)'")
     return (
@@ -66,12 +63,13 @@ def _convolutional(
     )
 
 
+# Arguments: the config, and height, width and numbers per pixel of the decoder's output.
 NETWORKS: Mapping[str, Callable[[ModelConfig, ImageShape], tuple[nn.Module, nn.Module]]] = {
     "mlp": _mlp,
     "conv": functools.partial(_convolutional, ConvEncoder, ConvDecoder),
     "resnet": functools.partial(_convolutional, ResNetEncoder, ResNetDecoder),
 }
-# A likelihood is told the images' shape and the number of grey levels.
+# Arguments: the config, the shape of the images and the number of grey levels.
 LIKELIHOODS: Mapping[str, Callable[[ModelConfig, ImageShape, int], nn.Module]] = {
     "bernoulli": lambda model, shape, levels: Bernoulli(),
     "continuous_bernoulli": lambda model, shape, levels: ContinuousBernoulli(),
@@ -91,6 +89,7 @@ POSTERIORS: Mapping[str, Callable[[ModelConfig], nn.Module]] = {
     "hierarchical": lambda model: HierarchicalPosterior(model.latents, model.upper_latents, model.upper_hidden),
     "point_mass": lambda model: PointMass(model.latents),
 }
+# Arguments: the config and the shape of the images.
 PRIORS: Mapping[str, Callable[[ModelConfig, ImageShape], nn.Module]] = {
     "standard_normal": lambda model, shape: StandardNormal(model.latents),
     "mixture": lambda model, shape: GaussianMixture(model.latents, model.prior_components),
@@ -102,37 +101,41 @@ PRIORS: Mapping[str, Callable[[ModelConfig, ImageShape], nn.Module]] = {
 }
 
 
+def part_names(model: ModelConfig) -> dict[str, str]:
+    """Config fields of the model whose value names a part, with their values."""
+    fields = ("network", "activation", "likelihood", "posterior", "prior")
+    return {f"model.{field}": getattr(model, field) for field in fields}
+
+
 def build_model(config: ModelConfig, image_shape: ImageShape, max_value: int = 255, num_classes: int = 0) -> VAE:
-    """The model for images of a shape.
+    """The model for images of this shape.
 
     Args:
         config: Which parts, and how large.
         image_shape: Height, width, channels.
-        max_value: Largest value a pixel can take, for likelihoods of grey levels.
+        max_value: Largest value of a pixel, for likelihoods of grey levels.
         num_classes: Classes of the data; used if `config.conditional`.
 
     Raises:
-        UserError: If a name isn't known, or the parts don't go together.
+        UserError: If a name is unknown, parts don't fit each other, or a custom part can't be built.
     """
     height, width, channels = image_shape
-    likelihood = make("model.likelihood", config.likelihood, LIKELIHOODS, config, image_shape, max_value + 1)
-    posterior = make("model.posterior", config.posterior, POSTERIORS, config)
-    prior = make("model.prior", config.prior, PRIORS, config, image_shape)
-    asked = f"model.likelihood {config.likelihood!r}", "asked for outputs_per_pixel"
-    outputs = (height, width, call_custom(*asked, lambda: likelihood.outputs_per_pixel(channels)))
-    encoder, decoder = check_pair(config.network, make("model.network", config.network, NETWORKS, config, outputs))
-    classes = num_classes if config.conditional else 0
-    reason = call_custom("the model", "put together", refusal, posterior, prior, classes)
+    with custom_errors(part_names(config)):
+        likelihood: Any = make("model.likelihood", config.likelihood, LIKELIHOODS, config, image_shape, max_value + 1)
+        posterior = make("model.posterior", config.posterior, POSTERIORS, config)
+        prior = make("model.prior", config.prior, PRIORS, config, image_shape)
+        outputs = (height, width, likelihood.outputs_per_pixel(channels))
+        encoder, decoder = make("model.network", config.network, NETWORKS, config, outputs)
+        classes = num_classes if config.conditional else 0
+        reason = refusal(posterior, prior, classes)
     if reason is not None:
         raise UserError(reason)
-    model = VAE(encoder, posterior, prior, decoder, likelihood, classes)
-    check_custom_parts(model, config, image_shape, outputs)
-    return model
+    return VAE(encoder, posterior, prior, decoder, likelihood, classes)
 
 
 def build_model_for(config: Config, data: Dataset | ImageKind) -> VAE:
-    """The model of a run for its data, of which the kind is enough."""
+    """The model of a run for its data, or for images of this kind."""
     kind = data.kind if isinstance(data, Dataset) else data
-    # Pixels that are binary before training have no other grey levels left.
+    # Pixels that are binarized before training have two levels.
     max_value = 1 if config.data.binarization in ("fixed", "threshold") else kind.max_value
     return build_model(config.model, kind.image_shape, max_value, kind.num_classes)

@@ -1,11 +1,14 @@
-"""Objectives by name, and whether they go with a model."""
+"""From the objective section of a config to an objective, checked against the model."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from vae_jax.build.custom import check_custom_objective
-from vae_jax.build.registry import choose, is_custom, make
+import jax
+import jax.numpy as jnp
+
+from vae_jax.build.model import ImageShape, part_names
+from vae_jax.build.registry import choose, custom_errors, is_custom, make
 from vae_jax.config import Config, ObjectiveConfig
 from vae_jax.errors import UserError
 from vae_jax.objectives import (
@@ -19,30 +22,31 @@ from vae_jax.objectives import (
     FreeBits,
     Iwae,
     Mmd,
+    Objective,
     Penalty,
     WakeSleep,
     Weighted,
 )
 from vae_jax.training import LossFunction
-from vae_jax.vae import VAE
+from vae_jax.vae import VAE, apply, init_params
 
 
 def _elbo(config: Config, penalty: Penalty) -> Elbo:
     objective = config.objective
-    gradient = choose("objective.gradient", objective.gradient, {name: name for name in GRADIENTS})
+    gradient = choose("objective.gradient", objective.gradient, GRADIENTS)
     return Elbo(objective.num_samples, objective.analytic_kl, penalty, gradient)
 
 
 def _beta(config: Config) -> Elbo:
     objective = config.objective
-    annealing = choose("objective.annealing", objective.annealing, {name: name for name in ANNEALINGS})
+    annealing = choose("objective.annealing", objective.annealing, ANNEALINGS)
     if annealing == "cyclical" and not objective.annealing_steps:
         raise UserError("objective.annealing 'cyclical' needs the length of a cycle; set objective.annealing_steps")
     return _elbo(config, Weighted(objective.beta, annealing, objective.annealing_steps))
 
 
-# An objective is told the number of training images.
-OBJECTIVES: Mapping[str, Callable[[Config, int], Any]] = {
+# Arguments: the config and the number of training images.
+OBJECTIVES: Mapping[str, Callable[[Config, int], Objective]] = {
     "elbo": lambda config, num_images: _elbo(config, Weighted()),
     "beta": lambda config, num_images: _beta(config),
     "free_bits": lambda config, num_images: _elbo(config, FreeBits(config.objective.free_nats, config.model.latents)),
@@ -58,19 +62,19 @@ OBJECTIVES: Mapping[str, Callable[[Config, int], Any]] = {
     "autoencoder": lambda config, num_images: Autoencoder(),
 }
 
-# Which fields of the config each of them reads, besides its name.
-_ELBO_FIELDS = frozenset({"num_samples", "analytic_kl", "gradient"})
-FIELDS: Mapping[str, frozenset[str]] = {
+# The config fields that each of them reads, besides its name.
+_ELBO_FIELDS = ("num_samples", "analytic_kl", "gradient")
+FIELDS: Mapping[str, tuple[str, ...]] = {
     "elbo": _ELBO_FIELDS,
-    "beta": _ELBO_FIELDS | {"beta", "annealing", "annealing_steps"},
-    "free_bits": _ELBO_FIELDS | {"free_nats"},
-    "capacity": _ELBO_FIELDS | {"capacity", "capacity_weight", "annealing_steps"},
-    "iwae": frozenset({"num_samples"}),
-    "dreg": frozenset({"num_samples"}),
-    "mmd": frozenset({"mmd_alpha", "mmd_weight"}),
-    "beta_tcvae": frozenset({"beta"}),
-    "wake_sleep": frozenset(),
-    "autoencoder": frozenset(),
+    "beta": (*_ELBO_FIELDS, "beta", "annealing", "annealing_steps"),
+    "free_bits": (*_ELBO_FIELDS, "free_nats"),
+    "capacity": (*_ELBO_FIELDS, "capacity", "capacity_weight", "annealing_steps"),
+    "iwae": ("num_samples",),
+    "dreg": ("num_samples",),
+    "mmd": ("mmd_alpha", "mmd_weight"),
+    "beta_tcvae": ("beta",),
+    "wake_sleep": (),
+    "autoencoder": (),
 }
 
 _NEEDS = {
@@ -83,46 +87,8 @@ _NEEDS = {
 }
 
 
-def check_objective(config: Config, model: VAE, num_images: int, image_shape: tuple[int, int, int]) -> None:
-    """Refuses an objective that needs what the posterior doesn't declare, or doesn't read a field that was set.
-
-    Raises:
-        UserError: With what it needs, and what to use instead.
-    """
-    for field in dataclasses.fields(config.objective):
-        _check_is_read(config.objective, field)
-    objective = make("objective.name", config.objective.name, OBJECTIVES, config, num_images)
-    if config.train.accumulation > 1 and not getattr(objective, "over_images", False):
-        raise UserError(
-            f"train.accumulation is {config.train.accumulation}, but objective.name '{config.objective.name}' looks at "
-            "the whole batch at once (it doesn't declare over_images); leave train.accumulation at 1"
-        )
-    if is_custom(config.objective.name):
-        check_custom_objective(objective, config.objective.name, model, image_shape)
-    for need in objective.needs:
-        if not getattr(model.posterior, need, False):
-            raise UserError(
-                f"objective.name '{config.objective.name}' and model.posterior '{config.model.posterior}' don't go "
-                f"together: it needs {_NEEDS[need]}"
-            )
-
-
-def _check_is_read(objective: ObjectiveConfig, field: dataclasses.Field) -> None:
-    """Refuses a field that was set for nothing."""
-    read = FIELDS.get(objective.name)
-    # A custom objective may read all of them.
-    if read is None or field.name == "name" or field.name in read:
-        return
-    if getattr(objective, field.name) != field.default:
-        readers = ", ".join(name for name, fields in FIELDS.items() if field.name in fields)
-        raise UserError(
-            f"objective.{field.name} has no effect under objective.name '{objective.name}'; leave it at "
-            f"{field.default!r}, or choose an objective that it belongs to: {readers}"
-        )
-
-
 def build_loss(config: Config, model: VAE, num_images: int = 0) -> LossFunction:
-    """The objective of a model as a function of its parameters.
+    """The objective of a model as a function `(params, x, key, step, label=None)`.
 
     Args:
         config: The run.
@@ -130,8 +96,77 @@ def build_loss(config: Config, model: VAE, num_images: int = 0) -> LossFunction:
         num_images: Training images, for objectives that refer to the whole data set.
     """
     objective = make("objective.name", config.objective.name, OBJECTIVES, config, num_images)
+    return lambda params, x, key, step, label=None: objective(model, params, x, key, step, label)
 
-    def loss(params, x, key, step, label=None):
-        return objective(model, params, x, key, step, label)
 
-    return loss
+def check_objective(config: Config, model: VAE, num_images: int, image_shape: ImageShape) -> None:
+    """Refuses an objective that doesn't fit the model, and custom parts that fail.
+
+    Raises:
+        UserError: If the posterior lacks what the objective needs, a field was set that it doesn't read, or a custom
+            part raises anything or returns something of a wrong shape.
+    """
+    name = config.objective.name
+    _check_fields_are_read(config.objective)
+    objective = make("objective.name", name, OBJECTIVES, config, num_images)
+    if not isinstance(objective, Objective):
+        raise UserError(
+            f"objective.name '{name}' must give a function that has `needs`; see vae_jax.objectives.Objective"
+        )
+    if config.train.accumulation > 1 and not getattr(objective, "over_images", False):
+        raise UserError(
+            f"train.accumulation is {config.train.accumulation}, but objective.name '{name}' looks at "
+            "the whole batch at once (it doesn't declare over_images); leave train.accumulation at 1"
+        )
+    for need in objective.needs:
+        if not getattr(model.posterior, need, False):
+            raise UserError(
+                f"objective.name '{name}' and model.posterior '{config.model.posterior}' don't go "
+                f"together: it needs {_NEEDS.get(need, need)}"
+            )
+    parts = {"objective.name": name, **part_names(config.model)}
+    if any(map(is_custom, parts.values())):
+        with custom_errors(parts):
+            _check_shapes(build_loss(config, model, num_images), model, image_shape)
+
+
+def _check_fields_are_read(objective: ObjectiveConfig) -> None:
+    """Refuses a field that was set but has no effect. A custom objective may read all fields."""
+    read = FIELDS.get(objective.name)
+    for field in dataclasses.fields(objective):
+        unread = read is not None and field.name not in ("name", *read)
+        if unread and getattr(objective, field.name) != field.default:
+            readers = ", ".join(name for name, fields in FIELDS.items() if field.name in fields)
+            raise UserError(
+                f"objective.{field.name} has no effect under objective.name '{objective.name}'; leave it at "
+                f"{field.default!r}, or choose an objective that it belongs to: {readers}"
+            )
+
+
+def _check_shapes(loss: LossFunction, model: VAE, image_shape: ImageShape) -> None:
+    """Traces everything that training and sampling call, without computing anything."""
+    x = jnp.zeros((2, *image_shape))
+    label = jnp.zeros(2, jnp.int32) if model.num_classes else None
+
+    def trace(key: jax.Array) -> dict[str, Any]:
+        params = init_params(model, key, image_shape)
+        surrogate, terms = loss(params, x, key, jnp.zeros((), jnp.int32), label)
+        z = apply(model, params, "sample_prior", key, 2)
+        return {
+            "loss": surrogate,
+            **terms._asdict(),
+            "posterior_mean": apply(model, params, "posterior_mean", x, label),
+            "sample_prior": z,
+            "decode_mean": apply(model, params, "decode_mean", z, label),
+            "decode_sample": apply(model, params, "decode_sample", z, key, label),
+        }
+
+    latents = (2, model.prior.latents)
+    needed = {
+        **{"loss": (), "posterior_mean": latents, "sample_prior": latents},
+        **{"decode_mean": x.shape, "decode_sample": x.shape},
+    }
+    for name, found in jax.eval_shape(trace, jax.random.key(0)).items():
+        shape = needed.get(name, (2,))
+        if found is not None and found.shape != shape:
+            raise TypeError(f"for 2 images {name} has shape {found.shape}, but must have shape {shape}")

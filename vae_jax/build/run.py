@@ -1,4 +1,4 @@
-"""Data, optimizer, schedule and state of a run."""
+"""From a config to the data, optimizer, schedule, steps and state of a run."""
 
 import dataclasses
 import os
@@ -96,22 +96,21 @@ def with_config(dataset: Dataset, config: Config) -> Dataset:
 
 
 def resolve(config: Config) -> Config:
-    """Makes paths absolute, so that the saved config leads to the data from any folder."""
-    data = dataclasses.replace(config.data, path=_whole_path(config.data.path), dir=_whole_path(config.data.dir))
+    """The config with absolute paths to the data, so that a saved config works from any folder."""
+
+    def absolute(path: str) -> str:
+        return path if not path or "://" in path else os.path.abspath(os.path.expanduser(path))
+
+    data = dataclasses.replace(config.data, path=absolute(config.data.path), dir=absolute(config.data.dir))
     return dataclasses.replace(config, data=data)
 
 
-def _whole_path(path: str) -> str:
-    """Absolute, but for no path at all and for one into a cloud's storage."""
-    return path if not path or "://" in path else os.path.abspath(os.path.expanduser(path))
-
-
 def check_fit(config: Config, data: Dataset) -> None:
-    """Refuses what doesn't go together.
+    """Refuses combinations that can't work.
 
     Raises:
-        UserError: If the likelihood is no density of such pixels, the objective needs what the posterior
-            doesn't have, labels are missing, or a batch is larger than the data.
+        UserError: If the likelihood isn't a density of such pixels, the objective needs what the posterior doesn't
+            have, a custom part fails, labels are missing, or a batch is larger than the data.
     """
     model = build_model_for(config, data)
     pixels = "binary" if data.is_binary else "levels"
@@ -123,7 +122,7 @@ def check_fit(config: Config, data: Dataset) -> None:
             "discretized_logistic"
         )
         raise UserError(
-            f"model.likelihood '{config.model.likelihood}' is no density of the pixels that data.binarization "
+            f"model.likelihood '{config.model.likelihood}' isn't a density of the pixels that data.binarization "
             f"'{config.data.binarization}' gives ({pixels}); {instead}"
         )
     if config.model.conditional and not data.num_classes:
@@ -147,7 +146,7 @@ def check_fit(config: Config, data: Dataset) -> None:
 
 
 def build_preparation(data: Dataset) -> Preparation:
-    """What turns training images into the x of the model, inside the compiled step."""
+    """The function from training images to the input of the model, inside the compiled step."""
     max_value = data.training.max_value
     if data.is_dynamic:
         return lambda images, key: dynamic_binarization(images, max_value, key)
@@ -155,7 +154,7 @@ def build_preparation(data: Dataset) -> Preparation:
 
 
 def build_schedule(config: Config, num_images: int) -> Schedule:
-    """When to log, to save and to stop.
+    """When to log, save and stop.
 
     Args:
         config: The run.
@@ -174,10 +173,10 @@ def build_schedule(config: Config, num_images: int) -> Schedule:
 def build_optimizer(
     config: Config, num_steps: int, steps_per_epoch: int = 1, learning_rate: Any = None
 ) -> optax.GradientTransformation:
-    """The optimizer for so many steps, which make up epochs; with another learning rate, if one is given."""
+    """The optimizer for this many steps; `learning_rate` replaces that of the config."""
     train = config.train
     choose("train.optimizer", train.optimizer, OPTIMIZERS)
-    choose("train.schedule", train.schedule, dict.fromkeys(SCHEDULES))
+    choose("train.schedule", train.schedule, SCHEDULES)
     return make_optimizer(
         train.optimizer,
         train.learning_rate if learning_rate is None else learning_rate,
@@ -198,19 +197,19 @@ def must_unroll(model: VAE) -> bool:
 
 
 def seeds_of(config: Config) -> tuple[int, ...]:
-    """The seed of the run, or of each of its replicas: that of replica i is `seed + i`."""
+    """The seeds of the replicas, `seed + i`; one for a run without replicas."""
     return tuple(range(config.seed, config.seed + config.num_seeds))
 
 
 def build_train_step(
     config: Config, model: VAE, schedule: Schedule, preparation: Preparation, num_images: int
 ) -> TrainStep:
-    """The step of a run: of one model, or of all replicas at once.
+    """The training step of one model, or of all replicas at once.
 
     Args:
         config: The run.
         model: Its model.
-        schedule: When it ends, for the learning rate.
+        schedule: Its length, for the learning rate.
         preparation: From `build_preparation`.
         num_images: Training images, for objectives that refer to the whole data set.
     """
@@ -228,7 +227,7 @@ def build_train_step(
 def build_steps(
     config: Config, model: VAE, data: Dataset, schedule: Schedule, mesh: Mesh
 ) -> ResidentSteps | StreamedSteps:
-    """The steps of a run on its training images, wherever these are."""
+    """The steps of a run on its training images, in memory or streamed."""
     training = data.training
     images, labels = training.images, training.labels if model.num_classes else None
     step = build_train_step(config, model, schedule, build_preparation(data), len(images))
@@ -240,7 +239,7 @@ def build_steps(
 
 
 def build_state(config: Config, model: VAE, image_shape: ImageShape, num_steps: int) -> TrainState:
-    """A fresh state, before the first step; with replicas, of all of them."""
+    """The state before the first step, with an axis for replicas in front if there are any."""
 
     def of_key(key: Key[Array, ""]) -> TrainState:
         params = init_params(model, stream_key(key, Stream.PARAMETERS), image_shape)

@@ -1,7 +1,4 @@
-"""Invertible maps with their log-determinants, and the Gaussians that they start from.
-
-What posteriors and priors share: they are built from these and know nothing of each other.
-"""
+"""Invertible maps with their log-determinants, and the Gaussians before them; for posteriors and priors."""
 
 from vae_jax.flows.autoregressive import AutoregressiveNetwork, MaskedDense, autoregressive_step
 from vae_jax.flows.coupling import AffineCoupling

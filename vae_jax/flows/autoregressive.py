@@ -1,4 +1,4 @@
-"""Inverse autoregressive flow and the masked network that drives it."""
+"""Inverse autoregressive flow, and its masked network."""
 
 from collections.abc import Callable
 
@@ -8,18 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-# The gate starts near 1, so that a fresh flow is close to the identity, as the paper advises.
+# The gate starts near 1, so that a new flow is close to the identity, as the paper recommends.
 _GATE_BIAS = 2.0
 
 Initializer = Callable[..., jax.Array]
 
 
 class MaskedDense(nn.Module):
-    """A linear map of which some weights are always 0.
+    """A linear map with some weights fixed at 0.
 
     Attributes:
-        mask: 1 where an input (row) may act on an output (column); nested tuples, so that it can be hashed.
-        kernel_init: What the weights start from.
+        mask: 1 where an output (column) may depend on an input (row); nested tuples, so that it is hashable.
+        kernel_init: Initializer of the weights.
     """
 
     mask: tuple[tuple[int, ...], ...]
@@ -42,10 +42,10 @@ def _may_act(
 
 
 class AutoregressiveNetwork(nn.Module):
-    """Two numbers for each component of z that depend on the components before it and on a context.
+    """Two numbers for each dimension of z that depend on earlier dimensions and on a context.
 
-    Each unit has a degree and sees the components `1 ... degree` only. Hidden degrees are
-    spread over `0 ... D - 1`; units of degree 0 see nothing but the context, so one component is no special case.
+    Each unit has a degree, and depends only on the dimensions `1 ... degree`. Degrees of hidden units are spread over
+    `0 ... D - 1`; units with degree 0 depend only on the context.
 
     Attributes:
         hidden: Width of each layer.
@@ -79,7 +79,7 @@ class AutoregressiveNetwork(nn.Module):
 def autoregressive_step(
     z: Float[Array, "k b d"], shift: Float[Array, "k b d"], gate: Float[Array, "k b d"]
 ) -> tuple[Float[Array, "k b d"], Float[Array, "k b"]]:
-    """One inverse autoregressive flow in its numerically stable form, with its log-determinant.
+    """One inverse autoregressive flow in its numerically stable form, and its log-determinant.
 
     `z' = s(gate) z + (1 - s(gate)) shift`, `log |det dz'/dz| = sum_j log s(gate_j)` with `s` the logistic
     function, because the Jacobian is triangular.

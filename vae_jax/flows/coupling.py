@@ -1,4 +1,4 @@
-"""Affine coupling: half of the components decide how the other half is scaled and shifted."""
+"""Affine coupling: half of the dimensions determine scale and shift of the other half."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -8,15 +8,14 @@ _LARGEST_LOG_SCALE = 2.0
 
 
 class AffineCoupling(nn.Module):
-    """`z_j = u_j` for the components that are kept, `z_j = u_j exp(s_j) + t_j` for the others.
+    """`z_j = u_j` for the dimensions that are kept, `z_j = u_j exp(s_j) + t_j` for the others.
 
-    s and t depend on the kept components only, through tanh layers, and |s| is below 2, so that neither
-    direction overflows. With one component the coupling that keeps it is the identity and the other has
-    constants for s and t. A fresh coupling is the identity.
+    s and t depend on the kept dimensions only, through tanh layers. |s| < 2, so that neither direction overflows. A new
+    coupling is the identity.
 
     Attributes:
         hidden: Width of each layer.
-        keep_even: Whether the components 0, 2, 4, ... are kept, or the others.
+        keep_even: Whether dimensions 0, 2, 4, ... are kept, or the others.
 
     Source:
         Dinh et al., arXiv 1605.08803, eq. 4-8.
@@ -27,7 +26,7 @@ class AffineCoupling(nn.Module):
 
     @nn.compact
     def __call__(self, kept: Float[Array, "*batch d"]) -> tuple[Float[Array, "*batch d"], Float[Array, "*batch d"]]:
-        """Log-scales s and shifts t, 0 for the kept components."""
+        """Log-scales s and shifts t, 0 for kept dimensions."""
         size = kept.shape[-1]
         keep = self._keep(size)
         features = kept * keep

@@ -1,4 +1,4 @@
-"""Gaussians: what flows start from and what the layers of a hierarchy are made of."""
+"""Gaussians: densities, parameters, and conditional Gaussians for hierarchies."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from vae_jax.numerics import LOG_2PI
 
 
 class GaussianParameters(NamedTuple):
-    """Means and log-variances of a Gaussian with independent components."""
+    """Means and log-variances of a Gaussian with independent dimensions."""
 
     mean: Float[Array, "*batch d"]
     logvar: Float[Array, "*batch d"]
@@ -24,7 +24,7 @@ def standard_normal_log_prob(z: Float[Array, "*batch d"]) -> Float[Array, "*batc
 def diagonal_gaussian_log_prob(
     mean: Float[Array, "*#batch d"], logvar: Float[Array, "*#batch d"], z: Float[Array, "*#batch d"]
 ) -> Float[Array, "*batch"]:
-    """Log-density of a Gaussian with independent components.
+    """Log-density of a Gaussian with independent dimensions.
 
     `sum_j -1/2 [log 2 pi + logvar_j + (z_j - mean_j)^2 exp(-logvar_j)]`
 
@@ -40,14 +40,14 @@ def diagonal_gaussian_log_prob(
 
 
 class ConditionalGaussian(nn.Module):
-    """`N(mean(y), exp(logvar(y)))` of a vector y, through fully connected tanh layers.
+    """`N(mean(y), exp(logvar(y)))` with mean and log-variance from fully connected tanh layers.
 
     Attributes:
         hidden: Width of each layer; `()` makes mean and log-variance linear in y.
-        size: Components of what is distributed.
+        size: Dimensions of the Gaussian.
 
     Source:
-        Burda et al., arXiv 1509.00519, section 5: the layers between the stochastic ones.
+        Burda et al., arXiv 1509.00519, section 5: the layers between stochastic layers.
     """
 
     hidden: tuple[int, ...]

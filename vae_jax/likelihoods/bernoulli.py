@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, Key
 
 from vae_jax.numerics import flat_event, sum_event
 
-# Products of 2^16 at most, far from the largest float32; of those tried the fastest.
+# Products are at most 2^16, far below the largest float32; the fastest of the numbers tried.
 _MOST_FACTORS = 16
 
 
@@ -18,9 +18,9 @@ def bernoulli_log_prob(
     """Log-probability of binary images under independent Bernoulli pixels.
 
     `sum_i x_i log s(l_i) + (1 - x_i) log(1 - s(l_i)) = sum_i x_i l_i - softplus(l_i)` with `s` the
-    logistic function. `softplus(l) = max(l, 0) + log(1 + exp(-|l|))`, so that no logit overflows, and the
-    logarithms are taken of products of pixels, `sum_i log t_i = log prod_i t_i` with t in [1, 2]: estimates
-    of log p(x) spend more time on this sum than on the decoder's products.
+    logistic function. `softplus(l) = max(l, 0) + log(1 + exp(-|l|))`, so that no logit overflows. Logarithms are
+    taken of products of several pixels, `sum_i log t_i = log prod_i t_i` with t in [1, 2], as estimates of log p(x)
+    spend more time on this sum than in the decoder.
 
     Args:
         logits: `log p / (1 - p)` of each pixel.
@@ -43,12 +43,12 @@ def _bernoulli_log_prob_jvp(
     tangents: tuple[Float[Array, "*batch h w c"], Float[Array, "*#batch h w c"]],
 ) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
     logits, x, of_logits, of_x = (flat_event(array) for array in (*primals, *tangents))
-    # Pixel minus probability; what JAX would make of the value's own operations takes several times longer.
+    # Pixel minus probability: several times faster than differentiating the operations of the value.
     return bernoulli_log_prob(*primals), sum_event((x - jax.nn.sigmoid(logits)) * of_logits + logits * of_x)
 
 
 def _sum_of_logs(factors: Float[Array, "*batch p"]) -> Float[Array, "*batch"]:
-    """Sum of the logarithms of values in [1, 2], a logarithm for as many as divide the pixels evenly."""
+    """Sum of the logarithms of values in [1, 2], as logarithms of products of several values."""
     factors = factors.astype(jnp.promote_types(factors.dtype, jnp.float32))
     in_product = max(n for n in range(1, _MOST_FACTORS + 1) if factors.shape[-1] % n == 0)
     products = jnp.prod(factors.reshape(*factors.shape[:-1], in_product, -1), axis=-2)
@@ -56,13 +56,13 @@ def _sum_of_logs(factors: Float[Array, "*batch p"]) -> Float[Array, "*batch"]:
 
 
 class Bernoulli(nn.Module):
-    """Independent Bernoulli pixels; the decoder puts out logits."""
+    """Independent Bernoulli pixels; the decoder outputs logits."""
 
     base_measure = "binary"
     support = frozenset({"binary"})
 
     def outputs_per_pixel(self, channels: int) -> int:
-        """One number for each channel."""
+        """One output for each channel."""
         return channels
 
     def log_prob(

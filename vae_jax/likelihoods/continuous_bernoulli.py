@@ -14,8 +14,8 @@ def continuous_bernoulli_log_density(
 ) -> Float[Array, "*#shape"]:
     """`x l - log((exp(l) - 1) / l)` of each pixel, with value and gradient accurate for every l.
 
-    Below |l| = 1 as `(x - 1/2) l - log(sinh(l/2) / (l/2))` by the series of the last term. Above, with e the edge
-    at which the density is highest, as `-|l| |x - e| + log |l| - log(1 - exp(-|l|))`, where large terms don't cancel.
+    For |l| < 1 as `(x - 1/2) l - log(sinh(l/2) / (l/2))` with a series for the last term. Otherwise, with e the edge
+    (0 or 1) where the density is highest, as `-|l| |x - e| + log |l| - log(1 - exp(-|l|))`, without cancellation.
 
     Args:
         logits: `l = log r / (1 - r)`.
@@ -25,7 +25,7 @@ def continuous_bernoulli_log_density(
         Nats per pixel, in the shape to which the arguments broadcast.
     """
     is_small = jnp.abs(logits) < 1.0
-    # Each branch sees a harmless value where the other is taken, so that no gradient is NaN.
+    # Each branch gets a harmless value where the other is used, so that no gradient is NaN.
     small, large = jnp.where(is_small, logits, 0.0), jnp.where(is_small, 1.0, logits)
     near_uniform = (x - 0.5) * small - log_sinhc_series(0.5 * small)
     magnitude = jnp.abs(large)
@@ -56,7 +56,7 @@ def continuous_bernoulli_log_prob(
 
 
 def continuous_bernoulli_mean(logits: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Mean of each pixel, `1 / (1 - exp(-l)) - 1/l`: how fast the log-density at 0, `-log((exp(l) - 1) / l)`, falls."""
+    """Mean of each pixel, `1 / (1 - exp(-l)) - 1/l`: minus the derivative of the log-density of 0."""
     at_zero = jnp.zeros_like(logits)
     _, rise = jax.jvp(lambda at: continuous_bernoulli_log_density(at, at_zero), (logits,), (jnp.ones_like(logits),))
     return -rise
@@ -68,14 +68,14 @@ def continuous_bernoulli_quantile(
     """Inverse of the cumulative distribution function, `log(1 + u (exp(l) - 1)) / l`.
 
     Args:
-        logits: Of each pixel.
+        logits: `l` of each pixel.
         probability: `u` in [0, 1].
 
     Returns:
         Pixels in [0, 1].
     """
     is_small = jnp.abs(logits) < 1e-3
-    # The distribution of 1 - x has the opposite logit; a negative one can't overflow.
+    # 1 - x has the opposite logit, so use the negative logit, which can't overflow.
     negative = -jnp.abs(jnp.where(is_small, 1.0, logits))
     tail = jnp.where(logits > 0, 1.0 - probability, probability)
     mirrored = jnp.log1p(tail * jnp.expm1(negative)) / negative
@@ -85,13 +85,13 @@ def continuous_bernoulli_quantile(
 
 
 class ContinuousBernoulli(nn.Module):
-    """Independent continuous Bernoulli pixels; the decoder puts out logits."""
+    """Independent continuous Bernoulli pixels; the decoder outputs logits."""
 
     base_measure = "continuous on [0, 1]"
     support = frozenset({"levels", "continuous"})
 
     def outputs_per_pixel(self, channels: int) -> int:
-        """One number for each channel."""
+        """One output for each channel."""
         return channels
 
     def log_prob(
@@ -101,9 +101,9 @@ class ContinuousBernoulli(nn.Module):
         return continuous_bernoulli_log_prob(outputs, x)
 
     def mean(self, outputs: Float[Array, "*batch h w c"]) -> Float[Array, "*batch h w c"]:
-        """Mean of each pixel, which is not the parameter r; see `continuous_bernoulli_mean`."""
+        """Mean of each pixel, which isn't the parameter r; see `continuous_bernoulli_mean`."""
         return continuous_bernoulli_mean(outputs)
 
     def sample(self, outputs: Float[Array, "*batch h w c"], key: Key[Array, ""]) -> Float[Array, "*batch h w c"]:
-        """Images with pixels drawn from [0, 1], through the inverse of the distribution function."""
+        """Images with pixels drawn from [0, 1], with the inverse of the distribution function."""
         return continuous_bernoulli_quantile(outputs, jax.random.uniform(key, outputs.shape, outputs.dtype))

@@ -1,4 +1,4 @@
-"""Discretized logistic likelihood of pixels that take one of so many levels."""
+"""Discretized logistic likelihood of pixels with a fixed number of levels."""
 
 import flax.linen as nn
 import jax
@@ -13,9 +13,9 @@ MIN_LOG_SCALE = -7.0
 
 
 def log_one_minus_exp(distance: Float[Array, "*shape"], log_distance: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """`log(1 - exp(-d))` for d >= 0, given log d too, so that it is finite where d itself underflows.
+    """`log(1 - exp(-d))` for d >= 0 and log d; finite even where d underflows.
 
-    Below d = 1 as `log d - d/2 + log(sinh(d/2) / (d/2))`, above as `log1p(-exp(-d))`.
+    For d < 1 as `log d - d/2 + log(sinh(d/2) / (d/2))`, otherwise as `log1p(-exp(-d))`.
     """
     is_small = distance < 1.0
     small = jnp.where(is_small, distance, 0.0)
@@ -31,12 +31,12 @@ def logistic_level_log_prob(
 
     With levels k = 0 .. L-1 at `y_k = 2k/(L-1) - 1`, bin edges `y_k -+ 1/(L-1)` and
     `a, b = (upper, lower edge - mean) / scale`, `P(k) = s(a) - s(b)` where `s` is the logistic function; the first
-    and the last bin take the tails, so that the levels' probabilities sum to 1. Computed as
-    `log s(a) + log s(-b) + log(1 - exp(b - a))`, in which nothing cancels.
+    and last bin include the tails, so that the probabilities sum to 1. Computed as
+    `log s(a) + log s(-b) + log(1 - exp(b - a))`, which avoids cancellation.
 
     Args:
-        mean: Mean of the logistic distribution, in the unit in which pixels span [-1, 1].
-        log_scale: Log of its scale in that unit.
+        mean: Mean of the logistic distribution, for pixels scaled to [-1, 1].
+        log_scale: Log of its scale, in the same unit.
         x: Pixels k/(L-1).
         levels: L.
 
@@ -48,7 +48,7 @@ def logistic_level_log_prob(
     """
     level = jnp.round(x * (levels - 1))
     inverse_scale = jnp.exp(-log_scale)
-    # From whole numbers, so that neighbouring bins share their edge to the last bit.
+    # Computed from integers, so that neighbouring bins share exactly the same edge.
     upper = ((2.0 * level + 2.0 - levels) / (levels - 1) - mean) * inverse_scale
     lower = ((2.0 * level - levels) / (levels - 1) - mean) * inverse_scale
     width = 2.0 / (levels - 1)
@@ -65,7 +65,7 @@ def logistic_level_mean(
 
     Args:
         mean: As in `logistic_level_log_prob`.
-        log_scale: As there.
+        log_scale: Likewise.
         levels: L.
 
     Returns:
@@ -77,13 +77,13 @@ def logistic_level_mean(
         edge = (2.0 * level.astype(mean.dtype) + 2.0 - levels) / (levels - 1)
         return total + jax.nn.sigmoid((mean - edge) * inverse_scale)
 
-    # A loop over the edges: all of them at once would take 255 times the memory.
+    # A loop over the edges, as all of them at once would take 255 times the memory.
     total = jax.lax.fori_loop(0, levels - 1, add_edge, jnp.zeros_like(mean * inverse_scale))
     return total / (levels - 1)
 
 
 def round_to_levels(y: Float[Array, "*shape"], levels: int) -> Float[Array, "*shape"]:
-    """The nearest level k/(L-1) of values in the unit in which pixels span [-1, 1]."""
+    """The nearest level k/(L-1) of values scaled to [-1, 1]."""
     return jnp.clip(jnp.round(0.5 * (y + 1.0) * (levels - 1)), 0.0, levels - 1.0) / (levels - 1)
 
 
@@ -96,8 +96,8 @@ def discretized_logistic_log_prob(
     """Log-probability of images under independent discretized logistic pixels.
 
     Args:
-        mean: In the unit in which pixels span [-1, 1].
-        log_scale: Log of the scale in that unit.
+        mean: For pixels scaled to [-1, 1].
+        log_scale: Log of the scale, in the same unit.
         x: Pixels k/(L-1).
         levels: L.
 
@@ -109,13 +109,13 @@ def discretized_logistic_log_prob(
 
 
 class DiscretizedLogistic(nn.Module):
-    """Independent pixels with one logistic distribution each, rounded to levels.
+    """Independent pixels, each with a logistic distribution rounded to levels.
 
-    The decoder puts out the means of all channels, then their log-scales, in the unit in which pixels span
-    [-1, 1]. Log-scales are kept above -7 as in PixelCNN++, softly (`softly_above`).
+    The decoder outputs the means of all channels, then their log-scales, for pixels scaled to [-1, 1]. Log-scales stay
+    above -7 as in PixelCNN++, with a soft bound (`softly_above`).
 
     Attributes:
-        levels: How many values a pixel takes: 256, or 1 + the largest value of the source's pixels.
+        levels: Number of values of a pixel: 1 + the largest value in the source.
     """
 
     levels: int = 256
@@ -124,7 +124,7 @@ class DiscretizedLogistic(nn.Module):
 
     @property
     def base_measure(self) -> str:
-        """Probabilities of so many levels."""
+        """Probabilities of levels."""
         return f"{self.levels} levels"
 
     def outputs_per_pixel(self, channels: int) -> int:
@@ -147,7 +147,7 @@ class DiscretizedLogistic(nn.Module):
     def log_prob_rescaled(
         self, outputs: Float[Array, "*batch h w c2"], x: Float[Array, "*#batch h w c"], log_factor: Float[Array, ""]
     ) -> Float[Array, "*batch"]:
-        """Nats per image with the noise wider by `exp(log_factor)`."""
+        """Nats per image with the scale times `exp(log_factor)`."""
         mean, log_scale = self.parameters(outputs)
         return discretized_logistic_log_prob(mean, log_scale + log_factor, x, self.levels)
 

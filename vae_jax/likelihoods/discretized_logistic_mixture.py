@@ -19,12 +19,12 @@ from vae_jax.numerics import flat_event, sum_event
 
 
 class LogisticMixture(NamedTuple):
-    """What a decoder says of each pixel, for M components and C channels, pixels spanning [-1, 1].
+    """The mixture of each pixel, with M components and C channels, for pixels scaled to [-1, 1].
 
     Attributes:
-        log_weights: Log of the mixture weights, shared by the channels; normalized.
-        means: Of each component and channel, before the dependence on earlier channels is added.
-        log_scales: Log of the scale of each component and channel.
+        log_weights: Logs of the normalized mixture weights, shared by the channels.
+        means: Of each component and channel, without the dependence on earlier channels.
+        log_scales: Logs of the scale of each component and channel.
         coefficients: How the mean of channel c depends on the value of each earlier channel c', in the order
             (c, c') = (1, 0), (2, 0), (2, 1), ...; P = C (C - 1) / 2 of them, in [-1, 1].
     """
@@ -35,7 +35,7 @@ class LogisticMixture(NamedTuple):
     coefficients: Float[Array, "*batch m p"]
 
     def dependence(self, channel: int, y: Float[Array, "*#batch #m earlier"]) -> Float[Array, "*batch m"]:
-        """What the values of the earlier channels, in [-1, 1], add to the mean of a channel."""
+        """What the values of earlier channels, in [-1, 1], add to the mean of this channel."""
         start = channel * (channel - 1) // 2
         return jnp.sum(self.coefficients[..., start : start + channel] * y, axis=-1)
 
@@ -46,9 +46,9 @@ def numbers_per_component(channels: int) -> int:
 
 
 def split_outputs(outputs: Float[Array, "*batch o"], components: int) -> LogisticMixture:
-    """The mixture that a decoder's numbers mean: weights, means, log-scales and coefficients, in this order.
+    """The mixture from decoder outputs: weights, means, log-scales and coefficients, in this order.
 
-    Log-scales are kept above -7 as in PixelCNN++, softly (`softly_above`); coefficients go through tanh.
+    Log-scales stay above -7 as in PixelCNN++, with a soft bound (`softly_above`); coefficients go through tanh.
 
     Args:
         outputs: `M (C + 1)(C + 2) / 2` numbers for each pixel.
@@ -75,7 +75,7 @@ def logistic_mixture_log_prob(
     `y = 2x - 1` and P of `logistic_level_log_prob`.
 
     Args:
-        mixture: Its arrays start with the axes `[..., H, W]`.
+        mixture: With leading axes `[..., H, W]`.
         x: Pixels k/(L-1).
         levels: L.
 
@@ -96,10 +96,10 @@ def logistic_mixture_log_prob(
 class DiscretizedLogisticMixture(nn.Module):
     """Independent pixels, each with a mixture of logistic distributions rounded to levels.
 
-    The channels of one pixel depend on each other, through the component that they share and linearly within it.
+    The channels of a pixel depend on each other: they share a component, and are linear within it.
 
     Attributes:
-        levels: How many values a pixel takes: 256, or 1 + the largest value of the source's pixels.
+        levels: Number of values of a pixel: 1 + the largest value in the source.
         components: Logistic distributions per pixel; PixelCNN++ has 10.
     """
 
@@ -110,7 +110,7 @@ class DiscretizedLogisticMixture(nn.Module):
 
     @property
     def base_measure(self) -> str:
-        """Probabilities of so many levels."""
+        """Probabilities of levels."""
         return f"{self.levels} levels"
 
     def outputs_per_pixel(self, channels: int) -> int:
@@ -126,16 +126,16 @@ class DiscretizedLogisticMixture(nn.Module):
     def log_prob_rescaled(
         self, outputs: Float[Array, "*batch h w o"], x: Float[Array, "*#batch h w c"], log_factor: Float[Array, ""]
     ) -> Float[Array, "*batch"]:
-        """Nats per image with the noise wider by `exp(log_factor)`."""
+        """Nats per image with all scales times `exp(log_factor)`."""
         mixture = split_outputs(outputs, self.components)
         return logistic_mixture_log_prob(mixture._replace(log_scales=mixture.log_scales + log_factor), x, self.levels)
 
     def mean(self, outputs: Float[Array, "*batch h w o"]) -> Float[Array, "*batch h w c"]:
         """Mean of each pixel.
 
-        Exact for the first channel, hence for grey images. For a later one, what it depends on is set to its own
-        mean within the component, which is exact but for the edge bins: where a component reaches beyond [0, 1],
-        the mean of a clipped value isn't the clipped mean.
+        Exact for the first channel, so for grey images. For later channels, earlier ones are replaced by their means
+        within the component. That is exact except in the edge bins, as the mean of a clipped value isn't the clipped
+        mean.
         """
         mixture = split_outputs(outputs, self.components)
         means = jnp.zeros_like(mixture.means[..., :0])
@@ -146,7 +146,7 @@ class DiscretizedLogisticMixture(nn.Module):
         return jnp.sum(jnp.exp(mixture.log_weights)[..., None] * means, axis=-2)
 
     def sample(self, outputs: Float[Array, "*batch h w o"], key: Key[Array, ""]) -> Float[Array, "*batch h w c"]:
-        """Images with pixels k/(L-1): a component for each pixel, then one channel after the other."""
+        """Images with pixels k/(L-1): first a component for each pixel, then channel by channel."""
         mixture = split_outputs(outputs, self.components)
         component_key, noise_key = jax.random.split(key)
         component = jax.random.categorical(component_key, mixture.log_weights)[..., None]

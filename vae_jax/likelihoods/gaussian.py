@@ -1,4 +1,4 @@
-"""Gaussian likelihoods of continuous pixels, with a given or a learned variance."""
+"""Gaussian likelihoods of continuous pixels, with a fixed or a learned variance."""
 
 import math
 
@@ -37,10 +37,13 @@ def gaussian_log_prob(
 
 
 class Gaussian(nn.Module):
-    """Gaussian pixels that share one variance; the decoder puts out their means.
+    """Gaussian pixels with one variance for all; the decoder outputs the means.
+
+    With a fixed standard deviation sigma, maximizing the ELBO minimizes `mean_i (x_i - mean_i)^2 + w KL` with
+    `w = 2 sigma^2 / D`, for images of D pixel values: a mean squared error plus a weighted KL.
 
     Attributes:
-        stddev: Standard deviation of every pixel, in the unit of the pixels; where it starts if learned.
+        stddev: Standard deviation of every pixel, in the unit of the pixels; the initial value if learned.
         learned: Whether the variance is a parameter, as in the sigma-VAE (Rybkin et al., arXiv 2006.13202).
     """
 
@@ -55,7 +58,7 @@ class Gaussian(nn.Module):
         self.logvar = self.param("logvar", lambda key: logvar) if self.learned else logvar
 
     def outputs_per_pixel(self, channels: int) -> int:
-        """One number for each channel."""
+        """One output for each channel."""
         return channels
 
     def log_prob(
@@ -67,7 +70,7 @@ class Gaussian(nn.Module):
     def log_prob_rescaled(
         self, outputs: Float[Array, "*batch h w c"], x: Float[Array, "*#batch h w c"], log_factor: Float[Array, ""]
     ) -> Float[Array, "*batch"]:
-        """Nats per image with the noise wider by `exp(log_factor)`."""
+        """Nats per image with the standard deviation times `exp(log_factor)`."""
         return gaussian_log_prob(outputs, self.logvar + 2.0 * log_factor, x)
 
     def mean(self, outputs: Float[Array, "*batch h w c"]) -> Float[Array, "*batch h w c"]:
@@ -79,25 +82,26 @@ class Gaussian(nn.Module):
         return jnp.exp(0.5 * self.logvar)
 
     def sample(self, outputs: Float[Array, "*batch h w c"], key: Key[Array, ""]) -> Float[Array, "*batch h w c"]:
-        """Images with the noise in them."""
+        """Images with noise."""
         noise = jax.random.normal(key, outputs.shape, outputs.dtype)
         return outputs + self.noise_stddev() * noise
 
 
 class GaussianPerPixel(nn.Module):
-    """Gaussian pixels with a variance each; the decoder puts out all means, then all log-variances.
+    """Gaussian pixels, each with its variance; the decoder outputs all means, then all log-variances.
 
-    The density of a pixel that is the same in all images grows without end as its variance shrinks. So the
-    standard deviation stays above a bound, softly: `logvar = m + softplus(output - m)` with `m = 2 log min_stddev`
-    (-13.8 for the default) is the decoder's output wherever that is well above m.
+    The density of a pixel that is equal in all images grows without bound as its variance shrinks. So the standard
+    deviation has a soft lower bound: `logvar = m + softplus(output - m)` with `m = 2 log min_stddev` (-13.8 by default)
+    equals the output of the decoder wherever that is well above m.
 
     Attributes:
-        min_stddev: The bound, in the unit of the pixels. The default is about the error of rounding to 256
-            levels, `1 / (255 sqrt 12)`, below which there is nothing to be learned.
+        min_stddev: The bound, in the unit of the pixels. The default is about the error of rounding to 256 levels,
+            `1 / (255 sqrt 12)`.
     """
 
     min_stddev: float = 1e-3
 
+    learned = True
     base_measure = "continuous on [0, 1]"
     support = frozenset({"levels", "continuous", "real"})
 
@@ -121,7 +125,7 @@ class GaussianPerPixel(nn.Module):
     def log_prob_rescaled(
         self, outputs: Float[Array, "*batch h w c2"], x: Float[Array, "*#batch h w c"], log_factor: Float[Array, ""]
     ) -> Float[Array, "*batch"]:
-        """Nats per image with the noise wider by `exp(log_factor)`."""
+        """Nats per image with the standard deviation times `exp(log_factor)`."""
         mean, logvar = self.parameters(outputs)
         return gaussian_log_prob(mean, logvar + 2.0 * log_factor, x)
 
@@ -130,6 +134,6 @@ class GaussianPerPixel(nn.Module):
         return self.parameters(outputs)[0]
 
     def sample(self, outputs: Float[Array, "*batch h w c2"], key: Key[Array, ""]) -> Float[Array, "*batch h w c"]:
-        """Images with the noise in them."""
+        """Images with noise."""
         mean, logvar = self.parameters(outputs)
         return mean + jnp.exp(0.5 * logvar) * jax.random.normal(key, mean.shape, mean.dtype)

@@ -1,9 +1,9 @@
-"""A lower bound that lets a gradient through."""
+"""A lower bound with a gradient everywhere."""
 
 import jax
 from jaxtyping import Array, Float
 
 
 def softly_above(values: Float[Array, "*shape"], minimum: float) -> Float[Array, "*shape"]:
-    """`minimum + softplus(values - minimum)`: the values where they are far above the minimum, never below it."""
+    """`minimum + softplus(values - minimum)`: close to values far above the minimum, never below the minimum."""
     return minimum + jax.nn.softplus(values - minimum)

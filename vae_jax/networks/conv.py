@@ -1,4 +1,4 @@
-"""Strided convolutions and their mirror image, the classic convolutional autoencoder."""
+"""Strided convolutions and their mirror image: the classic convolutional autoencoder."""
 
 import flax.linen as nn
 import jax
@@ -6,16 +6,16 @@ from jaxtyping import Array, Float
 
 from vae_jax.networks.mlp import Activation
 from vae_jax.networks.precision import at_least_float32
-from vae_jax.networks.resampling import Upsample, halved_sizes
+from vae_jax.networks.upsampling import Upsample, halved_sizes
 
 
 class ConvEncoder(nn.Module):
-    """Images to features, through 4×4 convolutions with stride 2; the last map is flattened.
+    """From images to features through 4×4 convolutions with stride 2; the last map is flattened.
 
     Attributes:
         hidden: Channels of each layer, at least one; each layer halves height and width, rounding up.
         activation: Applied after each layer.
-        dtype: What is computed in; None for the type of the images.
+        dtype: Type of the computation; None for that of the images.
 
     Source:
         The layers of DCGAN's discriminator (Radford et al., arXiv 1511.06434), without normalization.
@@ -33,7 +33,7 @@ class ConvEncoder(nn.Module):
 
         Args:
             x: Images.
-            context: What else is known of each; a learned projection of it is added to every position of the
+            context: Further inputs for each image; a learned projection of them is added to every position of the
                 first feature map, before the activation.
 
         Raises:
@@ -50,14 +50,14 @@ class ConvEncoder(nn.Module):
 
 
 class ConvDecoder(nn.Module):
-    """Latents to one or more numbers per pixel: a dense layer to the smallest map, then doublings.
+    """From latents to one or more numbers per pixel: a dense layer to the smallest map, then doublings of its size.
 
     Attributes:
         hidden: Channels of each map, from the smallest on, at least one; each is followed by a doubling.
-        image_shape: Height, width and numbers per pixel of what comes out.
-        activation: Applied to each map in between.
+        image_shape: Height, width and numbers per pixel of the output.
+        activation: Applied to each map before its doubling.
         upsampling: `transpose` or `resize`; see `Upsample`.
-        dtype: What is computed in; None for the type of the latents.
+        dtype: Type of the computation; None for that of the latents.
 
     Source:
         The layers of DCGAN's generator (Radford et al., arXiv 1511.06434), without normalization.
@@ -73,10 +73,10 @@ class ConvDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, z: Float[Array, "b d"]) -> Float[Array, "b h w o"]:
-        """What the likelihood needs to know of each pixel.
+        """The inputs of the likelihood for each pixel.
 
         Raises:
-            ValueError: If there is no layer, or no such upsampling.
+            ValueError: If there is no layer, or the upsampling is unknown.
         """
         if not self.hidden:
             raise ValueError("a convolutional decoder needs at least one width in hidden, e.g. (64, 32)")

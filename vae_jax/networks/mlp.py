@@ -13,12 +13,12 @@ Activation = Callable[[jax.Array], jax.Array]
 
 
 class MLPEncoder(nn.Module):
-    """Images to features, through fully connected layers.
+    """From images to features through fully connected layers.
 
     Attributes:
-        hidden: Width of each layer; `()` passes the flattened image on, so that the heads are linear maps.
+        hidden: Width of each layer; `()` returns the flattened image, so that the posterior is linear in it.
         activation: Applied after each layer.
-        dtype: What is computed in; None for the type of the images.
+        dtype: Type of the computation; None for that of the images.
     """
 
     hidden: tuple[int, ...]
@@ -31,7 +31,7 @@ class MLPEncoder(nn.Module):
 
         Args:
             x: Images.
-            context: What else is known of each; concatenated to the flattened image.
+            context: Further inputs for each image; appended to the flattened image.
         """
         features = x.reshape(x.shape[0], -1)
         if context is not None:
@@ -42,13 +42,13 @@ class MLPEncoder(nn.Module):
 
 
 class MLPDecoder(nn.Module):
-    """Latents to one or more numbers per pixel, through fully connected layers.
+    """From latents to one or more numbers per pixel, through fully connected layers.
 
     Attributes:
-        hidden: Width of each layer, from the latents on; `()` is a linear map.
-        image_shape: Height, width and numbers per pixel of what comes out.
+        hidden: Width of each layer, from the latents on; `()` for a linear map.
+        image_shape: Height, width and numbers per pixel of the output.
         activation: Applied after each hidden layer.
-        dtype: What is computed in; None for the type of the latents.
+        dtype: Type of the computation; None for that of the latents.
     """
 
     hidden: tuple[int, ...]
@@ -58,7 +58,7 @@ class MLPDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, z: Float[Array, "b d"]) -> Float[Array, "b h w o"]:
-        """What the likelihood needs to know of each pixel."""
+        """The inputs of the likelihood for each pixel."""
         features = z
         for width in self.hidden:
             features = self.activation(nn.Dense(width, dtype=self.dtype)(features))

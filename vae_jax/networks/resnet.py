@@ -6,16 +6,16 @@ import flax.linen as nn
 import jax
 from jaxtyping import Array, Float
 
-from vae_jax.networks.convolution import Conv
+from vae_jax.networks.fast_convolution import Conv
 from vae_jax.networks.mlp import Activation
 from vae_jax.networks.precision import at_least_float32
-from vae_jax.networks.resampling import Upsample, halved_sizes
+from vae_jax.networks.upsampling import Upsample, halved_sizes
 
 
 def num_groups(channels: int) -> int:
     """Groups for group normalization: the largest divisor of the channels up to 32 that leaves 4 in each.
 
-    A group of a single channel would be set to zero wherever the map has shrunk to one pixel.
+    A group with a single channel would be normalized to zero where a map has only one pixel.
 
     >>> num_groups(128), num_groups(48), num_groups(7)
     (32, 12, 1)
@@ -26,11 +26,11 @@ def num_groups(channels: int) -> int:
 class ResidualBlock(nn.Module):
     """`x + conv(act(norm(conv(act(norm(x))))))` with 3×3 convolutions.
 
-    The last convolution starts at zero, so that a fresh block is the identity, however many there are.
+    The last convolution starts at zero, so that a new block is the identity.
 
     Attributes:
-        activation: The `act` above.
-        dtype: What is computed in; None for the type of the input.
+        activation: `act` in the formula.
+        dtype: Type of the computation; None for that of the input.
     """
 
     activation: Activation
@@ -48,14 +48,14 @@ class ResidualBlock(nn.Module):
 
 
 class ResNetEncoder(nn.Module):
-    """Images to features, through residual blocks at falling resolutions; the last map is flattened.
+    """From images to features through residual blocks at decreasing resolutions; the last map is flattened.
 
     Attributes:
-        hidden: Channels at each resolution, at least one. The first is that of the image; strided 3×3
-            convolutions halve height and width, rounding up, between one and the next.
+        hidden: Channels at each resolution, at least one, starting with that of the image. Strided 3×3 convolutions
+            between them halve height and width, rounding up.
         blocks: Residual blocks at each resolution.
         activation: Of the blocks.
-        dtype: What is computed in; None for the type of the images.
+        dtype: Type of the computation; None for that of the images.
 
     Source:
         He et al., arXiv 1603.05027 (activation before convolution); Wu & He, arXiv 1803.08494 (group norm).
@@ -74,7 +74,7 @@ class ResNetEncoder(nn.Module):
 
         Args:
             x: Images.
-            context: What else is known of each; a learned projection of it is added to every position of the
+            context: Further inputs for each image; a learned projection of them is added to every position of the
                 first feature map.
 
         Raises:
@@ -94,15 +94,15 @@ class ResNetEncoder(nn.Module):
 
 
 class ResNetDecoder(nn.Module):
-    """Latents to one or more numbers per pixel: a dense layer to the smallest map, then blocks and doublings.
+    """From latents to one or more numbers per pixel: a dense layer to the smallest map, then blocks and doublings.
 
     Attributes:
-        hidden: Channels at each resolution, from the smallest on, at least one; the last is that of the image.
-        image_shape: Height, width and numbers per pixel of what comes out.
+        hidden: Channels at each resolution, from the smallest on, at least one; the last has the size of the image.
+        image_shape: Height, width and numbers per pixel of the output.
         blocks: Residual blocks at each resolution.
         activation: Of the blocks.
         upsampling: `transpose` or `resize`; see `Upsample`.
-        dtype: What is computed in; None for the type of the latents.
+        dtype: Type of the computation; None for that of the latents.
     """
 
     hidden: tuple[int, ...]
@@ -116,10 +116,10 @@ class ResNetDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, z: Float[Array, "b d"]) -> Float[Array, "b h w o"]:
-        """What the likelihood needs to know of each pixel.
+        """The inputs of the likelihood for each pixel.
 
         Raises:
-            ValueError: If there is no resolution, or no such upsampling.
+            ValueError: If there is no resolution, or the upsampling is unknown.
         """
         if not self.hidden:
             raise ValueError("a residual decoder needs at least one width in hidden, e.g. (256, 128, 64)")

@@ -1,7 +1,4 @@
-"""Objectives: what is optimized, and what is reported whatever is optimized.
-
-Each keeps the protocol `Objective`.
-"""
+"""Objectives: the losses that train a model; see `Objective` for their arguments and results."""
 
 from vae_jax.objectives.autoencoder import Autoencoder
 from vae_jax.objectives.beta_tcvae import BetaTcvae, KlParts, kl_parts

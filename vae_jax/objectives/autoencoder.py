@@ -10,7 +10,7 @@ from vae_jax.vae import apply
 
 @dataclasses.dataclass(frozen=True)
 class Autoencoder:
-    """`-log p(x|z)` at the one z that the encoder gives. It bounds nothing, so there is no ELBO beside it.
+    """`-log p(x|z)` at the single z of the encoder. There is no bound, so the terms have no ELBO.
 
     Source:
         Rumelhart et al. 1986.

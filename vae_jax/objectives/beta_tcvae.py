@@ -1,4 +1,4 @@
-"""beta-TCVAE: the KL term taken apart into mutual information, total correlation and the rest."""
+"""beta-TCVAE: the KL split into mutual information, total correlation and the KL of each dimension."""
 
 import dataclasses
 import math
@@ -14,7 +14,7 @@ from vae_jax.vae import apply
 
 
 class KlParts(NamedTuple):
-    """The three parts of the averaged KL term, in nats; they sum to `mean log q(z|x) - log p(z)`.
+    """The three parts of the mean KL, in nats; they sum to `mean log q(z|x) - log p(z)`.
 
     Attributes:
         mutual_information: Between image and latents, under q.
@@ -35,10 +35,10 @@ def kl_parts(log_pairs: Float[Array, "b b d"], log_prior: Float[Array, "b"], num
     Args:
         log_pairs: `[i, j, d]`: log q(z_id|x_j), where z_i was drawn from q(z|x_i).
         log_prior: log p(z_i).
-        num_images: Images in the data set (N), of which the batch is a sample of B.
+        num_images: Images in the data set (N); the batch is a sample of B of them.
 
     Returns:
-        Averages over the batch, biased as the paper says: the estimate of log q(z) is low.
+        Averages over the batch. They are biased, as the paper says: the estimate of log q(z) is too low.
 
     Source:
         Chen et al., arXiv 1802.04942, eq. 2 and appendix C.1.
@@ -57,11 +57,14 @@ def kl_parts(log_pairs: Float[Array, "b b d"], log_prior: Float[Array, "b"], num
 
 @dataclasses.dataclass(frozen=True)
 class BetaTcvae:
-    """`-reconstruction + MI + beta TC + dimension-wise KL`. No sum over images.
+    """`-reconstruction + MI + beta TC + dimension-wise KL`, which isn't a mean over images.
 
     Attributes:
-        beta: Weight of the total correlation; at 1 the loss is minus the bound by Monte Carlo.
+        beta: Weight of the total correlation; with 1 the loss is minus the bound by Monte Carlo.
         num_images: Images in the data set.
+
+    Source:
+        Chen et al., arXiv 1802.04942, eq. 4.
     """
 
     beta: float
@@ -74,7 +77,7 @@ class BetaTcvae:
         noise = standard_normal(key, (1, x.shape[0], model.noise_size))
         parameters = apply(model, params, "encode", x, label)
         joint = apply(model, params, "joint_terms", parameters, x, noise, label)
-        # Samples in front: z_i beside the parameters of every x_j.
+        # Each z_i with the parameters of every x_j.
         log_pairs = apply(model, params, "log_posterior_per_dimension", parameters, joint.z[0][:, None])
         parts = kl_parts(log_pairs, joint.log_prior[0], self.num_images)
         terms = elbo_terms(joint)

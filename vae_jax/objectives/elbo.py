@@ -17,14 +17,14 @@ GRADIENTS = ("reparameterized", "score_function")
 
 @dataclasses.dataclass(frozen=True)
 class Elbo:
-    """Minus the bound, its KL term weighted by a penalty.
+    """Minus the bound, with a penalty in place of its KL term.
 
     Attributes:
         num_samples: Samples of z per image (L in the paper).
-        analytic_kl: The KL in closed form where the model has one.
-        penalty: What the KL costs; by default itself.
-        gradient: `reparameterized` (through z) or `score_function` (the general estimator, for
-            comparison: its variance is why the reparameterization matters).
+        analytic_kl: Whether to use the closed form of the KL, if the model has one.
+        penalty: Function of the KL; the identity by default.
+        gradient: `reparameterized` (through z) or `score_function` (the general estimator, for comparison: its
+            variance is why the reparameterization matters).
     """
 
     num_samples: int = 1
@@ -34,12 +34,12 @@ class Elbo:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """What the posterior must declare."""
+        """See `Objective`."""
         return ("has_density", "reparameterized" if self.gradient == "reparameterized" else "log_prob_anywhere")
 
     @property
     def over_images(self) -> bool:
-        """Whether the surrogate is a mean over images, as the penalty is or isn't."""
+        """Whether the loss is a mean over images, as the penalty may be."""
         return getattr(self.penalty, "over_images", False)
 
     def __call__(self, model, params, x, key, step, label=None):
@@ -57,10 +57,10 @@ class Elbo:
         cost = self.penalty(groups, step)
         surrogate = cost - jnp.mean(terms.reconstruction)
         if self.gradient == "score_function":
-            # Its value is zero; its gradient is that of the expectation with respect to q.
+            # The value of this term is zero; its gradient is that of the expectation with respect to q.
             learning_signal = joint.log_likelihood
             if joint.kl is None or not self.analytic_kl:
-                # A divergence that is an expectation under q too counts as much as the penalty lets it.
+                # The KL is an expectation under q too, weighted by the derivative of the penalty.
                 price = len(groups) * jax.grad(self.penalty)(groups, step)[:, 0]
                 learning_signal -= price * (joint.log_posterior - joint.log_prior)
             surrogate -= score_function_term(learning_signal, joint.log_posterior)
@@ -70,12 +70,12 @@ class Elbo:
 def score_function_term(learning_signal: Float[Array, "k b"], log_posterior: Float[Array, "k b"]) -> Float[Array, ""]:
     """A scalar of value zero whose gradient is the score-function estimate of an expectation's gradient.
 
-    `grad E_q[f(z)] = E_q[(f(z) - b) grad log q(z|x)]`; the baseline b of each sample is the mean of f over all
-    the other samples and images, which doesn't depend on it and so adds no bias.
+    `grad E_q[f(z)] = E_q[(f(z) - b) grad log q(z|x)]`. The baseline b of a sample is the mean of f over all other
+    samples and images. It doesn't depend on the sample, so it adds no bias.
 
     Args:
         learning_signal: f at each sample, in nats.
-        log_posterior: log q(z|x) at the same samples, which must not be differentiable through z.
+        log_posterior: log q(z|x) at the same samples, without a gradient through z.
 
     Returns:
         The term, averaged over samples and images.

@@ -13,7 +13,7 @@ from vae_jax.vae import apply
 
 
 def importance_weighted_bound(log_weights: Float[Array, "k b"]) -> Float[Array, "b"]:
-    """`log 1/K sum_k w_k`, which equals the ELBO for K = 1 and rises with K toward log p(x).
+    """`log 1/K sum_k w_k`, which equals the ELBO for K = 1 and increases with K toward log p(x).
 
     Args:
         log_weights: log p(x, z_k) - log q(z_k|x), in nats.
@@ -29,7 +29,7 @@ def importance_weighted_bound(log_weights: Float[Array, "k b"]) -> Float[Array, 
 
 @dataclasses.dataclass(frozen=True)
 class Iwae:
-    """Minus the importance-weighted bound. The terms beside it are those of the ELBO.
+    """Minus the importance-weighted bound; the terms are those of the ELBO.
 
     Attributes:
         num_samples: Samples of z per image (k in the paper).
@@ -52,8 +52,8 @@ class Dreg:
     """The same bound with the doubly reparameterized gradient of the encoder.
 
     With normalized weights `v_k`, the decoder's gradient is that of IWAE, `sum_k v_k d log w_k`, and the
-    encoder's is `sum_k v_k^2 (d log w_k / dz_k) (dz_k / d phi)`, in which log q's own dependence on phi has
-    been integrated out. It is unbiased and its signal doesn't fade as K grows.
+    encoder's is `sum_k v_k^2 (d log w_k / dz_k) (dz_k / d phi)`: the direct dependence of log q on phi is integrated
+    out. It is unbiased, and its signal doesn't fade as K grows.
 
     Attributes:
         num_samples: Samples of z per image.

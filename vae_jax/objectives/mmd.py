@@ -1,4 +1,4 @@
-"""InfoVAE: the aggregate posterior is held to the prior by maximum mean discrepancy."""
+"""InfoVAE: maximum mean discrepancy keeps the aggregate posterior close to the prior."""
 
 import dataclasses
 
@@ -14,15 +14,15 @@ from vae_jax.vae import apply
 def maximum_mean_discrepancy(z: Float[Array, "n d"], prior: Float[Array, "m d"]) -> Float[Array, ""]:
     """Unbiased estimate of the squared MMD between two samples, with a Gaussian kernel.
 
-    `E k(z, z') + E k(p, p') - 2 E k(z, p)` with `k(a, b) = exp(-|a - b|^2 / (2 D))`: the kernel's width grows
-    with the root of the dimension, as distances between samples of the prior do.
+    `E k(z, z') + E k(p, p') - 2 E k(z, p)` with `k(a, b) = exp(-|a - b|^2 / (2 D))`: the width of the
+    kernel grows with the square root of the dimension, like distances between samples of the prior.
 
     Args:
         z: Latents of different images.
         prior: Latents from the prior.
 
     Returns:
-        No unit; may be slightly negative, as unbiased estimates of small numbers are.
+        Without a unit; may be slightly negative, as the estimate is unbiased.
 
     Source:
         Gretton et al. 2012, lemma 6; Zhao et al., arXiv 1706.02262.
@@ -41,10 +41,10 @@ def maximum_mean_discrepancy(z: Float[Array, "n d"], prior: Float[Array, "m d"])
 
 @dataclasses.dataclass(frozen=True)
 class Mmd:
-    """`-reconstruction + (1 - alpha) KL + (alpha + lambda - 1) MMD`. No sum over images.
+    """`-reconstruction + (1 - alpha) KL + (alpha + lambda - 1) MMD`, which isn't a mean over images.
 
     Attributes:
-        alpha: Weight of the mutual information; at 1 there is no KL term, as in a Wasserstein autoencoder.
+        alpha: Weight of the mutual information; with 1 there is no KL term, as in a Wasserstein autoencoder.
         weight: `lambda`.
 
     Source:
@@ -56,7 +56,7 @@ class Mmd:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """What the posterior must declare."""
+        """See `Objective`."""
         return ("reparameterized",) if self.alpha == 1.0 else ("reparameterized", "has_density")
 
     def __call__(self, model, params, x, key, step, label=None):

@@ -1,6 +1,6 @@
-"""What every objective is."""
+"""The protocol of objectives."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Array, Float, Int, Key
 
@@ -8,15 +8,17 @@ from vae_jax.objectives.terms import ElboTerms
 from vae_jax.vae import VAE, Label, Params
 
 
+@runtime_checkable
 class Objective(Protocol):
-    """A function that is differentiated and minimized; most are frozen dataclasses of their settings.
+    """A loss whose gradient trains a model, and the terms of the ELBO that are reported beside it.
 
-    Where the surrogate is a mean over images, the class declares `over_images = True`: a batch may be divided then.
+    An objective that is a mean over images also declares `over_images = True`: only then may a batch be processed in
+    parts whose gradients are averaged.
     """
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """What the posterior must declare for the objective to make sense."""
+        """What the posterior must declare; see `vae_jax.posteriors`."""
         ...
 
     def __call__(
@@ -28,17 +30,17 @@ class Objective(Protocol):
         step: Int[Array, ""],
         label: Label = None,
     ) -> tuple[Float[Array, ""], ElboTerms]:
-        """The surrogate to minimize, and what is reported whatever is optimized.
+        """Loss to minimize, and the terms of each image.
 
         Args:
             model: The model.
             params: Its parameters.
-            x: Images, as the likelihood wants them.
-            key: Consumed for all noise.
-            step: Steps taken, for annealing.
+            x: Images, scaled as the likelihood expects.
+            key: For the noise of z.
+            step: Steps taken so far, for annealing.
             label: Classes of the images, for a conditional model.
 
         Returns:
-            A scalar over the whole batch, and the terms of the ELBO of each image, in nats.
+            The loss of the whole batch, and the terms per image in nats.
         """
         ...

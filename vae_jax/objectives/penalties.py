@@ -1,8 +1,8 @@
-"""What the KL divergence costs: the weights that turn the bound into beta-VAE, free bits or capacity.
+"""Penalties in place of the KL divergence: beta-VAE, free bits and capacity.
 
-A penalty is a function `(kl [B, groups], step) -> nats`, averaged over the batch. `groups` are the latent
-dimensions where the divergence is a sum over them, else there is one. One that is a mean of something of each image
-declares `over_images`: only then the parts of a batch may be worked off one after the other.
+A penalty is a function `(kl [B, groups], step) -> nats`, averaged over the batch. The groups are the latent dimensions
+if the divergence is a sum over them; otherwise there is one group. A penalty that is a mean over images declares
+`over_images`; see `Objective`.
 """
 
 import dataclasses
@@ -16,15 +16,15 @@ Penalty = Callable[[Float[Array, "b g"], Int[Array, ""]], Float[Array, ""]]
 
 
 def linear_ramp(step: Int[Array, ""], num_steps: int) -> Float[Array, ""]:
-    """Rises from 0 to 1 over `num_steps` and stays there; 1 at once if there are none."""
+    """Rises from 0 to 1 over `num_steps` and stays there; always 1 if `num_steps` is 0."""
     return jnp.minimum(1.0, step / num_steps) if num_steps > 0 else jnp.ones(())
 
 
 def cyclical_ramp(step: Int[Array, ""], num_steps: int, rising_share: float = 0.5) -> Float[Array, ""]:
-    """Rises from 0 to 1 over the first part of each cycle of `num_steps` and stays there until its end.
+    """Rises from 0 to 1 over the first part of each cycle of `num_steps`, then stays at 1 until its end.
 
     Source:
-        Fu et al., arXiv 1903.10145, with one cycle's length instead of their number.
+        Fu et al., arXiv 1903.10145, with the length of a cycle instead of the number of cycles.
     """
     return jnp.minimum(1.0, jnp.mod(step, num_steps) / (rising_share * num_steps))
 
@@ -34,7 +34,7 @@ class Weighted:
     """`beta(step) KL`.
 
     Attributes:
-        beta: Weight at the end of the annealing; 1 is the bound itself.
+        beta: Weight at the end of the annealing; 1 for the bound itself.
         annealing: `none`, `linear` or `cyclical`.
         annealing_steps: Length of the rise, or of a cycle.
 
@@ -59,11 +59,11 @@ class Weighted:
 
 @dataclasses.dataclass(frozen=True)
 class FreeBits:
-    """`sum_g max(free_nats, mean_b KL_g)`: a group costs nothing more below its free nats.
+    """`sum_g max(free_nats, mean_b KL_g)`: reducing a group below its free nats gains nothing.
 
     Attributes:
         free_nats: Per latent dimension.
-        latents: Latent dimensions; where the divergence doesn't divide into them, its one group has
+        latents: Latent dimensions. A divergence that isn't a sum over them has one group with
             `latents * free_nats`.
 
     Source:

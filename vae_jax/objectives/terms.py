@@ -9,7 +9,7 @@ from vae_jax.vae import JointTerms
 
 
 class ElboTerms(NamedTuple):
-    """The bound of each image and the two terms it is made of, in nats: `elbo = reconstruction - kl`.
+    """The bound of each image and its two terms, in nats: `elbo = reconstruction - kl`.
 
     Attributes:
         elbo: Lower bound of log p(x); None for a posterior without a density.
@@ -35,7 +35,7 @@ def elbo_terms(joint: JointTerms, analytic_kl: bool = True) -> ElboTerms:
 
     Args:
         joint: Terms of `[K, B]` samples.
-        analytic_kl: Whether to use the closed form, where the model has one.
+        analytic_kl: Whether to use the closed form, if the model has one.
 
     Returns:
         Nats per image; an unbiased estimate of the bound in either form.

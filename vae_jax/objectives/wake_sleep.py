@@ -1,4 +1,4 @@
-"""Wake-sleep, the baseline of Kingma & Welling 2014."""
+"""Wake-sleep, a baseline in Kingma & Welling 2014."""
 
 import dataclasses
 
@@ -13,10 +13,10 @@ from vae_jax.vae import apply
 
 @dataclasses.dataclass(frozen=True)
 class WakeSleep:
-    """Two losses that belong to two sets of parameters.
+    """Two losses for two sets of parameters.
 
-    Wake: the model's `-log p(x, z)` at z drawn for real images. Sleep: the encoder's `-log q(z|x)` at z and
-    x dreamt by the model. Neither is a bound that both decrease.
+    Wake: `-log p(x, z)` at z drawn for real images trains the prior and the decoder. Sleep: `-log q(z|x)` at z and x
+    drawn from the model trains the encoder. The sum isn't a bound.
 
     Source:
         Hinton et al. 1995.

@@ -1,4 +1,4 @@
-"""Gaussian posterior with independent components."""
+"""Gaussian posterior with independent dimensions."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from vae_jax.flows import GaussianParameters, diagonal_gaussian_log_prob
 
 
 def kl_to_standard_normal(mean: Float[Array, "b d"], logvar: Float[Array, "b d"]) -> Float[Array, "b d"]:
-    """KL divergence of each component of a diagonal Gaussian to a standard normal.
+    """KL divergence of each dimension of a diagonal Gaussian to a standard normal.
 
     `1/2 (mean_j^2 + exp(logvar_j) - 1 - logvar_j)`
 
@@ -17,20 +17,20 @@ def kl_to_standard_normal(mean: Float[Array, "b d"], logvar: Float[Array, "b d"]
         logvar: Logs of the variances.
 
     Returns:
-        Nats per component, never negative.
+        Nats per dimension, never negative.
 
     Source:
         Kingma & Welling 2014, appendix B.
     """
-    # expm1 keeps the difference exact where the variance is close to 1.
+    # expm1 is accurate where the variance is close to 1.
     return 0.5 * (jnp.square(mean) + jnp.expm1(logvar) - logvar)
 
 
 class DiagonalGaussian(nn.Module):
-    """Gaussian with independent components, whose mean and log-variance are linear in the features.
+    """Gaussian with independent dimensions; mean and log-variance are linear in the features.
 
     Attributes:
-        latents: Components of z.
+        latents: Dimensions of z.
 
     Source:
         Kingma & Welling 2014, eq. 9.
@@ -46,7 +46,7 @@ class DiagonalGaussian(nn.Module):
 
     @property
     def noise_size(self) -> int:
-        """One number per component."""
+        """One number per dimension."""
         return self.latents
 
     @nn.compact
@@ -68,7 +68,7 @@ class DiagonalGaussian(nn.Module):
         return z, self.log_prob(parameters, z)
 
     def log_prob(self, parameters: GaussianParameters, z: Float[Array, "k b d"]) -> Float[Array, "k b"]:
-        """log q(z|x) in nats, anywhere; see `diagonal_gaussian_log_prob`."""
+        """log q(z|x) in nats at any z; see `diagonal_gaussian_log_prob`."""
         return diagonal_gaussian_log_prob(parameters.mean, parameters.logvar, z)
 
     def mean(self, parameters: GaussianParameters) -> Float[Array, "b d"]:
@@ -80,12 +80,12 @@ class DiagonalGaussian(nn.Module):
         return jnp.sum(kl_to_standard_normal(parameters.mean, parameters.logvar), axis=-1)
 
     def kl_per_dimension(self, parameters: GaussianParameters) -> Float[Array, "b d"]:
-        """The same, component by component."""
+        """The same for each dimension."""
         return kl_to_standard_normal(parameters.mean, parameters.logvar)
 
     def log_prob_per_dimension(
         self, parameters: GaussianParameters, z: Float[Array, "k #b d"]
     ) -> Float[Array, "k b d"]:
-        """log q(z_d|x) in nats, anywhere."""
+        """log q(z_d|x) in nats at any z."""
         parts = GaussianParameters(parameters.mean[..., None], parameters.logvar[..., None])
         return diagonal_gaussian_log_prob(*parts, z[..., None])

@@ -1,4 +1,4 @@
-"""Gaussian posterior whose components may be correlated."""
+"""Gaussian posterior with a full covariance."""
 
 from typing import NamedTuple
 
@@ -12,12 +12,12 @@ from vae_jax.flows import standard_normal_log_prob
 
 
 class FullGaussianParameters(NamedTuple):
-    """A Gaussian for each image: its mean, and the Cholesky factor L of its covariance `L L^T` in two parts.
+    """A Gaussian for each image: its mean, and the Cholesky factor L of its covariance `L L^T`, in two parts.
 
     Attributes:
         mean: Means.
         log_diagonal: Logs of the diagonal of L.
-        below: L below its diagonal; what is elsewhere doesn't count.
+        below: L below its diagonal; other entries are ignored.
     """
 
     mean: Float[Array, "b d"]
@@ -26,7 +26,7 @@ class FullGaussianParameters(NamedTuple):
 
     @property
     def factor(self) -> Float[Array, "b d d"]:
-        """L itself."""
+        """L."""
         diagonal = jnp.exp(self.log_diagonal)
         return jnp.tril(self.below, -1) + diagonal[:, :, None] * jnp.eye(diagonal.shape[-1], dtype=diagonal.dtype)
 
@@ -34,10 +34,10 @@ class FullGaussianParameters(NamedTuple):
 class FullGaussian(nn.Module):
     """`N(mean, L L^T)`, with mean and Cholesky factor L linear in the features (log L on the diagonal).
 
-    The weights of L below the diagonal start at 0: a fresh posterior is a diagonal one, whatever D.
+    The weights of L below the diagonal start at 0, so a new posterior is diagonal.
 
     Attributes:
-        latents: Components of z.
+        latents: Dimensions of z.
 
     Source:
         Kingma & Welling, An Introduction to Variational Autoencoders, arXiv 1906.02691, section 2.5.1.
@@ -52,7 +52,7 @@ class FullGaussian(nn.Module):
 
     @property
     def noise_size(self) -> int:
-        """One number per component."""
+        """One number per dimension."""
         return self.latents
 
     @nn.compact
@@ -62,7 +62,7 @@ class FullGaussian(nn.Module):
         log_diagonal = nn.Dense(self.latents, name="log_diagonal")(features)
         rows, columns = np.tril_indices(self.latents, -1)
         below = jnp.zeros((*mean.shape, self.latents), mean.dtype)
-        if len(rows):  # Orbax saves no empty arrays, so a single component has no such weights.
+        if len(rows):  # Orbax can't save empty arrays, so a single dimension has no such weights.
             entries = nn.Dense(len(rows), kernel_init=nn.initializers.zeros, name="below")(features)
             below = below.at[:, rows, columns].set(entries)
         return FullGaussianParameters(mean, log_diagonal, below)
@@ -79,7 +79,7 @@ class FullGaussian(nn.Module):
         return z, standard_normal_log_prob(noise) - jnp.sum(parameters.log_diagonal, axis=-1)
 
     def log_prob(self, parameters: FullGaussianParameters, z: Float[Array, "k b d"]) -> Float[Array, "k b"]:
-        """log q(z|x) in nats, anywhere: that of the noise `L^-1 (z - mean)` that z would come from."""
+        """log q(z|x) in nats at any z: from the noise `L^-1 (z - mean)` that gives z."""
         centered = jnp.moveaxis(z - parameters.mean, 0, -1)
         noise = jax.scipy.linalg.solve_triangular(parameters.factor, centered, lower=True)
         return standard_normal_log_prob(jnp.moveaxis(noise, -1, 0)) - jnp.sum(parameters.log_diagonal, axis=-1)
@@ -93,7 +93,7 @@ class FullGaussian(nn.Module):
 
         `1/2 [|mean|^2 + |L|_F^2 - D - 2 sum_j log L_jj]`
         """
-        # expm1 keeps the difference exact where the variances are close to 1.
+        # expm1 is accurate where the variances are close to 1.
         twice = 2.0 * parameters.log_diagonal
         diagonal = jnp.sum(jnp.square(parameters.mean) + jnp.expm1(twice) - twice, axis=-1)
         return 0.5 * (diagonal + jnp.sum(jnp.square(jnp.tril(parameters.below, -1)), axis=(-2, -1)))

@@ -1,4 +1,4 @@
-"""Posterior of two stochastic layers."""
+"""Posterior with two stochastic layers."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -8,11 +8,11 @@ from vae_jax.flows import ConditionalGaussian, GaussianParameters, diagonal_gaus
 
 
 class HierarchicalPosterior(nn.Module):
-    """`q(z|x) = q(z1|x) q(z2|z1)`, both Gaussians with independent components; z is z1 followed by z2.
+    """`q(z|x) = q(z1|x) q(z2|z1)`, both Gaussians with independent dimensions; z is z1 followed by z2.
 
     Attributes:
-        lower: Components of z1, which is linear in the features.
-        upper: Components of z2.
+        lower: Dimensions of z1, whose mean and log-variance are linear in the features.
+        upper: Dimensions of z2.
         hidden: Widths of the tanh layers from z1 to z2.
 
     Source:
@@ -30,12 +30,12 @@ class HierarchicalPosterior(nn.Module):
 
     @property
     def latents(self) -> int:
-        """Components of z, both layers together."""
+        """Dimensions of z, of both layers together."""
         return self.lower + self.upper
 
     @property
     def noise_size(self) -> int:
-        """One number per component."""
+        """One number per dimension."""
         return self.latents
 
     def setup(self) -> None:
@@ -43,7 +43,7 @@ class HierarchicalPosterior(nn.Module):
         self.second = ConditionalGaussian(self.hidden, self.upper)
 
     def __call__(self, features: Float[Array, "b f"]) -> GaussianParameters:
-        """Mean and log-variance of q(z1|x); those of q(z2|z1) follow from z1."""
+        """Mean and log-variance of q(z1|x); those of q(z2|z1) depend on z1."""
         return self.first(features)
 
     def transform(
@@ -57,11 +57,11 @@ class HierarchicalPosterior(nn.Module):
         return z, self.log_prob(parameters, z)
 
     def log_prob(self, parameters: GaussianParameters, z: Float[Array, "k b d"]) -> Float[Array, "k b"]:
-        """`log q(z1|x) + log q(z2|z1)` in nats, anywhere."""
+        """`log q(z1|x) + log q(z2|z1)` in nats at any z."""
         lower, upper = z[..., : self.lower], z[..., self.lower :]
         first = diagonal_gaussian_log_prob(parameters.mean, parameters.logvar, lower)
         return first + diagonal_gaussian_log_prob(*self.second(lower), upper)
 
     def mean(self, parameters: GaussianParameters) -> Float[Array, "b d"]:
-        """Mean of q(z1|x), and mean of q(z2|z1) there."""
+        """Mean of q(z1|x), and mean of q(z2|z1) at that z1."""
         return jnp.concatenate([parameters.mean, self.second(parameters.mean).mean], axis=-1)

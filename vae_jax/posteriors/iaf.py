@@ -11,21 +11,21 @@ from vae_jax.posteriors.diagonal_gaussian import DiagonalGaussian
 
 
 class IAFParameters(NamedTuple):
-    """What the encoder says of each image: where the flows start, and the context that steers them (h)."""
+    """For each image: the Gaussian before the flows, and the context of the flows (h in the paper)."""
 
     base: GaussianParameters
     context: Float[Array, "b f"]
 
 
 class IAF(nn.Module):
-    """A diagonal Gaussian through inverse autoregressive flows that see the features.
+    """A diagonal Gaussian transformed by inverse autoregressive flows with the features as context.
 
-    The order of the components is reversed between flows. Inverting one takes D steps in sequence, so log q
-    is offered only for the z that were drawn.
+    The order of the dimensions is reversed between flows. Inverting a flow takes D sequential steps, so log q is
+    available only for its samples.
 
     Attributes:
-        latents: Components of z.
-        flows: How many flows.
+        latents: Dimensions of z.
+        flows: Number of flows.
         hidden: Widths of the layers of each flow's masked network.
 
     Source:
@@ -43,7 +43,7 @@ class IAF(nn.Module):
 
     @property
     def noise_size(self) -> int:
-        """One number per component."""
+        """One number per dimension."""
         return self.latents
 
     def setup(self) -> None:
@@ -67,6 +67,6 @@ class IAF(nn.Module):
         return z, log_prob
 
     def mean(self, parameters: IAFParameters) -> Float[Array, "b d"]:
-        """Where the flows take the mean of the base; the mean of q(z|x) itself has no closed form."""
+        """The mean of the base passed through the flows; the mean of q(z|x) has no closed form."""
         noise = jnp.zeros((1, *parameters.base.mean.shape), parameters.base.mean.dtype)
         return self.transform(parameters, noise)[0][0]

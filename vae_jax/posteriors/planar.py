@@ -11,7 +11,7 @@ from vae_jax.posteriors.diagonal_gaussian import DiagonalGaussian
 
 
 class PlanarParameters(NamedTuple):
-    """What the encoder says of each image: where the flows start, and their F directions, normals and offsets."""
+    """For each image: the Gaussian before the flows, and directions, normals and offsets of F flows."""
 
     base: GaussianParameters
     u: Float[Array, "f b d"]
@@ -20,14 +20,14 @@ class PlanarParameters(NamedTuple):
 
 
 class PlanarFlow(nn.Module):
-    """A diagonal Gaussian through planar flows whose every number is linear in the features.
+    """A diagonal Gaussian transformed by planar flows whose parameters are linear in the features.
 
-    The directions u start at 0: a fresh posterior is the diagonal Gaussian. A planar flow can be inverted,
-    but not in closed form, so log q is known only for the z that were drawn.
+    The directions u start at 0, so a new posterior is the diagonal Gaussian. The inverse of a planar flow has no closed
+    form, so log q is available only for its samples.
 
     Attributes:
-        latents: Components of z.
-        flows: How many flows.
+        latents: Dimensions of z.
+        flows: Number of flows.
 
     Source:
         Rezende & Mohamed, arXiv 1505.05770, eq. 13 and algorithm 1.
@@ -43,7 +43,7 @@ class PlanarFlow(nn.Module):
 
     @property
     def noise_size(self) -> int:
-        """One number per component."""
+        """One number per dimension."""
         return self.latents
 
     def setup(self) -> None:
@@ -68,6 +68,6 @@ class PlanarFlow(nn.Module):
         return z, log_prob
 
     def mean(self, parameters: PlanarParameters) -> Float[Array, "b d"]:
-        """Where the flows take the mean of the base; the mean of q(z|x) itself has no closed form."""
+        """The mean of the base passed through the flows; the mean of q(z|x) has no closed form."""
         noise = jnp.zeros((1, *parameters.base.mean.shape), parameters.base.mean.dtype)
         return self.transform(parameters, noise)[0][0]

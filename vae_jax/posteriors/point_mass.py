@@ -6,13 +6,12 @@ from jaxtyping import Array, Float
 
 
 class PointMass(nn.Module):
-    """All of q(z|x) in one point that is linear in the features: the plain autoencoder.
+    """q(z|x) at a single point, linear in the features: the plain autoencoder.
 
-    It has no density. So it gives None for log q(z|x), and there is no KL, no bound and no importance weight
-    that could be reported of it.
+    It has no density: log q(z|x) is None, and there is no KL, bound or importance weight.
 
     Attributes:
-        latents: Components of z.
+        latents: Dimensions of z.
     """
 
     latents: int
@@ -36,7 +35,7 @@ class PointMass(nn.Module):
     def transform(
         self, parameters: Float[Array, "b d"], noise: Float[Array, "k b 0"]
     ) -> tuple[Float[Array, "k b d"], None]:
-        """The point, as often as there are samples, and no density."""
+        """The point repeated for all samples, and None for the density."""
         return jnp.broadcast_to(parameters, (noise.shape[0], *parameters.shape)), None
 
     def mean(self, parameters: Float[Array, "b d"]) -> Float[Array, "b d"]:

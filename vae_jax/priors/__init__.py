@@ -1,12 +1,12 @@
-"""Priors p(z): densities over latents that can be sampled.
+"""Priors p(z): densities of latents with a sampler.
 
 A prior is a Linen module with `log_prob(z)` and `sample(key, num_samples)`. It declares
 
-- `latents`: how many components z has;
-- `num_decoded`: how many of them, from the first, the decoder sees; all of them, but for a hierarchy;
+- `latents`: the dimensions of z;
+- `num_decoded`: how many of them, from the first, go into the decoder; all, except in a hierarchy;
 - `is_standard_normal`: whether closed-form divergences to a standard normal apply;
-- `needs_components`: whether it is a mixture of the model's posteriors. Such a prior has `pseudo_inputs()`,
-  the images to encode, and both methods take the `Components` made from them as their last argument.
+- `needs_components`: whether it is a mixture of posteriors of the model. Such a prior has `pseudo_inputs()`, the images
+  to encode, and both methods take the resulting `Components` as their last argument.
 """
 
 from vae_jax.flows import standard_normal_log_prob

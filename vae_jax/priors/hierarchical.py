@@ -1,4 +1,4 @@
-"""Prior of two stochastic layers."""
+"""Prior with two stochastic layers."""
 
 import flax.linen as nn
 import jax
@@ -9,11 +9,11 @@ from vae_jax.flows import ConditionalGaussian, diagonal_gaussian_log_prob, stand
 
 
 class HierarchicalPrior(nn.Module):
-    """`p(z) = p(z2) p(z1|z2)`: a standard normal above a Gaussian; z is z1 followed by z2.
+    """`p(z) = p(z2) p(z1|z2)`: z2 is standard normal, z1 Gaussian given z2; z is z1 followed by z2.
 
     Attributes:
-        lower: Components of z1, which is all that the decoder sees.
-        upper: Components of z2.
+        lower: Dimensions of z1, which alone goes into the decoder.
+        upper: Dimensions of z2.
         hidden: Widths of the tanh layers from z2 to z1.
 
     Source:
@@ -29,12 +29,12 @@ class HierarchicalPrior(nn.Module):
 
     @property
     def latents(self) -> int:
-        """Components of z, both layers together."""
+        """Dimensions of z, of both layers together."""
         return self.lower + self.upper
 
     @property
     def num_decoded(self) -> int:
-        """The decoder sees z1."""
+        """Only z1 goes into the decoder."""
         return self.lower
 
     def setup(self) -> None:

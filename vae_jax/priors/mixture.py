@@ -9,13 +9,13 @@ from vae_jax.flows import diagonal_gaussian_log_prob
 
 
 class GaussianMixture(nn.Module):
-    """`p(z) = sum_c pi_c N(z; mean_c, exp(logvar_c))`, all of it learned.
+    """`p(z) = sum_c pi_c N(z; mean_c, exp(logvar_c))`, with learned weights, means and variances.
 
-    The components start with unit variance at means drawn from a standard normal, equally likely.
+    Components start with equal weights, unit variances and means drawn from a standard normal.
 
     Attributes:
-        latents: Components of z.
-        components: Gaussians in the mixture.
+        latents: Dimensions of z.
+        components: Number of Gaussians.
     """
 
     latents: int
@@ -26,7 +26,7 @@ class GaussianMixture(nn.Module):
 
     @property
     def num_decoded(self) -> int:
-        """The decoder sees all of z."""
+        """All of z goes into the decoder."""
         return self.latents
 
     def setup(self) -> None:

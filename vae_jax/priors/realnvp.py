@@ -1,4 +1,4 @@
-"""RealNVP as a prior."""
+"""RealNVP prior."""
 
 import flax.linen as nn
 import jax
@@ -9,13 +9,13 @@ from vae_jax.flows import AffineCoupling, standard_normal_log_prob
 
 
 class RealNVP(nn.Module):
-    """A standard normal through affine couplings that keep even and odd components in turn.
+    """A standard normal transformed by affine couplings, which keep even and odd dimensions alternately.
 
-    A fresh prior is the standard normal. With a single component it can only become another Gaussian.
+    A new prior is the standard normal. With a single dimension it stays a Gaussian.
 
     Attributes:
-        latents: Components of z.
-        flows: How many couplings; at least 2, so that every component is moved.
+        latents: Dimensions of z.
+        flows: Number of couplings; at least 2, so that every dimension is transformed.
         hidden: Widths of the layers in each coupling.
 
     Source:
@@ -31,14 +31,14 @@ class RealNVP(nn.Module):
 
     @property
     def num_decoded(self) -> int:
-        """The decoder sees all of z."""
+        """All of z goes into the decoder."""
         return self.latents
 
     def setup(self) -> None:
         self.couplings = [AffineCoupling(self.hidden, keep_even=index % 2 == 0) for index in range(self.flows)]
 
     def log_prob(self, z: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
-        """`log p(z) = log N(u; 0, I) + log |det du/dz|` in nats, with u what z comes from."""
+        """`log p(z) = log N(u; 0, I) + log |det du/dz|` in nats, where the flow maps u to z."""
         u, log_det = self.inverse(z)
         return standard_normal_log_prob(u) + log_det
 

@@ -11,7 +11,7 @@ class StandardNormal(nn.Module):
     """`p(z) = N(z; 0, I)`, as in Kingma & Welling 2014.
 
     Attributes:
-        latents: Components of z.
+        latents: Dimensions of z.
     """
 
     latents: int
@@ -21,7 +21,7 @@ class StandardNormal(nn.Module):
 
     @property
     def num_decoded(self) -> int:
-        """The decoder sees all of z."""
+        """All of z goes into the decoder."""
         return self.latents
 
     def log_prob(self, z: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:

@@ -1,4 +1,4 @@
-"""VampPrior: the posteriors of learned images as a mixture."""
+"""VampPrior: a mixture of the posteriors of learned images."""
 
 import math
 from typing import Any, NamedTuple
@@ -8,15 +8,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-# Pixels start around 0.27 with a spread of about 0.2: dark, as most backgrounds are, and no two alike.
+# Pixels start at about 0.27 +- 0.2: dark, like most backgrounds, and all different.
 _INITIAL_LOGIT = -1.0
 
 
 class Components(NamedTuple):
-    """What a mixture is made of: q(z|u_c) for C images u.
+    """Components of the mixture: q(z|u_c) for C images u.
 
     Attributes:
-        posterior: The model's posterior.
+        posterior: The posterior of the model.
         parameters: Its parameters for each u.
     """
 
@@ -25,19 +25,18 @@ class Components(NamedTuple):
 
 
 class VampPrior(nn.Module):
-    """`p(z) = 1/C sum_c q(z|u_c)`, with q the model's own posterior and u learned images.
+    """`p(z) = 1/C sum_c q(z|u_c)`, where q is the posterior of the model and u are learned images.
 
-    It declares `needs_components`: whoever owns both encodes `pseudo_inputs()` and hands the components in,
-    so that this file knows neither encoder nor posterior.
+    As it declares `needs_components`, the model encodes `pseudo_inputs()` and passes the components in.
 
     Attributes:
-        latents: Components of z.
+        latents: Dimensions of z.
         image_shape: Height, width, channels of the pseudo-inputs.
-        components: How many there are.
+        components: Number of pseudo-inputs.
 
     Source:
-        Tomczak & Welling, arXiv 1705.07120, eq. 9 (500 components there). The pixels are kept in [0, 1] by a
-        logistic function, not by cutting off, so that each has a gradient.
+        Tomczak & Welling, arXiv 1705.07120, eq. 9 (500 components there). A logistic function keeps pixels
+        in [0, 1], instead of clipping, so that each has a gradient.
     """
 
     latents: int
@@ -49,7 +48,7 @@ class VampPrior(nn.Module):
 
     @property
     def num_decoded(self) -> int:
-        """The decoder sees all of z."""
+        """All of z goes into the decoder."""
         return self.latents
 
     def setup(self) -> None:
@@ -75,11 +74,11 @@ class VampPrior(nn.Module):
         return jax.nn.logsumexp(each, axis=-1).reshape(z.shape[:-1]) - math.log(self.components)
 
     def sample(self, key: Key[Array, ""], num_samples: int, components: Components) -> Float[Array, "n d"]:
-        """Latents drawn from the prior: a pseudo-input by chance, then its posterior.
+        """Latents drawn from the prior: a random pseudo-input, then its posterior.
 
         Args:
-            key: Consumed.
-            num_samples: How many.
+            key: For the draw.
+            num_samples: Number of draws.
             components: The posteriors of `pseudo_inputs()`.
         """
         component_key, noise_key = jax.random.split(key)

@@ -1,4 +1,4 @@
-"""Optax optimizers by name, with schedule and clipping."""
+"""Optax optimizers by name, with a learning rate schedule and clipping."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ import optax
 from jaxtyping import Array, Float
 
 SCHEDULES = ("constant", "cosine", "iwae")
-# name -> (learning rate, epsilon) -> transformation; those that aren't Adam's keep their own epsilon.
+# name -> (learning rate, epsilon) -> transformation; only Adam uses this epsilon.
 OPTIMIZERS = {
     "adam": lambda rate, epsilon: optax.chain(scale_by_adam(epsilon), optax.scale_by_learning_rate(rate)),
     "adamw": lambda rate, epsilon: optax.chain(
@@ -19,7 +19,7 @@ OPTIMIZERS = {
     "sgd": lambda rate, epsilon: optax.sgd(rate),
 }
 _IWAE_RUNGS = 8
-_WEIGHT_DECAY = 1e-4  # Optax's
+_WEIGHT_DECAY = 1e-4  # Optax's default default
 
 
 def make_optimizer(
@@ -36,13 +36,13 @@ def make_optimizer(
 
     Args:
         name: One of `OPTIMIZERS`.
-        learning_rate: The highest learning rate; an array where programs are to be shared between rates.
-        num_steps: Steps in all; where `cosine` reaches 0.
+        learning_rate: The peak learning rate; an array if a compiled program serves several rates.
+        num_steps: Total number of steps; `cosine` reaches 0 there.
         schedule: One of `SCHEDULES`.
         warmup_steps: Steps over which the rate rises linearly from 0.
-        clip_norm: Gradients with a larger global norm are scaled down to it; 0 for never.
+        clip_norm: Gradients with a larger global norm are scaled down to it; 0: never.
         adam_epsilon: Added to the denominator of `adam` and `adamw`.
-        steps_per_epoch: The unit of the rungs of `iwae`.
+        steps_per_epoch: For `iwae`, whose rates last for a number of epochs.
 
     Returns:
         The transformation from gradients to updates.
@@ -62,7 +62,7 @@ def make_optimizer(
 
 
 def iwae_schedule(learning_rate: float | Float[Array, ""], steps_per_epoch: int) -> optax.Schedule:
-    """Eight rungs: `learning_rate * 10^(-i/7)` for `3^i` epochs, i = 0..7, which is 3280 epochs in all.
+    """Eight constant rates: `learning_rate * 10^(-i/7)` for `3^i` epochs, i = 0..7; 3280 epochs in total.
 
     Source:
         Burda et al., arXiv 1509.00519, section 5.
@@ -73,18 +73,18 @@ def iwae_schedule(learning_rate: float | Float[Array, ""], steps_per_epoch: int)
 
 
 def scale_by_adam(epsilon: float = 1e-8, beta1: float = 0.9, beta2: float = 0.999) -> optax.GradientTransformation:
-    """Adam's direction with both bias corrections folded into two scalars; the state is that of `optax.scale_by_adam`.
+    """Adam's direction with both bias corrections as two scalars; the state is that of `optax.scale_by_adam`.
 
     `m_hat / (sqrt(v_hat) + eps) = a m / (sqrt(v) + eps c)`, `c = sqrt(1 - beta2^t)`, `a = c / (1 - beta1^t)`: one
-    division for each parameter instead of three, which on a CPU is a quarter of the time of its pass.
+    division for each parameter instead of three, which saves a quarter of the time on a CPU.
 
     Args:
         epsilon: Added to the corrected denominator.
-        beta1: Decay of the mean of the gradients.
-        beta2: Decay of the mean of their squares.
+        beta1: Decay of the mean gradient.
+        beta2: Decay of the mean squared gradient.
 
     Returns:
-        The transformation; it doesn't look at the parameters.
+        The transformation; it doesn't use the parameters.
 
     Source:
         Kingma & Ba, Adam, ICLR 2015, algorithm 1 and the remark on its order of computation in section 2.

@@ -11,7 +11,7 @@ import jax.test_util
 import numpy as np
 import pytest
 
-from vae_jax.networks.convolution import Conv
+from vae_jax.networks.fast_convolution import Conv
 
 
 def _total(module: nn.Module, params: Any, x: jax.Array) -> jax.Array:

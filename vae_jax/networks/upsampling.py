@@ -1,11 +1,11 @@
-"""Twice as large and half as large: sizes, and the layers that change them."""
+"""Doubling the size of maps, and the sizes after each halving."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vae_jax.networks.convolution import Conv
+from vae_jax.networks.fast_convolution import Conv
 
 Size = tuple[int, int]
 
@@ -13,7 +13,7 @@ UPSAMPLING = ("transpose", "resize")
 
 
 def halved_sizes(size: Size, times: int) -> list[Size]:
-    """A height and width, and what is left of them after each halving, rounded up as strided convolutions do.
+    """A height and width, and the sizes after each halving, rounded up as in strided convolutions.
 
     >>> halved_sizes((28, 20), 3)
     [(28, 20), (14, 10), (7, 5), (4, 3)]
@@ -26,25 +26,25 @@ def halved_sizes(size: Size, times: int) -> list[Size]:
 
 
 def depth_to_space(x: Float[Array, "b h w f4"]) -> Float[Array, "b h2 w2 f"]:
-    """Spreads the channels, read as `[2, 2, f]`, over blocks of 2×2 pixels."""
+    """Moves the channels, as `[2, 2, f]`, to blocks of 2×2 pixels."""
     batch, height, width, channels = x.shape
     blocks = x.reshape(batch, height, width, 2, 2, channels // 4)
     return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(batch, 2 * height, 2 * width, channels // 4)
 
 
 class Upsample(nn.Module):
-    """Doubles height and width by a learned map, and crops them where half of an odd size was rounded up.
+    """Doubles height and width with a learned map, and crops the result where half of an odd size was rounded up.
 
-    `transpose` is a transposed convolution, 4×4 with stride 2. It is computed as the 2×2 convolutions of the
-    input that its four output phases are: XLA differentiates a dilated convolution several times more slowly
-    on CPU. `resize` repeats each pixel and applies a 3×3 convolution, which leaves no checkerboard pattern
-    (Odena et al. 2016, distill.pub/2016/deconv-checkerboard) and takes two to three times as long in the forward pass.
+    `transpose` is a transposed convolution, 4×4 with stride 2. It is computed as a 2×2
+    convolution for each of its four output phases, as gradients of a dilated convolution are several times slower on
+    CPUs. `resize` repeats each pixel and applies a 3×3 convolution. That avoids checkerboard patterns (Odena et al.
+    2016, distill.pub/2016/deconv-checkerboard), but the forward pass takes two to three times as long.
 
     Attributes:
-        features: Channels that come out.
-        size: Height and width that come out.
+        features: Channels of the output.
+        size: Height and width of the output.
         method: `transpose` or `resize`.
-        dtype: What is computed in; None for the type of the input.
+        dtype: Type of the computation; None for that of the input.
     """
 
     features: int
@@ -61,7 +61,7 @@ class Upsample(nn.Module):
             return Conv(self.features, (3, 3), dtype=self.dtype)(repeated[:, :height, :width])
         if self.method != "transpose":
             raise ValueError(f"upsampling is {self.method!r} but must be one of {', '.join(UPSAMPLING)}")
-        # Padded by hand: as padding of the convolution it makes XLA's CPU gradient several times slower.
+        # Padding inside the convolution would make its gradient several times slower on CPUs.
         padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
         phases = nn.Conv(4 * self.features, (2, 2), padding="VALID", use_bias=False, dtype=self.dtype)(padded)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))

@@ -1,4 +1,4 @@
-"""Convolutions whose kernels have a gradient that is fast on CPUs too."""
+"""Convolutions with a fast gradient of the kernel on CPUs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,8 +19,8 @@ def _convolution(
     padding: str | Sequence[tuple[int, int]],
     **options: Any,
 ) -> Float[Array, "n h2 w2 o"]:
-    """What Flax calls in place of `lax.conv_general_dilated`."""
-    del options  # neither dilation nor groups
+    """A replacement for `lax.conv_general_dilated` in Flax's layer."""
+    del options  # dilation and groups aren't supported
     size, window = x.shape[1:3], kernel.shape[:2]
     pads = lax.padtype_to_pads(size, window, strides, padding) if isinstance(padding, str) else padding
     (top, bottom), (left, right) = pads
@@ -55,7 +55,7 @@ def _backward(geometry: Any, saved: tuple[Array, Array], dy: Array) -> tuple[Arr
             met = lax.dynamic_slice(padded, (0, offset // width, offset % width, 0), window)
             return jnp.einsum("nhwc,nhwo->co", met[:, ::strides_h, ::strides_w], dy)
 
-        # One after the other, so that only one shifted copy of the map takes memory at a time.
+        # In sequence, so that only one shifted copy of the map is in memory.
         return lax.map(product, jnp.arange(height * width)).reshape(kernel.shape)
 
     def by_convolution(x: Array, dy: Array) -> Array:
@@ -69,15 +69,15 @@ _padded_convolution.defvjp(_forward, _backward)
 
 
 def Conv(features: int, kernel_size: tuple[int, int], **options: Any) -> nn.Conv:
-    """Flax's layer, without dilation and groups; on CPUs the gradient of its kernel is made of matrix products.
+    """Flax's layer without dilation and groups; on CPUs the gradient of its kernel uses matrix products.
 
     With x padded, that gradient is one product for each offset in the kernel:
-    `dk[i, j] = sum over n, h, w of x[n, s h + i, s w + j, :]^T dy[n, h, w, :]`. On CPUs that makes the whole step of
-    the residual network more than twice as fast in batches of 32 (docs/performance.md); strided 4×4 convolutions win
-    nothing and stay Flax's. On other devices XLA's own convolution is the better one, and stays.
+    `dk[i, j] = sum over n, h, w of x[n, s h + i, s w + j, :]^T dy[n, h, w, :]`. On CPUs this makes the training step of
+    the residual network more than twice as fast with batches of 32 (docs/performance.md). Strided 4×4 convolutions gain
+    nothing, so they use Flax's layer. On other devices XLA's gradient is faster, so it is used there.
 
     Args:
-        features: Channels that come out.
+        features: Channels of the output.
         kernel_size: Height and width of the kernel.
         **options: Of `flax.linen.Conv`.
     """
