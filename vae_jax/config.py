@@ -251,7 +251,7 @@ def _checked(name: str, value: Any, field: dataclasses.Field) -> Any:
     def wrong(needed: str) -> UserError:
         return UserError(f"config field '{name}' is {one_line(repr(value), 100)} but must be {needed}")
 
-    example, numbers = f"e.g. {field.default!r}", (value,)
+    example, numbers = f"e.g. {field.default!r}", typing.cast(tuple, (value,))
     if field.type == tuple[int, ...]:
         numbers = tuple(value) if isinstance(value, list | tuple) else (None,)
         if any(type(number) is not int for number in numbers):
@@ -270,7 +270,7 @@ def _checked(name: str, value: Any, field: dataclasses.Field) -> Any:
     if isinstance(value, str) and (len(value) > _LONGEST or "\0" in value):
         raise wrong(f"a text of at most {_LONGEST} characters without NUL")
     minimum, below = field.metadata["minimum"], field.metadata["below"]
-    if minimum is not None and min(numbers, default=minimum) < minimum:
+    if minimum is not None and not all(number >= minimum for number in numbers):
         raise wrong(f"at least {minimum}")
     if below is not None and not all(number < below for number in numbers):
         raise wrong(f"below {below}")
