@@ -6,8 +6,7 @@ Each is a Linen module (some have parameters) over pure density functions. It de
 - `base_measure`: what its density refers to: `binary` (probabilities of 0/1 images), `256 levels` (probabilities of
   grey levels), or `continuous on [0, 1]`;
 - `support`: the pixels it is a density of: `binary` (0 or 1), `levels` (k/(L-1), as in a file), `continuous`
-  (anything in [0, 1], as after dequantization), `real` (any real number);
-- `learned = True`, if it is a density whose noise may become very narrow in training.
+  (anything in [0, 1], as after dequantization), `real` (any real number).
 
 For decoder outputs `[..., H, W, outputs_per_pixel(C)]` and images `[..., H, W, C]` in [0, 1] it has
 `log_prob(outputs, x)`, `mean(outputs)` and `sample(outputs, key)`. If its noise has a width (a standard deviation, a

@@ -101,7 +101,6 @@ class GaussianPerPixel(nn.Module):
 
     min_stddev: float = 1e-3
 
-    learned = True
     base_measure = "continuous on [0, 1]"
     support = frozenset({"levels", "continuous", "real"})
 
