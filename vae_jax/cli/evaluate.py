@@ -74,7 +74,8 @@ def importance_estimates(trained: TrainedRun, part: Split, settings: EvaluateCon
         Arrays over the images.
     """
     check_has_density(trained)
-    images = take(part.images, slice(settings.num_images or None))
+    chosen = slice(settings.num_images or None)
+    images, labels = take(part.images, chosen), None if part.labels is None else part.labels[chosen]
     with tqdm.tqdm(total=len(images), unit="image", disable=not sys.stderr.isatty()) as bar:
         return estimate_images(
             trained.model,
@@ -84,7 +85,7 @@ def importance_estimates(trained: TrainedRun, part: Split, settings: EvaluateCon
             evaluation_key(trained),
             settings.num_samples,
             settings.memory_mb,
-            part.labels,
+            labels,
             lambda done: bar.update(done - bar.n),
         )
 

@@ -16,7 +16,7 @@ from vae_jax import api
 from vae_jax.config import Config
 from vae_jax.data import Dataset, ImageKind
 from vae_jax.errors import UserError, check_count
-from vae_jax.evaluation import ImportanceEstimate, make_importance_estimate, map_images, samples_at_once
+from vae_jax.evaluation import ImportanceEstimate, estimate_images, map_images
 from vae_jax.keys import Stream, stream_key
 from vae_jax.memory import check_images_fit
 from vae_jax.runs import RunFolder
@@ -25,7 +25,6 @@ from vae_jax.trained.inputs import SeenImages, check_array, check_images, check_
 from vae_jax.vae import VAE, Label, Params, apply
 
 _IMAGES_AT_ONCE = 500
-_MEASURED_AT_ONCE = 100
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -180,12 +179,9 @@ class TrainedModel:
                 "this model is for binary pixels, and log p(x) needs floats that are 0 or 1; give uint8, which is "
                 "binarized, or round the floats"
             )
-        batch_size = filled_up(min(_MEASURED_AT_ONCE, len(seen.images)), whole_mesh())
-        chunk = samples_at_once(self.model, self.kind.image_shape, batch_size, settings.memory_mb)
-        function = make_importance_estimate(self.model, count, min(chunk, count))
         key = stream_key(jax.random.key(self.config.data.seed), Stream.EVALUATION)
-        return self._map_images(
-            lambda params, x, ids, label: function(params, x, ids, key, label), seen, _MEASURED_AT_ONCE
+        return estimate_images(
+            self.model, self.params, seen.images, seen.max_value, key, count, settings.memory_mb, seen.labels
         )
 
     @functools.cached_property
@@ -200,11 +196,11 @@ class TrainedModel:
         """Images and labels, checked, as the model sees them."""
         return check_images(self.model, self.kind, self.config.data, images, label)
 
-    def _map_images(self, function: Callable[..., Any], seen: SeenImages, at_once: int = _IMAGES_AT_ONCE) -> Any:
+    def _map_images(self, function: Callable[..., Any], seen: SeenImages) -> Any:
         """Applies `(params, x, ids, label) -> tree` to all images, on all devices."""
         mesh = whole_mesh()
         function = functools.partial(function, put(self.params, replicated(mesh)))
-        batch_size = filled_up(min(at_once, len(seen.images)), mesh)
+        batch_size = filled_up(min(_IMAGES_AT_ONCE, len(seen.images)), mesh)
         return map_images(function, seen.images, seen.max_value, batch_size, mesh, seen.labels)
 
 
