@@ -18,7 +18,7 @@ from vae_jax.data import ImageKind
 from vae_jax.export import read_export, write_export
 from vae_jax.export.functions import params_like
 from vae_jax.runs import RunFolder
-from vae_jax.trained import TrainedRun
+from vae_jax.trained import TrainedModel
 from vae_jax.vae import apply
 
 # Sides that no stage halves, three colours.
@@ -79,7 +79,7 @@ for folder in map(pathlib.Path, sys.argv[1:]):
 """
 
 
-def trained_run(name: str, place: pathlib.Path) -> TrainedRun:
+def trained_run(name: str, place: pathlib.Path) -> TrainedModel:
     """A model whose every parameter is some other number, as if it were trained."""
     model_config = ModelConfig(**{**SMALL, **MODELS[name]})
     binarization = "dynamic" if model_config.likelihood == "bernoulli" else "none"
@@ -92,10 +92,10 @@ def trained_run(name: str, place: pathlib.Path) -> TrainedRun:
     def no_data():
         raise AssertionError("an export needs no data")
 
-    return TrainedRun(RunFolder(place / "no run"), config, KIND, model, params, 7, 0, no_data)
+    return TrainedModel(RunFolder(place / "no run"), config, KIND, model, params, 7, 0, no_data)
 
 
-def inputs(trained: TrainedRun, count: int) -> dict[str, np.ndarray]:
+def inputs(trained: TrainedModel, count: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(count)
     given = {
         "x": rng.integers(0, 2, (count, *KIND.image_shape)).astype(np.float32),
@@ -104,7 +104,7 @@ def inputs(trained: TrainedRun, count: int) -> dict[str, np.ndarray]:
     return given | ({"label": rng.integers(0, 4, count).astype(np.int32)} if trained.model.num_classes else {})
 
 
-def said_by_the_model(trained: TrainedRun, given: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+def said_by_the_model(trained: TrainedModel, given: dict[str, np.ndarray]) -> dict[str, jax.Array]:
     model = trained.model
 
     @jax.jit
@@ -121,7 +121,7 @@ def said_by_the_model(trained: TrainedRun, given: dict[str, np.ndarray]) -> dict
 
 
 @pytest.fixture(scope="module")
-def reloaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[TrainedRun, pathlib.Path]]:
+def reloaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[TrainedModel, pathlib.Path]]:
     """Each model and its folder, in which a clean process has put what it says of each batch."""
     place = tmp_path_factory.mktemp("exported")
     found = {}

@@ -25,7 +25,7 @@ from vae_jax.data.decoding import Sizing
 from vae_jax.data.user_images import read_images
 from vae_jax.report import report_page
 from vae_jax.report.facts import read_curves
-from vae_jax.trained import TrainedRun, open_run
+from vae_jax.trained import TrainedModel, open_run
 
 KIND = ImageKind((4, 4, 1), 255, 0)
 _SUMS = "SHA256SUMS"
@@ -69,7 +69,7 @@ def npz(rng: Rng, work: pathlib.Path) -> None:
         read_images(str(path), KIND)
 
 
-def latents(rng: Rng, work: pathlib.Path, trained: TrainedRun) -> None:
+def latents(rng: Rng, work: pathlib.Path, trained: TrainedModel) -> None:
     """Files that `decode` reads."""
     path = work / "latents.npz"
     if rng.random() < 0.3:
@@ -233,7 +233,7 @@ def export(rng: Rng, work: pathlib.Path, exported: pathlib.Path) -> None:
     vae_jax.load(given)
 
 
-def report(rng: Rng, work: pathlib.Path, trained: TrainedRun) -> None:
+def report(rng: Rng, work: pathlib.Path, trained: TrainedModel) -> None:
     """The page of a run whose files say anything."""
     names = ("metrics.jsonl", "evaluation.json", "manifest.json")
     for name in names:

@@ -20,7 +20,7 @@ from vae_jax.config import ModelConfig
 from vae_jax.report.decoder import MOST_BYTES, Decoding, live_decoder
 from vae_jax.report.latents import encode
 from vae_jax.report.pictures import manifold_latents, prior_latents
-from vae_jax.trained import TrainedRun, open_run
+from vae_jax.trained import TrainedModel, open_run
 from vae_jax.vae import VAE, apply, init_params
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -85,7 +85,7 @@ def report(*folders: pathlib.Path) -> pathlib.Path:
     return folders[0] / ("report.html" if len(folders) == 1 else "comparison.html")
 
 
-def decoded(trained: TrainedRun, z: np.ndarray, labels: list[int] | None = None) -> np.ndarray:
+def decoded(trained: TrainedModel, z: np.ndarray, labels: list[int] | None = None) -> np.ndarray:
     """The mean of p(x|z) by the model itself, three channels."""
     label = None if labels is None else jnp.asarray(labels, jnp.int32)
     images = np.asarray(apply(trained.model, trained.params, "decode_mean", jnp.asarray(z, jnp.float32), label))

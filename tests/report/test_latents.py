@@ -10,17 +10,17 @@ from tiny_runs import train
 
 from vae_jax.report.latents import axes, encode, projection
 from vae_jax.report.pictures import manifold_latents, prior_latents
-from vae_jax.trained import TrainedRun, open_run
+from vae_jax.trained import TrainedModel, open_run
 from vae_jax.vae import apply
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> TrainedModel:
     return open_run(str(train(tmp_path_factory.mktemp("runs") / "tiny")))
 
 
 @pytest.mark.long
-def test_kl_of_each_dimension_orders_the_sliders(trained: TrainedRun) -> None:
+def test_kl_of_each_dimension_orders_the_sliders(trained: TrainedModel) -> None:
     split = trained.data.for_evaluation("test")
     encoded = encode(trained, split)
     parameters = apply(trained.model, trained.params, "encode", jnp.asarray(split.images, jnp.float32), None)
@@ -59,7 +59,7 @@ def test_manifold_is_at_the_quantiles_of_the_prior() -> None:
     np.testing.assert_allclose(z[:, 3, 1], quantiles[::-1], atol=1e-5)
 
 
-def test_prior_latents_are_normal_and_agree_between_sizes(trained: TrainedRun, tmp_path: pathlib.Path) -> None:
+def test_prior_latents_are_normal_and_agree_between_sizes(trained: TrainedModel, tmp_path: pathlib.Path) -> None:
     z = prior_latents(trained, 2000)
     # A standard normal sample fails this once in a thousand seeds; the seed is fixed.
     assert all(scipy.stats.kstest(z[:, column], "norm").pvalue > 1e-3 for column in range(3))

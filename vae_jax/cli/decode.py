@@ -15,7 +15,7 @@ from vae_jax.errors import UserError
 from vae_jax.files import check_output, replacing
 from vae_jax.pictures import grid, write_png
 from vae_jax.printable import counted
-from vae_jax.trained import TrainedRun, open_run
+from vae_jax.trained import TrainedModel, open_run
 
 _COLUMNS, _SHOWN = 16, 1024
 
@@ -52,7 +52,7 @@ def run(values: Flags) -> None:
     say(f"{made}, uint8{list(pixels.shape)}, in {output}")
 
 
-def read_latents(path: str, trained: TrainedRun, label: int | None) -> tuple[jax.Array, jax.Array | None]:
+def read_latents(path: str, trained: TrainedModel, label: int | None) -> tuple[jax.Array, jax.Array | None]:
     """Latents as an array that fits the model, and the classes that go with them."""
     mend = "set --latents to what encode wrote"
     arrays = read_arrays(path, ("z", "mean"), ("labels",), "latents", mend, single="z")
@@ -70,7 +70,7 @@ def read_latents(path: str, trained: TrainedRun, label: int | None) -> tuple[jax
     return jnp.asarray(z), _labels(trained, labels, label, len(z))
 
 
-def _labels(trained: TrainedRun, found: np.ndarray | None, given: int | None, count: int) -> jax.Array | None:
+def _labels(trained: TrainedModel, found: np.ndarray | None, given: int | None, count: int) -> jax.Array | None:
     classes = trained.model.num_classes
     if not classes:
         if given is not None:

@@ -18,7 +18,7 @@ from vae_jax.diagnosis import STAGES, Diagnosis, Subject, advice, diagnose, sent
 from vae_jax.errors import UserError
 from vae_jax.evaluation import Features, random_convolutions
 from vae_jax.pictures import side_by_side, write_png
-from vae_jax.trained import TrainedRun, check_custom_name, open_run
+from vae_jax.trained import TrainedModel, check_custom_name, open_run
 
 _SHOWN_PAIRS = 32
 _PAIRS_PER_ROW = 4
@@ -78,7 +78,7 @@ def run(values: Flags) -> None:
     say(f"written to {folder.root / f'{name}.json'}; pictures in {folder.images}")
 
 
-def _features(name: str, trained: TrainedRun) -> Features:
+def _features(name: str, trained: TrainedModel) -> Features:
     """The user's feature function, or our random convolutions."""
     ours: dict[str, Any] = {"random_convolutions": random_convolutions(trained.kind.image_shape)}
     given = choose_or_import("diagnose.features", name, ours)

@@ -15,7 +15,7 @@ from vae_jax.evaluation import map_images
 from vae_jax.files import replacing
 from vae_jax.printable import counted
 from vae_jax.sharding import filled_up, put, replicated, whole_mesh
-from vae_jax.trained import TrainedRun, describe_posterior, open_run
+from vae_jax.trained import TrainedModel, describe_posterior, open_run
 
 _IMAGES_AT_ONCE = 500
 
@@ -45,7 +45,7 @@ def run(values: Flags) -> None:
     say(f"{counted(count, 'image')}, {size} latents each ({', '.join(latents)}), in {output}")
 
 
-def encode_images(trained: TrainedRun, images: NamedImages) -> dict[str, np.ndarray]:
+def encode_images(trained: TrainedModel, images: NamedImages) -> dict[str, np.ndarray]:
     """What q(z|x) is for each image.
 
     Args:

@@ -15,7 +15,7 @@ from vae_jax.data import Split, take
 from vae_jax.errors import UserError
 from vae_jax.evaluation import ImportanceEstimate, estimate_images, evaluation_text, summarize, summarize_replicas
 from vae_jax.keys import Stream, stream_key
-from vae_jax.trained import TrainedRun, open_replicas, replica_of
+from vae_jax.trained import TrainedModel, open_replicas, replica_of
 from vae_jax.vae import apply
 
 
@@ -45,7 +45,7 @@ def run(values: Flags) -> None:
     say(f"{evaluation_text(result)}\nwritten to {path}")
 
 
-def _evaluate(trained: TrainedRun, split: str, settings: EvaluateConfig) -> dict[str, Any]:
+def _evaluate(trained: TrainedModel, split: str, settings: EvaluateConfig) -> dict[str, Any]:
     per_image = importance_estimates(trained, trained.data.for_evaluation(split), settings)
     stddev = apply(trained.model, trained.params, "noise_stddev")
     return {
@@ -62,7 +62,7 @@ def _evaluate(trained: TrainedRun, split: str, settings: EvaluateConfig) -> dict
     }
 
 
-def importance_estimates(trained: TrainedRun, part: Split, settings: EvaluateConfig) -> ImportanceEstimate:
+def importance_estimates(trained: TrainedModel, part: Split, settings: EvaluateConfig) -> ImportanceEstimate:
     """Estimates log p(x) of each image, with a progress bar.
 
     Args:
@@ -90,7 +90,7 @@ def importance_estimates(trained: TrainedRun, part: Split, settings: EvaluateCon
         )
 
 
-def check_has_density(trained: TrainedRun) -> None:
+def check_has_density(trained: TrainedModel) -> None:
     """Refuses a model without a log p(x).
 
     Raises:
@@ -103,6 +103,6 @@ def check_has_density(trained: TrainedRun) -> None:
         )
 
 
-def evaluation_key(trained: TrainedRun) -> jax.Array:
+def evaluation_key(trained: TrainedModel) -> jax.Array:
     """The key of all noise of a run's evaluations; a function of the data's seed, not the run's."""
     return stream_key(jax.random.key(trained.config.data.seed), Stream.EVALUATION)

@@ -13,7 +13,7 @@ from vae_jax.data.dataset import OTHER_IMAGES, Split, binarized
 from vae_jax.data.user_images import NamedImages, read_images
 from vae_jax.errors import UserError
 from vae_jax.files import check_output
-from vae_jax.trained import TrainedRun
+from vae_jax.trained import TrainedModel
 
 _SPLIT = "test"
 _CLASSES_SHOWN = 10
@@ -28,7 +28,7 @@ def define_images(values: flags.FlagValues) -> None:
     flags.DEFINE_boolean("skip_unreadable", True, "name and leave out files that can't be used", flag_values=values)
 
 
-def chosen_images(trained: TrainedRun, values: Flags) -> NamedImages:
+def chosen_images(trained: TrainedModel, values: Flags) -> NamedImages:
     """The images that the flags name, as the model sees them; files that can't be used are named on stderr.
 
     Raises:
@@ -55,7 +55,7 @@ def chosen_images(trained: TrainedRun, values: Flags) -> NamedImages:
     return found
 
 
-def output_file(trained: TrainedRun, values: Flags, kind: str, suffix: str) -> pathlib.Path:
+def output_file(trained: TrainedModel, values: Flags, kind: str, suffix: str) -> pathlib.Path:
     """Where the answer goes: `--output`, or a file in the run's folder that is named after the images.
 
     Raises:
@@ -86,7 +86,7 @@ def some_images(images: NamedImages, rows: slice | np.ndarray) -> NamedImages:
     return dataclasses.replace(images, names=names, split=Split(take(split.images, rows), labels, split.max_value))
 
 
-def _check_labels(trained: TrainedRun, images: NamedImages) -> None:
+def _check_labels(trained: TrainedModel, images: NamedImages) -> None:
     classes, split = trained.model.num_classes, images.split
     if not classes:
         return

@@ -11,7 +11,7 @@ from vae_jax.cli.terminal import say
 from vae_jax.errors import UserError
 from vae_jax.files import check_output, replacing
 from vae_jax.report import comparison_page, report_page
-from vae_jax.trained import TrainedRun, open_run
+from vae_jax.trained import TrainedModel, open_run
 
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
@@ -48,7 +48,7 @@ def _check_different(folders: Sequence[str | None]) -> None:
             raise UserError(f"--workdir names the run in '{folder}' more than once; name each run once")
 
 
-def write_report(trained: TrainedRun) -> pathlib.Path:
+def write_report(trained: TrainedModel) -> pathlib.Path:
     """Writes `report.html` into the folder of a run."""
     output = trained.folder.root / "report.html"
     write_page(output, report_page(trained).html)

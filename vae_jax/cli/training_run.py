@@ -25,7 +25,7 @@ from vae_jax.pictures import write_png
 from vae_jax.processes import any_process, is_writer, together
 from vae_jax.runs import RunFolder
 from vae_jax.sharding import batch_mesh, put, replicated
-from vae_jax.trained import TrainedRun, replica_params
+from vae_jax.trained import TrainedModel, replica_params
 from vae_jax.training import (
     Background,
     CheckpointDue,
@@ -189,11 +189,11 @@ class TrainingRun:
         kept = event._replace(state=_copy(event.state))
         background.start(functools.partial(self._write, kept, self.score))
 
-    def trained_run(self, event: CheckpointDue) -> TrainedRun:
+    def trained_run(self, event: CheckpointDue) -> TrainedModel:
         """The first replica as a trained run, with the parameters of a checkpoint."""
         params = replica_params(jax.device_get(event.state.evaluated_params), self.num_replicas, 0)
         kind, load_data = self.data.kind, lambda: self.data
-        return TrainedRun(self.folder, self.config, kind, self.model, params, event.step, 0, load_data)
+        return TrainedModel(self.folder, self.config, kind, self.model, params, event.step, 0, load_data)
 
     def _write(self, event: CheckpointDue | Interrupted, score: float | None) -> None:
         if isinstance(event, Interrupted):

@@ -8,12 +8,12 @@ from vae_jax.report.latents import axes
 from vae_jax.report.page import Page, render
 from vae_jax.report.pictures import SAMPLES, comparison_samples
 from vae_jax.report.run_page import encode_some
-from vae_jax.trained import TrainedRun
+from vae_jax.trained import TrainedModel
 
 _TITLES = ("log p(x)", "ELBO", "reconstruction", "KL")
 
 
-def comparison_page(runs: Sequence[TrainedRun]) -> Page:
+def comparison_page(runs: Sequence[TrainedModel]) -> Page:
     """The page of several runs: results, curves, samples at the same latents, what differs.
 
     Args:
@@ -66,13 +66,13 @@ def comparison_page(runs: Sequence[TrainedRun]) -> Page:
     return Page(html, tuple(left_out))
 
 
-def _names(runs: Sequence[TrainedRun]) -> list[str]:
+def _names(runs: Sequence[TrainedModel]) -> list[str]:
     """What tells the folders apart: their names, or their whole paths where names are the same."""
     short = [trained.folder.root.resolve().name for trained in runs]
     return short if len(set(short)) == len(short) else [str(trained.folder.root) for trained in runs]
 
 
-def _notes(runs: Sequence[TrainedRun]) -> list[str]:
+def _notes(runs: Sequence[TrainedModel]) -> list[str]:
     """Why numbers of these runs can't be compared, if they can't."""
     notes = []
     measures = {trained.model.likelihood.base_measure for trained in runs}
@@ -87,12 +87,12 @@ def _notes(runs: Sequence[TrainedRun]) -> list[str]:
     return notes
 
 
-def _fingerprint(trained: TrainedRun) -> str:
+def _fingerprint(trained: TrainedModel) -> str:
     starts = facts.read_starts(trained.folder)
     return starts[-1]["data"].get("fingerprint", "") if starts else ""
 
 
-def _samples_caption(runs: Sequence[TrainedRun]) -> str:
+def _samples_caption(runs: Sequence[TrainedModel]) -> str:
     drawn = [trained for trained in runs if trained.model.posterior.has_density]
     text = "Means of p(x|z); the same place has the same z"
     if not all(trained.model.prior.is_standard_normal for trained in drawn):
@@ -102,7 +102,7 @@ def _samples_caption(runs: Sequence[TrainedRun]) -> str:
     return f"{text}."
 
 
-def _differing(runs: Sequence[TrainedRun]) -> list[tuple[str, list[Any]]]:
+def _differing(runs: Sequence[TrainedModel]) -> list[tuple[str, list[Any]]]:
     """Config fields whose values aren't the same in all runs."""
     columns = [facts.settings(trained.config) for trained in runs]
     fields = [(row[0][0], [value for _, value, _ in row]) for row in zip(*columns, strict=True)]

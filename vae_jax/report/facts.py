@@ -11,7 +11,7 @@ from vae_jax.config import Config, flatten
 from vae_jax.diagnosis.summary import sentences, table
 from vae_jax.files import read_json
 from vae_jax.runs import RunFolder, read_rows
-from vae_jax.trained import TrainedRun
+from vae_jax.trained import TrainedModel
 
 _TERMS = ("elbo", "reconstruction", "kl")
 _MOST_ROWS = 1000
@@ -51,7 +51,7 @@ def images_of(count: int, split: str) -> str:
     return f"{count:,} {split} image{'' if count == 1 else 's'}"
 
 
-def read_result(trained: TrainedRun) -> Result | None:
+def read_result(trained: TrainedModel) -> Result | None:
     """The evaluation of these parameters, else what training measured; None without either."""
     for path in trained.folder.evaluations(trained.replica):
         evaluation = _read(path)
@@ -134,12 +134,12 @@ def read_curves(folder: RunFolder) -> dict[str, dict[str, list[Any]]]:
     return curves
 
 
-def diagnosis_path(trained: TrainedRun) -> pathlib.Path:
+def diagnosis_path(trained: TrainedModel) -> pathlib.Path:
     """Where `diagnose` puts what it finds on test images."""
     return trained.folder.root / f"diagnosis{trained.suffix}.json"
 
 
-def read_diagnosis(trained: TrainedRun) -> dict[str, Any] | None:
+def read_diagnosis(trained: TrainedModel) -> dict[str, Any] | None:
     """The sentences and the table of `diagnosis.json`, where it can be read and is of these parameters."""
     found = _read(diagnosis_path(trained))
     try:
@@ -156,7 +156,7 @@ def read_diagnosis(trained: TrainedRun) -> dict[str, Any] | None:
         return None  # Written by another version.
 
 
-def left_out(trained: TrainedRun) -> list[str]:
+def left_out(trained: TrainedModel) -> list[str]:
     """Which results of other verbs aren't shown, since they are of other parameters, in sentences."""
     paths = {
         **dict.fromkeys(trained.folder.evaluations(trained.replica), "evaluate"),
@@ -199,7 +199,7 @@ def _start(start: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def model_line(trained: TrainedRun) -> str:
+def model_line(trained: TrainedModel) -> str:
     """The model in one line."""
     config, model = trained.config, trained.model
     side = math.prod(trained.kind.image_shape)

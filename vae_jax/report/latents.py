@@ -12,7 +12,7 @@ from vae_jax.data import Split, take
 from vae_jax.evaluation import active_units, make_latent_terms, map_images
 from vae_jax.keys import Stream, stream_key
 from vae_jax.sharding import batch_mesh
-from vae_jax.trained import TrainedRun
+from vae_jax.trained import TrainedModel
 
 # Points beyond this many make a browser slow, and no picture clearer.
 MOST_IMAGES = 3000
@@ -52,7 +52,7 @@ class Axes:
     reach: Float[np.ndarray, "d"]
 
 
-def encode(trained: TrainedRun, split: Split) -> Encoded:
+def encode(trained: TrainedModel, split: Split) -> Encoded:
     """Encodes the first images of a split, on one device of this process alone.
 
     Other processes of a run needn't take part.
@@ -75,7 +75,7 @@ def encode(trained: TrainedRun, split: Split) -> Encoded:
     return Encoded(Split(images, labels, split.max_value), found["mean"], kl)
 
 
-def axes(trained: TrainedRun, encoded: Encoded | None) -> Axes:
+def axes(trained: TrainedModel, encoded: Encoded | None) -> Axes:
     """What there is to move along: three standard deviations of a normal prior, or else of the posterior means."""
     size = trained.model.prior.num_decoded
     centre, reach = np.zeros(size, np.float32), np.full(size, _REACH, np.float32)

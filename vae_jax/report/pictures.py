@@ -13,7 +13,7 @@ from vae_jax.keys import Stream, stream_key
 from vae_jax.report.decoder import TOO_LARGE, Decoding, live_decoder, obstacle
 from vae_jax.report.latents import Axes, Encoded, axes
 from vae_jax.report.payload import Sheet, packed
-from vae_jax.trained import TrainedRun
+from vae_jax.trained import TrainedModel
 from vae_jax.vae import apply
 
 SAMPLES = 48
@@ -40,7 +40,7 @@ class Pictures:
         axes: What there is to move along.
     """
 
-    def __init__(self, trained: TrainedRun, encoded: Encoded | None) -> None:
+    def __init__(self, trained: TrainedModel, encoded: Encoded | None) -> None:
         self._trained = trained
         self._encoded = encoded
         self._decoding = Decoding(trained.model, trained.params)
@@ -158,7 +158,7 @@ class Pictures:
         return {"side": side, **self._for_each_class(manifold_latents(side))}
 
 
-def prior_latents(trained: TrainedRun, count: int) -> Float[np.ndarray, "n d"]:
+def prior_latents(trained: TrainedModel, count: int) -> Float[np.ndarray, "n d"]:
     """Latents from p(z), always the same; of a standard normal prior they agree in as many dimensions as both have."""
     if trained.model.prior.is_standard_normal:
         columns = np.random.default_rng(0).standard_normal((trained.model.prior.latents, count))
@@ -182,7 +182,7 @@ def _as_floats(split: Split, count: int) -> Float[np.ndarray, "n h w c"]:
     return np.asarray(split.images[:count], np.float32) / split.max_value
 
 
-def comparison_samples(runs: Sequence[TrainedRun], count: int) -> list[Sheet | None]:
+def comparison_samples(runs: Sequence[TrainedModel], count: int) -> list[Sheet | None]:
     """Means of p(x|z) of each model at the same latents; None for a model without a prior to draw from."""
     sheets = []
     for trained in runs:

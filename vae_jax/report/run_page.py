@@ -7,12 +7,12 @@ from vae_jax.report import facts
 from vae_jax.report.latents import Encoded, encode, projection
 from vae_jax.report.page import Page, render
 from vae_jax.report.pictures import Pictures
-from vae_jax.trained import TrainedRun
+from vae_jax.trained import TrainedModel
 
 _MOST_CURVE_ROWS = 40
 
 
-def report_page(trained: TrainedRun) -> Page:
+def report_page(trained: TrainedModel) -> Page:
     """The page of one run.
 
     What needs images is left out, and said to be, where the run's data can't be read.
@@ -70,7 +70,7 @@ def report_page(trained: TrainedRun) -> Page:
     return Page(html, tuple(left_out))
 
 
-def encode_some(trained: TrainedRun) -> tuple[Encoded | None, str, list[str]]:
+def encode_some(trained: TrainedModel) -> tuple[Encoded | None, str, list[str]]:
     """Images of the first split that has any, encoded; its name; and why there are none, in a sentence."""
     try:
         data = trained.data
@@ -81,12 +81,12 @@ def encode_some(trained: TrainedRun) -> tuple[Encoded | None, str, list[str]]:
         return None, "", [f"The run's images can't be read, so what needs them is left out: {reason}."]
 
 
-def _class_names(trained: TrainedRun) -> list[str]:
+def _class_names(trained: TrainedModel) -> list[str]:
     """By label; empty where there are no labels."""
     return [trained.kind.class_name(label) for label in range(trained.kind.num_classes)]
 
 
-def _scatter(trained: TrainedRun, encoded: Encoded | None, split: str) -> tuple[dict[str, Any] | None, str]:
+def _scatter(trained: TrainedModel, encoded: Encoded | None, split: str) -> tuple[dict[str, Any] | None, str]:
     """Posterior means as points, and what to write above them."""
     if encoded is None:
         return None, ""
@@ -111,7 +111,7 @@ def _scatter(trained: TrainedRun, encoded: Encoded | None, split: str) -> tuple[
     return {**found, "labels": labels, "titles": titles}, caption
 
 
-def _notes(trained: TrainedRun, shown: dict[str, Any], num_active: int, why_no_decoder: str) -> list[str]:
+def _notes(trained: TrainedModel, shown: dict[str, Any], num_active: int, why_no_decoder: str) -> list[str]:
     notes = []
     classes = trained.model.num_classes
     if trained.config.num_seeds > 1:
