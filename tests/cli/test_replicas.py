@@ -119,6 +119,6 @@ def test_what_takes_most_of_the_memory_is_named(
 def test_devices_that_have_nothing_to_do_are_told_of(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
     small = [*SMALL, "--config.train.num_steps=1"]
     main([f"--workdir={tmp_path / 'run'}", *small, "--config.train.batch_size=12"])
-    assert "a batch of 12 runs on 6 of 8 devices" in capsys.readouterr().out
+    assert "a batch of 12 uses 6 of 8 devices" in capsys.readouterr().out
     main([f"--workdir={tmp_path / 'other'}", *small, "--config.train.batch_size=16"])
-    assert "runs on" not in capsys.readouterr().out
+    assert "of 8 devices" not in capsys.readouterr().out
