@@ -47,7 +47,7 @@ class Checkpoint:
     Attributes:
         folder: Where it is.
         step: Steps taken.
-        score: ELBO on the validation images in nats, or None where there are none.
+        score: ELBO on the validation images in nats, or None without such images.
         files: SHA-256 of each file, by its path below `state/`.
         arrays: Shape and type of each array, by its path in the tree.
     """

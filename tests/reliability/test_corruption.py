@@ -168,7 +168,7 @@ def test_name_in_a_config_that_is_damaged_is_no_mistake_of_the_user(copy: pathli
 def test_manifest_of_zeros_is_no_json(copy: pathlib.Path) -> None:
     # So many zeros would be taken for text in UTF-32.
     (copy / "manifest.json").write_bytes(bytes(1126))
-    with pytest.raises(UserError, match=r"manifest\.json can't be read \(it is no JSON: "):
+    with pytest.raises(UserError, match=r"manifest\.json can't be read \(not JSON: "):
         RunFolder(copy).last_start()
 
 

@@ -32,7 +32,7 @@ def chosen_images(trained: TrainedModel, values: Flags) -> NamedImages:
     """The images that the flags name, as the model sees them; files that can't be used are named on stderr.
 
     Raises:
-        UserError: If there are none, one can't be used that shouldn't be left out, a label is missing, or a split is
+        UserError: If no image is left, one can't be used that shouldn't be left out, a label is missing, or a split is
             named beside others.
     """
     source = _source(values)

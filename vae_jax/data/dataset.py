@@ -48,7 +48,7 @@ class ImageKind:
     Attributes:
         image_shape: Height, width, channels.
         max_value: The largest value a pixel can take, before any binarization.
-        num_classes: Labels are below this; 0 where there are none.
+        num_classes: Labels are below this; 0 without labels.
         class_names: The name of each class; empty if the source has no names.
     """
 
@@ -136,7 +136,7 @@ class Dataset:
 
     @property
     def num_classes(self) -> int:
-        """Labels are below this; 0 where there are none.
+        """Labels are below this; 0 without labels.
 
         Raises:
             UserError: If a label is too large.

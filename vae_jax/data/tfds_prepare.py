@@ -118,7 +118,7 @@ def _urls_to_download(builder: Any, root: Path) -> list[str]:
 
 
 def _network_problem(urls: list[str]) -> str | None:
-    """Why none of the hosts of these addresses answers; None if one does or there are none."""
+    """Why none of the hosts of these addresses answers; None if one does, or without addresses."""
     import requests
 
     hosts = {urlsplit(url).netloc: url for url in urls if urlsplit(url).scheme in ("http", "https")}

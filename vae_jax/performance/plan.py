@@ -39,7 +39,7 @@ class ImageFacts:
     Attributes:
         image_shape: Height, width, channels.
         num_images: Training images, before any are set aside for validation.
-        num_classes: Classes of the labels; 0 where there are none.
+        num_classes: Classes of the labels; 0 without labels.
         max_value: The largest value a pixel can take.
         streamed: Whether images are read from files while the devices work, instead of living on them.
     """

@@ -32,7 +32,7 @@ class Pictures:
 
     Args:
         trained: The run.
-        encoded: Images of a split; None where there are none.
+        encoded: Images of a split; None without images.
 
     Attributes:
         decoder: For the page, if it can have it.

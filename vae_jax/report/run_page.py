@@ -71,7 +71,7 @@ def report_page(trained: TrainedModel) -> Page:
 
 
 def encode_some(trained: TrainedModel) -> tuple[Encoded | None, str, list[str]]:
-    """Images of the first split that has any, encoded; its name; and why there are none, in a sentence."""
+    """Images of the first split that has any, encoded; its name; and the reason, in a sentence, if there aren't any."""
     try:
         data = trained.data
         split = next(name for name in ("test", "validation", "train") if len(data.part(name).images))
