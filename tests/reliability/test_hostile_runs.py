@@ -215,7 +215,9 @@ def test_devices_and_pipes_are_not_read(given: pathlib.Path, capsys: pytest.Capt
     os.mkfifo(given / name)
     # A page without curves would be no report of the run; the rest can be done without.
     for message in (first, run(given, capsys, "report")):
-        assert message is None if name != "metrics.jsonl" else message and "can't be read (not a regular file)" in message
+        assert (
+            message is None if name != "metrics.jsonl" else message and "can't be read (not a regular file)" in message
+        )
 
 
 HOSTILE = {
