@@ -79,12 +79,6 @@ def decode_all(
     )
 
 
-def noise_stddev(model: VAE, params: Params) -> float | None:
-    """Standard deviation of p(x|z) where all pixels share one, else None."""
-    stddev = apply(model, params, "noise_stddev")
-    return None if stddev is None else float(stddev)
-
-
 def manifold_grid(model: VAE, params: Params, num_images: int, seed: int, show: str) -> np.ndarray:
     """A picture of what a model with two latents makes of the plane: z at the quantiles of its standard normal prior.
 
