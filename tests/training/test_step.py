@@ -214,7 +214,7 @@ def test_chunks_of_all_lengths_are_compiled_once(unroll: bool, caplog: pytest.Lo
         run_in_chunks.__wrapped__((3, 1, 12, 3), 8, unroll)
     compiled = [record.getMessage() for record in caplog.records]
     compiled = [message for message in compiled if message.startswith("Finished XLA compilation of")]
-    name = "_single_step" if unroll else "_many_steps"
+    name = "single_step" if unroll else "many_steps"
     assert len([message for message in compiled if f"jit({name})" in message]) == 1
     # The single step is part of the loop's program and never compiled by itself.
     assert not [message for message in compiled if "train_step" in message]

@@ -1,7 +1,7 @@
 """Training: the state, one step, what feeds many of them, and the loop that hands out events."""
 
 from vae_jax.training.background import Background
-from vae_jax.training.feeding import BatchOrder, ResidentSteps, StreamedSteps
+from vae_jax.training.feeding import BatchOrder, ResidentSteps
 from vae_jax.training.loop import CheckpointDue, Interrupted, Logged, RunSteps, Schedule, Stopping, training_events
 from vae_jax.training.optimizers import OPTIMIZERS, SCHEDULES, make_optimizer
 from vae_jax.training.postmortem import BrokenStep, find_broken_step
@@ -17,3 +17,4 @@ from vae_jax.training.step import (
     replica_of,
     replicate,
 )
+from vae_jax.training.streaming import StreamedSteps

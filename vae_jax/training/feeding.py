@@ -7,8 +7,6 @@ list of metrics)`, each metric a mean over equally many of the steps, and donate
 import collections
 import dataclasses
 import functools
-import time
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -18,11 +16,9 @@ from jax.experimental.layout import Format, Layout
 from jax.sharding import Mesh
 from jaxtyping import Array, Int, Key, UInt8
 
-from vae_jax.data.batches import streamed_batches
 from vae_jax.data.dataset import Labels
 from vae_jax.data.order import batch_indices
-from vae_jax.data.streamed import StreamedImages
-from vae_jax.sharding import own_columns, put, put_own, replicated, split_batch
+from vae_jax.sharding import put, replicated, split_batch
 from vae_jax.training.step import Metrics, TrainState, TrainStep
 
 
@@ -66,6 +62,32 @@ class BatchOrder:
         return split_batch(mesh, leading_axes + len(self.batch_shape) - 1)
 
 
+@functools.lru_cache(maxsize=1)
+def key_on(order: BatchOrder, mesh: Mesh) -> Key[Array, "*replicas"]:
+    """The key of the order on all devices of a mesh."""
+    return jax.jit(order.key, out_shardings=replicated(mesh))()
+
+
+class StepsAhead:
+    """Keeps the host from running far ahead of the devices.
+
+    Each batch that it puts there takes memory, and a run that is to stop would first have to finish all steps given.
+    """
+
+    def __init__(self) -> None:
+        self._metrics: collections.deque[Metrics] = collections.deque()
+
+    def add(self, metrics: Metrics) -> None:
+        """Takes note of a step, and waits until all but the last few are done."""
+        self._metrics.append(metrics)
+        if len(self._metrics) > _STEPS_AHEAD:
+            jax.block_until_ready(self._metrics.popleft())
+
+
+# Steps that the host may have given to the devices before the oldest of them is done.
+_STEPS_AHEAD = 2
+
+
 class ResidentSteps:
     """Steps on data that lives on the devices, many in one compiled call or each in one.
 
@@ -96,17 +118,37 @@ class ResidentSteps:
     ) -> None:
         self._data = images.reshape(len(images), -1), None if labels is None else labels.astype(np.int32)
         self._mesh, self._order, self._longest, self._unroll = mesh, order, longest, unroll
-        self._running = _Running()
+        self._running = StepsAhead()
         same, split = replicated(mesh), order.batch_sharding(mesh)
         # A TPU would choose a layout by column, and then copy all rows into another one at every step.
         self._row_by_row = Format(Layout((0, 1)), same)
-        step = functools.partial(_gathered_step, train_step, split, images.shape[1:])
+        image_shape = images.shape[1:]
 
         def indices(state: TrainState) -> Int[Array, "s *replicas b"]:
             indices = order.indices(state.step + jnp.arange(self.steps_per_call))
             return jax.lax.with_sharding_constraint(indices, order.batch_sharding(mesh, 1))
 
-        program = functools.partial(_single_step if unroll else _many_steps, step, indices)
+        def step(state: TrainState, rows: Array, labels: Array | None, indices: Array, key: Array) -> Any:
+            # CPUs gather whole rows several times faster than images of three axes.
+            batch = jax.lax.with_sharding_constraint(rows[indices].reshape(*indices.shape, *image_shape), split)
+            return train_step(state, batch, key, None if labels is None else labels[indices])
+
+        def single_step(state: TrainState, rows: Array, labels: Array | None, key: Array) -> Any:
+            return step(state, rows, labels, indices(state)[0], key)
+
+        def many_steps(state: TrainState, rows: Array, labels: Array | None, key: Array, num_steps: Array) -> Any:
+            batches = indices(state)
+
+            def body(i: Int[Array, ""], carry: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
+                state, metrics = step(carry[0], rows, labels, batches[i], key)
+                return state, jax.tree.map(jnp.add, carry[1], metrics)
+
+            shapes = jax.eval_shape(lambda: step(state, rows, labels, batches[0], key)[1])
+            zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
+            state, sums = jax.lax.fori_loop(0, num_steps, body, (state, zeros))
+            return state, jax.tree.map(lambda total: total / num_steps, sums)
+
+        program = single_step if unroll else many_steps
         places = (same, self._row_by_row, *(same,) * (2 if unroll else 3))
         self._call: Any = jax.jit(program, donate_argnums=0, in_shardings=places, out_shardings=same)
 
@@ -134,11 +176,11 @@ class ResidentSteps:
         """The state after `num_steps` more."""
         if not self._unroll:
             count = put(np.int32(num_steps), replicated(self._mesh))
-            state, metrics = self._call(state, *self._on_devices, self._key, count)
+            state, metrics = self._call(state, *self._on_devices, key_on(self._order, self._mesh), count)
             return state, [metrics]
         found = []
         for _ in range(num_steps):
-            state, metrics = self._call(state, *self._on_devices, self._key)
+            state, metrics = self._call(state, *self._on_devices, key_on(self._order, self._mesh))
             found.append(metrics)
             self._running.add(metrics)
         return state, found
@@ -147,180 +189,3 @@ class ResidentSteps:
     def _on_devices(self) -> tuple[UInt8[Array, "n p"], Int[Array, "n"] | None]:
         rows, labels = self._data
         return put(rows, self._row_by_row), put(labels, replicated(self._mesh))
-
-    @functools.cached_property
-    def _key(self) -> Key[Array, "*replicas"]:
-        return jax.jit(self._order.key, out_shardings=replicated(self._mesh))()
-
-
-def _gathered_step(
-    train_step: TrainStep,
-    split: jax.sharding.NamedSharding,
-    image_shape: tuple[int, ...],
-    state: TrainState,
-    rows: UInt8[Array, "n p"],
-    labels: Int[Array, "n"] | None,
-    indices: Int[Array, "*replicas b"],
-    key: Key[Array, "*replicas"],
-) -> tuple[TrainState, Metrics]:
-    # CPUs gather whole rows several times faster than images of three axes.
-    batch = jax.lax.with_sharding_constraint(rows[indices].reshape(*indices.shape, *image_shape), split)
-    return train_step(state, batch, key, None if labels is None else labels[indices])
-
-
-def _single_step(
-    step: Any,
-    indices: Callable[[TrainState], Int[Array, "s *replicas b"]],
-    state: TrainState,
-    rows: UInt8[Array, "n p"],
-    labels: Int[Array, "n"] | None,
-    key: Key[Array, "*replicas"],
-) -> tuple[TrainState, Metrics]:
-    return step(state, rows, labels, indices(state)[0], key)
-
-
-def _many_steps(
-    step: Any,
-    indices: Callable[[TrainState], Int[Array, "s *replicas b"]],
-    state: TrainState,
-    rows: UInt8[Array, "n p"],
-    labels: Int[Array, "n"] | None,
-    key: Key[Array, "*replicas"],
-    num_steps: Int[Array, ""],
-) -> tuple[TrainState, Metrics]:
-    order = indices(state)
-
-    def body(i: Int[Array, ""], carry: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
-        state, metrics = step(carry[0], rows, labels, order[i], key)
-        return state, jax.tree.map(jnp.add, carry[1], metrics)
-
-    shapes = jax.eval_shape(lambda: step(state, rows, labels, order[0], key)[1])
-    zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
-    state, sums = jax.lax.fori_loop(0, num_steps, body, (state, zeros))
-    return state, jax.tree.map(lambda total: total / num_steps, sums)
-
-
-class StreamedSteps:
-    """Steps on batches that are read from files while the devices work.
-
-    Args:
-        train_step: As for `ResidentSteps`.
-        mesh: As there; each process reads the part of a batch that its devices have.
-        images: Training images, in their files.
-        labels: Their classes, for a conditional model.
-        order: Of the batches.
-        last_step: Where the run ends: no batch beyond it is read.
-        num_workers: Processes that decode; 0 for threads.
-        prefetch: Batches that each of them is ahead.
-    """
-
-    def __init__(
-        self,
-        train_step: TrainStep,
-        mesh: Mesh,
-        images: StreamedImages,
-        labels: Labels | None,
-        order: BatchOrder,
-        last_step: int,
-        num_workers: int,
-        prefetch: int,
-    ) -> None:
-        self._mesh, self._order, self._image_shape = mesh, order, images.shape[1:]
-        self._has_labels = labels is not None
-        self._read = lambda first: streamed_batches(
-            images,
-            labels,
-            order.seeds,
-            first,
-            last_step,
-            order.batch_size,
-            own_columns(mesh, order.batch_size),
-            num_workers,
-            prefetch,
-        )
-        same, split = replicated(mesh), order.batch_sharding(mesh)
-        self._call: Any = jax.jit(
-            lambda state, batch, key, labels: train_step(state, batch, key, labels),
-            donate_argnums=0,
-            in_shardings=(same, split, same, split),
-            out_shardings=same,
-        )
-        self._batches: Iterator[Any] | None = None
-        self._next_step = -1
-        self._running = _Running()
-        self.seconds_waited = 0.0
-
-    @property
-    def steps_per_call(self) -> int:
-        """As `ResidentSteps.steps_per_call`."""
-        return 1
-
-    def compile(self, state: TrainState) -> jax.stages.Compiled:
-        """As `ResidentSteps.compile`."""
-        same, split = replicated(self._mesh), self._order.batch_sharding(self._mesh)
-        shape = self._order.batch_shape
-        batch = jax.ShapeDtypeStruct((*shape, *self._image_shape), np.uint8, sharding=split)
-        labels = jax.ShapeDtypeStruct(shape, np.int32, sharding=split) if self._has_labels else None
-        state, key = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=same),
-            (state, jax.eval_shape(self._order.key)),
-        )
-        self._call = self._call.lower(state, batch, key, labels).compile()
-        return self._call
-
-    def __call__(self, state: TrainState, first_step: int, num_steps: int) -> tuple[TrainState, list[Metrics]]:
-        """The state after `num_steps` more; where they follow the ones before, reading just goes on."""
-        if self._batches is None or first_step != self._next_step:
-            self._batches = self._put_ahead(self._read(first_step))
-        self._next_step = first_step + num_steps
-        found = []
-        for _ in range(num_steps):
-            batch, labels = next(self._batches)
-            state, metrics = self._call(state, batch, self._key, labels)
-            found.append(metrics)
-            self._running.add(metrics)
-        return state, found
-
-    def _put_ahead(self, batches: Iterator[Any]) -> Iterator[Any]:
-        """The same batches on the devices, one ahead of the one that is asked for; counts the time spent waiting."""
-        split = self._order.batch_sharding(self._mesh)
-
-        def following() -> Any:
-            began = time.perf_counter()
-            batch = next(batches, None)
-            self.seconds_waited += time.perf_counter() - began
-            if batch is None:
-                return None
-            pixels, labels = batch
-            if not self._order.has_replicas:
-                pixels, labels = pixels[0], None if labels is None else labels[0]
-            return put_own((pixels, labels), split)
-
-        ahead = following()
-        while ahead is not None:
-            current, ahead = ahead, following()
-            yield current
-
-    @functools.cached_property
-    def _key(self) -> Key[Array, "*replicas"]:
-        return jax.jit(self._order.key, out_shardings=replicated(self._mesh))()
-
-
-class _Running:
-    """Keeps the host from running far ahead of the devices.
-
-    Each batch that it puts there takes memory, and a run that is to stop would first have to finish all steps given.
-    """
-
-    def __init__(self) -> None:
-        self._metrics: collections.deque[Metrics] = collections.deque()
-
-    def add(self, metrics: Metrics) -> None:
-        """Takes note of a step, and waits until all but the last few are done."""
-        self._metrics.append(metrics)
-        if len(self._metrics) > _STEPS_AHEAD:
-            jax.block_until_ready(self._metrics.popleft())
-
-
-# Steps that the host may have given to the devices before the oldest of them is done.
-_STEPS_AHEAD = 2
