@@ -9,11 +9,7 @@ from vae_jax.errors import UserError
 
 # Of an image that is made: itself, what it is made of, and what it is made into.
 _BYTES_A_VALUE = 16
-_CGROUPS = pathlib.Path("/sys/fs/cgroup")
-_GROUPS = (
-    (_CGROUPS, "memory.max", "memory.current", "inactive_file"),
-    (_CGROUPS / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-)
+_CGROUP = pathlib.Path("/sys/fs/cgroup")
 
 
 def available_memory() -> int | None:
@@ -54,16 +50,14 @@ def check_images_fit(count: int, image_shape: Sequence[int]) -> None:
 
 def _left_in_container() -> int | None:
     """What the limit of a control group leaves; None where there is no limit."""
-    for folder, limit, used, cache in _GROUPS:
-        try:
-            # Version 2 writes `max` where nothing is limited.
-            left = int((folder / limit).read_text()) - int((folder / used).read_text())
-            lines = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-            # Files that were read count as used, until somebody needs the memory.
-            return max(0, left + int(lines[cache]))
-        except (OSError, ValueError, KeyError):
-            continue
-    return None
+    try:
+        # The file says `max` without a limit.
+        left = int((_CGROUP / "memory.max").read_text()) - int((_CGROUP / "memory.current").read_text())
+        lines = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
+        # Files that were read count as used, until somebody needs the memory.
+        return max(0, left + int(lines["inactive_file"]))
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def in_words(count: int) -> str:

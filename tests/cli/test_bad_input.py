@@ -417,7 +417,7 @@ TOO_MUCH = {
     "samples beyond the memory": (["sample", f"--num_images={2**31 - 1}"], ["images take", "of memory"]),
     "steps between": (["interpolate", f"--steps={2**31 - 1}"], ["images take", "of memory"]),
     "draws": (["evaluate", f"--num_samples={2**31}"], ["--num_samples", "below 2^31"]),
-    "random images": (["benchmark", "--synthetic", "--image_shape=99999,99999,3"], ["images take", "of memory"]),
+    "random images": (["benchmark", "--image_shape=99999,99999,3"], ["images take", "of memory"]),
 }
 
 

@@ -74,7 +74,7 @@ def test_digits(capsys: pytest.CaptureFixture) -> None:
 
 @pytest.mark.manual
 def test_replicas_of_random_images() -> None:
-    random = ["--synthetic", "--image_shape=4,3,2", "--num_images=70", "--config.model.conditional=True"]
+    random = ["--image_shape=4,3,2", "--num_images=70", "--config.model.conditional=True"]
     result = measured(*random, "--config.num_seeds=2", "--config.train.batch_size=5", "--config.train.log_every=2")
     assert (result["step"]["images"], result["step"]["replicas"], result["step"]["devices"]) == (10, 2, 5)
     # Three steps at once need two calls.
@@ -85,7 +85,7 @@ def test_replicas_of_random_images() -> None:
 @pytest.mark.manual
 def test_convolutions_and_accumulation() -> None:
     network = ["--config.model.network=conv", "--config.train.accumulation=4", "--config.train.batch_size=8"]
-    result = measured("--synthetic", "--image_shape=8,8,1", "--num_images=20", *network)
+    result = measured("--image_shape=8,8,1", "--num_images=20", *network)
     assert result["settings"]["steps_per_call"] == 1
 
 
@@ -108,16 +108,17 @@ def test_number_of_steps_and_place_of_the_file() -> None:
 
 
 BAD = {
-    "no such shape": (["--synthetic", "--image_shape=28x28"], ["28x28", "--image_shape=28,28,1"]),
-    "empty images": (["--synthetic", "--image_shape=0,28,1"], ["0,28,1", "--image_shape="]),
-    "shape of real images": (["--image_shape=28,28,1"], ["--image_shape", "--synthetic"]),
-    "number of real images": (["--num_images=5"], ["--num_images", "--synthetic"]),
-    "batch too large": (["--synthetic", "--num_images=5"], ["train.batch_size is 64", "5"]),
+    "no such shape": (["--image_shape=28x28"], ["28x28", "--image_shape=28,28,1"]),
+    "empty images": (["--image_shape=0,28,1"], ["0,28,1", "--image_shape="]),
+    "batch too large": (["--image_shape=4,4,1", "--num_images=5"], ["train.batch_size is 64", "5"]),
     "no repeats": (["--repeats=0"], ["repeats"]),
     "negative steps": (["--steps=-1"], ["steps"]),
     "a folder": (["--output=folder"], ["--output is 'folder' but must end in .json"]),
     "below a file": (["--output=file/benchmark.json"], ["file", "--output"]),
-    "a likelihood that doesn't fit": (["--synthetic", "--config.model.likelihood=gaussian"], ["data.binarization"]),
+    "a likelihood that doesn't fit": (
+        ["--image_shape=4,4,1", "--config.model.likelihood=gaussian"],
+        ["data.binarization"],
+    ),
 }
 
 

@@ -37,7 +37,7 @@ VERBS = {
     "interpolate": Verb("show images between pairs of images", "--workdir=runs/mnist --steps=8"),
     "score": Verb("sort images by log p(x), the most unusual first", "--workdir=runs/mnist --input=pictures"),
     "export": Verb("write a model that runs without this package", "--workdir=runs/mnist --output=exported/mnist"),
-    "benchmark": Verb("measure the speed and memory of training", "--config=configs/mnist.py --synthetic"),
+    "benchmark": Verb("measure the speed and memory of training", "--config=configs/mnist.py --image_shape=28,28,1"),
     "plan": Verb(
         "compile training for a TPU that isn't here: does it fit, how fast is it",
         "--topology=v6e:2x4 --config=configs/mnist.py",

@@ -1,4 +1,4 @@
-"""`benchmark`: how fast the training step of a config is, and where its time goes."""
+"""`benchmark`: how fast the training step of a config is."""
 
 import datetime
 import os
@@ -12,37 +12,26 @@ from vae_jax import build
 from vae_jax.cli.flags import Flags, define_config, parse_image_shape, read_config
 from vae_jax.cli.memory import check_memory
 from vae_jax.cli.terminal import say
-from vae_jax.config import Config, DataConfig, flatten
+from vae_jax.config import Config, flatten
 from vae_jax.data import Dataset
-from vae_jax.data.tfds_prepare import MNIST_FAMILY
-from vae_jax.errors import UserError
 from vae_jax.files import check_output, write_json
 from vae_jax.memory import check_images_fit
 from vae_jax.performance.benchmark import benchmark, table
 from vae_jax.provenance import command_line, surroundings
 
-_NUM_IMAGES, _CLASSES = 10_000, 10
-# Of well-known data sets, so that a benchmark needs nothing of them.
-_SHAPES = {
-    **dict.fromkeys(MNIST_FAMILY, (28, 28, 1)),
-    **dict.fromkeys(("cifar10", "cifar100", "svhn_cropped"), (32, 32, 3)),
-    "celeb_a": (218, 178, 3),
-}
+_CLASSES = 10
 
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
     """The flags of this verb."""
     define_config(values, arguments)
     flags.DEFINE_string("output", "benchmark.json", "file for all that was measured", flag_values=values)
-    flags.DEFINE_integer("repeats", 5, "how often each part is timed", flag_values=values, lower_bound=1)
+    flags.DEFINE_integer("repeats", 5, "how often the step is timed", flag_values=values, lower_bound=1)
     meaning = "steps that are timed at once; 0: as many as take a second, up to the most in one call (train.log_every)"
     flags.DEFINE_integer("steps", 0, meaning, flag_values=values, lower_bound=0)
-    meaning = "random images instead of the data set, which needn't be there"
-    flags.DEFINE_bool("synthetic", False, meaning, flag_values=values)
-    meaning = "height, width and channels of random images; those of the data set, where they are known, if not given"
+    meaning = "height,width,channels of random images, which take the place of the data set"
     flags.DEFINE_string("image_shape", None, meaning, flag_values=values)
-    meaning = f"how many random images; {_NUM_IMAGES} if not given"
-    flags.DEFINE_integer("num_images", None, meaning, flag_values=values, lower_bound=1)
+    flags.DEFINE_integer("num_images", 10_000, "how many random images", flag_values=values, lower_bound=1)
 
 
 def run(values: Flags) -> None:
@@ -87,29 +76,11 @@ def run(values: Flags) -> None:
 
 def _data(config: Config, values: Flags) -> Dataset:
     """The data set of the config, or random images in its place."""
-    if not values["synthetic"]:
-        for name in ("image_shape", "num_images"):
-            if values[name] is not None:
-                raise UserError(f"--{name} is about random images; add --synthetic, or leave it out")
+    if values["image_shape"] is None:
         return build.build_data(config)
-    shape = _known_shape(config.data) if values["image_shape"] is None else parse_image_shape(values["image_shape"])
-    number = values["num_images"] or _NUM_IMAGES
+    shape, number = parse_image_shape(values["image_shape"]), values["num_images"]
     check_images_fit(number, shape)
-    generator = np.random.default_rng(0)
-    images = generator.integers(0, 256, (number, *shape), dtype=np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (number, *shape), dtype=np.uint8)
     labels = np.arange(number, dtype=np.int32) % _CLASSES
     settings = {"binarization": config.data.binarization, "seed": config.data.seed}
     return Dataset("random images", images, images[:1], labels, labels[:1], 255, "", **settings)
-
-
-def _known_shape(config: DataConfig) -> tuple[int, int, int]:
-    """What the images of a data set are like, by its name alone."""
-    found = (8, 8, 1) if config.source == "digits" else _SHAPES.get(config.name) if config.source == "tfds" else None
-    if config.source == "folder" and config.image_size:
-        found = (config.image_size, config.image_size, 3)
-    if found is None:
-        raise UserError(
-            "what shape the images of this data set have isn't known without them; add "
-            "--image_shape=HEIGHT,WIDTH,CHANNELS"
-        )
-    return (config.image_size, config.image_size, found[2]) if config.image_size else found
