@@ -6,7 +6,6 @@ import datetime
 import fcntl
 import json
 import logging
-import math
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
@@ -152,6 +151,10 @@ class RunFolder:
         Raises:
             UserError: If it can't be made.
         """
+        try:
+            os.fsencode(self.root).decode()
+        except UnicodeDecodeError as error:
+            raise UserError(f"'{self.root}' is not UTF-8, which checkpoints need; choose another --workdir") from error
         try:
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -331,5 +334,5 @@ def _row(line: bytes) -> dict[str, Any] | None:
     if not all(name in row for name in _NUMBERS):
         return None
     numbers = [value for name, value in row.items() if name not in ("split", "replicas")]
-    sound = all(value is None or (type(value) in (int, float) and math.isfinite(value)) for value in numbers)
+    sound = all(value is None or (type(value) in (int, float) and -1e300 < value < 1e300) for value in numbers)
     return row if sound and (row["elbo"] is None) == (row["kl"] is None) else None

@@ -442,7 +442,7 @@ def test_too_long_names(name: str, finished: pathlib.Path, refused) -> None:
 
 
 def test_folder_name_that_is_not_utf8(refused) -> None:
-    assert r"/p\xff5' is a name that is no UTF-8" in refused("--workdir=runs/p\udcff5")
+    assert r"/p\xff5' is not UTF-8" in refused("--workdir=runs/p\udcff5")
 
 
 def run_in_a_shell(line: str, workdir: pathlib.Path, **environment: str) -> subprocess.CompletedProcess:

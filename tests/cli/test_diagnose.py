@@ -119,13 +119,6 @@ def test_training_images_are_not_compared_with_themselves(run: pathlib.Path) -> 
     assert found["nearest"]["reconstructions_to_training"] is None and found["nearest"]["samples_to_training"] > 0
 
 
-def test_folder_that_cannot_be_written_is_found_out_first(run: pathlib.Path, refused) -> None:
-    # Permissions don't stop root; a folder where a file is to be written does.
-    (run / ".probe.unfinished").mkdir()
-    for verb in ("evaluate", "diagnose"):
-        assert "make it writable" in refused(verb, f"--workdir={run}")
-
-
 def test_broken_features(run: pathlib.Path, monkeypatch: pytest.MonkeyPatch, refused) -> None:
     module = types.ModuleType("my_features")
     module.wrong = lambda images: images

@@ -87,7 +87,7 @@ def test_training_goes_back_and_says_so(
     assert errors.startswith("vae-jax: error: checkpoint") and errors.count("\n") == 1 and "is damaged" in errors
     main([f"--workdir={copy}", *STEPS])
     said = capsys.readouterr().out
-    assert f"checkpoint {copy / 'checkpoints' / '6'} is damaged" in said and "training goes on from step 4" in said
+    assert f"checkpoint {copy / 'checkpoints' / '6'} is damaged" in said and "training continues from step 4" in said
     one, other = (checkpoints.load(checkpoints.choose(each / "checkpoints", "latest")) for each in (copy, run))
     assert jax.tree.all(jax.tree.map(lambda a, b: np.array_equal(a, b), one, other))
 
@@ -118,7 +118,7 @@ def test_damaged_later_checkpoints_push_no_sound_one_out(tmp_path: pathlib.Path)
 
 
 def test_best_one_is_unknown_while_a_record_is_damaged(copy: pathlib.Path) -> None:
-    HARMS["flip"](copy / "checkpoints" / "2" / "checkpoint.json")
+    HARMS["truncate"](copy / "checkpoints" / "2" / "checkpoint.json")
     assert checkpoints.choose(copy / "checkpoints", "latest").step == 6
     for which in ("best", "2"):
         with pytest.raises(UserError, match="2 is damaged"):
@@ -181,7 +181,7 @@ def test_damaged_manifest_is_refused_by_training(copy: pathlib.Path, harm: str, 
     assert caught.value.code == 2 and "manifest.json can't be read" in errors and errors.count("\n") == 1
 
 
-@pytest.mark.parametrize("harm", some_manual(HARMS, quick=["flip"]))
+@pytest.mark.parametrize("harm", some_manual([harm for harm in HARMS if harm != "flip"], quick=["truncate"]))
 def test_damaged_metrics_are_told_and_training_goes_on(
     copy: pathlib.Path, harm: str, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture
 ) -> None:

@@ -165,7 +165,11 @@ def left_out(trained: TrainedModel) -> list[str]:
     return [
         f"{path.name} is not of these parameters, or can't be read; {verb} writes it anew."
         for path, verb in paths.items()
-        if path.exists() and trained.params_digest not in _digests(_read(path) or {})
+        if path.exists()
+        and (
+            trained.params_digest not in _digests(_read(path) or {})
+            or (verb == "diagnose" and read_diagnosis(trained) is None)
+        )
     ]
 
 
