@@ -297,6 +297,7 @@ def test_tables_keep_the_names_of_their_columns() -> None:
     assert list(vae.transform(table).columns) == ["vaetransformer0", "vaetransformer1"]
 
 
+@pytest.mark.long
 def test_what_was_fitted_stays_whatever_parameters_become() -> None:
     X = linear_gaussian(40)
     vae = tiny().fit(X)
@@ -338,6 +339,7 @@ def test_what_does_not_go_is_refused_in_one_line(parameters: dict, message: str)
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.long
 def test_what_does_not_fit_the_model_is_refused() -> None:
     X = linear_gaussian(40)
     vae = tiny().fit(X.reshape(40, 2, 4))

@@ -17,6 +17,8 @@ import vae_jax
 from vae_jax.cli import main
 from vae_jax.errors import UserError
 
+pytestmark = pytest.mark.long
+
 TINY = [
     "--config.model.hidden=(8,)",
     "--config.model.latents=2",
@@ -60,7 +62,6 @@ def refusal(path: pathlib.Path | str, **arguments) -> str:
     return message
 
 
-@pytest.mark.long
 def test_run_and_export_say_the_same(place: pathlib.Path, others: np.ndarray) -> None:
     run, exported = vae_jax.load(place / "run"), vae_jax.load(str(place / "exported"))
     assert (run.step, exported.step) == (4, 4)
@@ -77,7 +78,6 @@ def test_run_and_export_say_the_same(place: pathlib.Path, others: np.ndarray) ->
         np.testing.assert_array_equal(function(run), function(exported))
 
 
-@pytest.mark.long
 def test_it_says_what_the_verbs_say(place: pathlib.Path, others: np.ndarray, tmp_path: pathlib.Path) -> None:
     given = [f"--workdir={place / 'run'}", f"--input={place / 'others.npz'}"]
     main(["encode", *given, f"--output={tmp_path / 'latents.npz'}"])
@@ -136,7 +136,6 @@ def test_checkpoint_of_a_run(place: pathlib.Path) -> None:
     assert "leave checkpoint" in refusal(place / "exported", checkpoint=2)
 
 
-@pytest.mark.long
 def test_conditional_model_wants_labels(tmp_path: pathlib.Path) -> None:
     conditional = ["--config.model.conditional=True", "--config.train.num_steps=1"]
     main([f"--workdir={tmp_path / 'run'}", *TINY, *conditional])
@@ -320,7 +319,6 @@ def test_code_of_others_runs_only_if_allowed(kind: str, place, tmp_path, monkeyp
     assert (tmp_path / "was imported").exists()
 
 
-@pytest.mark.long
 def test_nothing_is_unpickled(place: pathlib.Path) -> None:
     script = f"""
 import sys

@@ -61,6 +61,7 @@ def test_run_of_streamed_pictures_by_every_library(tmp_path: pathlib.Path) -> No
     np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.long
 @pytest.mark.smoke
 def test_estimator_in_a_pipeline() -> None:
     from sklearn.pipeline import make_pipeline

@@ -36,6 +36,7 @@ def test_hash_is_that_of_jax() -> None:
     np.testing.assert_array_equal(jnp.concatenate(ours), threefry_2x32(key, counters))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("columns", [1, 3, 4, 7, 784])
 def test_draws_of_16_bits_are_uniform_and_independent_between_columns(columns: int) -> None:
     draws = np.asarray(uniform_16bit(ROOT, 2000, columns))
@@ -69,6 +70,7 @@ def test_quantiles_are_those_of_scipy() -> None:
     np.testing.assert_allclose(noise, scipy.stats.norm.ppf((upper + 0.5) / 2**23), rtol=2e-6, atol=1e-7)
 
 
+@pytest.mark.long
 def test_noise_of_an_image_and_sample_does_not_depend_on_its_company() -> None:
     whole = normal_per_image(ROOT, jnp.arange(6), jnp.arange(4), 3)
     part = normal_per_image(ROOT, jnp.array([5, 2]), jnp.array([3, 0]), 3)

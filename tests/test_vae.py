@@ -220,6 +220,7 @@ def test_full_covariance_reaches_log_p_and_the_diagonal_falls_short_by_theory(co
         assert DIAGONAL_GAP > 0.5
 
 
+@pytest.mark.long
 def test_autoregressive_flows_come_close_to_log_p() -> None:
     images_of_model, log_likelihood = linear_data()
     x = images_of_model[:1].astype(jnp.float32)

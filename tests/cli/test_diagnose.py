@@ -13,6 +13,8 @@ from PIL import Image
 
 from vae_jax.cli import main
 
+pytestmark = pytest.mark.long
+
 TRAINING = [
     *("--config.model.hidden=(8,)", "--config.model.latents=3", "--config.train.num_steps=60"),
     "--config.train.report=False",
@@ -58,7 +60,6 @@ def read_json(path: pathlib.Path) -> dict:
 LONG = ("conditional", "iaf", "gaussian")
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.manual] if name in LONG else []) for name in MODELS]
 )

@@ -10,6 +10,8 @@ import pytest
 from vae_jax import checkpoints
 from vae_jax.cli import main
 
+pytestmark = pytest.mark.long
+
 SMALL = [
     *("--config.model.hidden=(8,)", "--config.model.latents=2", "--config.train.report=False"),
     *("--config.train.num_steps=60", "--config.train.log_every=20", "--config.train.checkpoint_every=100"),
@@ -26,7 +28,6 @@ def diverged(capsys: pytest.CaptureFixture, *arguments: str) -> str:
     return message
 
 
-@pytest.mark.long
 def test_learning_rate(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
     message = diverged(capsys, f"--workdir={tmp_path / 'run'}", *SMALL, SGD, "--config.train.learning_rate=1e6")
     assert "loss is " in message and "not finite after it: " in message and "no checkpoint was written yet" in message

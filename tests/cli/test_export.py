@@ -21,6 +21,8 @@ import yaml
 from vae_jax.cli import main
 from vae_jax.trained import open_run
 
+pytestmark = pytest.mark.long
+
 REPOSITORY = pathlib.Path(__file__).parents[2]
 TINY = [
     "--config.model.hidden=(8,)",
@@ -54,7 +56,6 @@ def clean(script: str, folder: pathlib.Path) -> str:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, check=True).stdout
 
 
-@pytest.mark.long
 def test_folder_is_whole_and_says_so(said) -> None:
     folder, printed = said
     assert {path.name for path in folder.iterdir()} == FILES
@@ -107,7 +108,6 @@ def test_model_card_has_the_header_of_the_hub_and_what_was_measured(said, run: p
     assert "`model.hidden = (8,)`" in text and "12 steps" in text
 
 
-@pytest.mark.long
 def test_what_the_model_card_shows_works(said) -> None:
     folder, _ = said
     without_us, with_us = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)

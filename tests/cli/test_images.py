@@ -17,6 +17,8 @@ from vae_jax.cli.interpolate import between
 from vae_jax.trained import open_run
 from vae_jax.vae import apply
 
+pytestmark = pytest.mark.long
+
 TINY = [
     "--config.model.hidden=(8,)",
     "--config.train.num_steps=12",
@@ -46,7 +48,6 @@ def size_of(path: pathlib.Path) -> tuple[int, int]:
         return image.size
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("name", ["plain", "told", "flow"])
 def test_latents_of_a_split(name: str, runs, tmp_path: pathlib.Path) -> None:
     output = tmp_path / "latents.npz"
@@ -226,7 +227,6 @@ def test_one_source_of_images_at_a_time(runs, tmp_path: pathlib.Path, refused) -
     assert "needs two images or more" in refused(*given)
 
 
-@pytest.mark.long
 def test_a_run_is_used_where_its_data_is_gone(tmp_path: pathlib.Path, refused) -> None:
     images = np.random.default_rng(0).integers(0, 256, (60, 8, 8), dtype=np.uint8)
     np.savez(tmp_path / "mine.npz", images=images)
@@ -306,7 +306,6 @@ def test_what_the_data_set_has_not_is_stranger(runs, tmp_path: pathlib.Path) -> 
         assert {row["name"] for row in list(csv.DictReader(file))[:3]} == {"20", "21", "22"}
 
 
-@pytest.mark.long
 def test_data_that_changed_its_form_is_refused(tmp_path_factory, tmp_path: pathlib.Path, refused) -> None:
     pictures, run = tmp_path_factory.mktemp("pictures"), tmp_path / "run"
     for number in range(12):

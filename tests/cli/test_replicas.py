@@ -10,6 +10,8 @@ import pytest
 from vae_jax import checkpoints
 from vae_jax.cli import main, memory
 
+pytestmark = pytest.mark.long
+
 SMALL = [
     *("--config.model.hidden=(8,)", "--config.model.latents=3", "--config.train.num_steps=40"),
     "--config.train.report=False",
@@ -29,7 +31,6 @@ def last_rows(workdir: pathlib.Path) -> dict[str, dict]:
     return {row["split"]: row for row in rows}
 
 
-@pytest.mark.long
 def test_rows_have_mean_spread_and_each_replica(runs: dict[str, pathlib.Path]) -> None:
     three, alone = last_rows(runs["three"]), last_rows(runs["alone"])
     for split in ("train", "validation", "test"):
@@ -41,7 +42,6 @@ def test_rows_have_mean_spread_and_each_replica(runs: dict[str, pathlib.Path]) -
             np.testing.assert_allclose(each[1], alone[split][name], rtol=1e-4)
 
 
-@pytest.mark.long
 def test_one_checkpoint_holds_all_and_each_is_opened_by_its_number(
     runs: dict[str, pathlib.Path], capsys: pytest.CaptureFixture
 ) -> None:
@@ -69,7 +69,6 @@ def test_one_checkpoint_holds_all_and_each_is_opened_by_its_number(
     assert pictures[0] != pictures[1]
 
 
-@pytest.mark.long
 def test_single_models_parameters_start_all_replicas(runs: dict[str, pathlib.Path], tmp_path: pathlib.Path) -> None:
     still = ["--config.train.learning_rate=0.0", "--config.train.num_steps=1"]
     main([f"--workdir={tmp_path / 'run'}", *SMALL, *still, "--config.num_seeds=2", f"--init_from={runs['alone']}"])

@@ -18,6 +18,8 @@ from PIL import Image
 from vae_jax import checkpoints
 from vae_jax.cli import main
 
+pytestmark = pytest.mark.long
+
 REPOSITORY = pathlib.Path(__file__).parents[2]
 SMALL = ["--config.model.latents=3", "--config.train.log_every=100", "--config.train.report=False"]
 MLP = ["--config.model.hidden=(8,)"]

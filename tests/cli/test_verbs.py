@@ -201,6 +201,7 @@ def test_samples_follow_from_their_seed(run: pathlib.Path, tmp_path: pathlib.Pat
     assert drawn("binary", "--show=sample") != drawn("one")
 
 
+@pytest.mark.long
 def test_manifold_is_the_decoder_at_the_quantiles_of_the_prior(run: pathlib.Path) -> None:
     main(["sample", f"--workdir={run}", "--manifold", "--num_images=9"])
     trained = open_run(str(run))
@@ -247,6 +248,7 @@ def test_help_explains(arguments: list[str], capsys: pytest.CaptureFixture) -> N
     assert [word for word in wanted[arguments[0]] if word not in out] == []
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # ml_collections calls it
 def test_config_file_and_overrides_are_joined(tmp_path: pathlib.Path) -> None:
     file, folder = REPOSITORY / "configs" / "digits.py", tmp_path / "run"

@@ -139,6 +139,7 @@ def test_the_folder_is_found_as_tfds_finds_it(root: Path, monkeypatch: pytest.Mo
     assert len(load_tfds("noise", "").train_images) == 2
 
 
+@pytest.mark.long
 def test_the_second_start_imports_no_tfds(root: Path) -> None:
     prepare(root, Noise({"train": [(4, 3, 3)] * 2, "test": [(4, 3, 3)]}), LABELLED, labelled)
     script = (

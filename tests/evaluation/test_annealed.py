@@ -184,6 +184,7 @@ def test_temperatures_rise_from_zero_to_one() -> None:
     assert np.all(steps > 0) and steps[0] < steps[25] / 5 and steps[-1] < steps[25] / 5
 
 
+@pytest.mark.long
 def test_impossible_starts_are_refused() -> None:
     model = build_model(ModelConfig(hidden=(4,), latents=2, posterior="iaf", posterior_hidden=(4,)), (3, 3, 1))
     params, x = init_params(model, jax.random.key(0), (3, 3, 1)), jnp.zeros((1, 3, 3, 1))

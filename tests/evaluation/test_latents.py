@@ -69,6 +69,7 @@ def test_aggregate_density_is_scipys_mixture() -> None:
     np.testing.assert_allclose(terms.log_prior, scipy.stats.norm.logpdf(np.asarray(terms.z)).sum(1), rtol=1e-5)
 
 
+@pytest.mark.long
 def test_what_has_no_aggregate_is_refused() -> None:
     model = build_model(ModelConfig(hidden=(4,), latents=2, posterior="iaf", posterior_hidden=(4,)), (3, 3, 1))
     params = init_params(model, KEY, (3, 3, 1))

@@ -109,6 +109,7 @@ def importance(params: dict, images: np.ndarray, num_samples: int, chunk: int = 
     return map_images(lambda x, ids, label: function(params, x, ids, KEY), images, MAX_VALUE, batch, mesh)
 
 
+@pytest.mark.long
 def test_bound_is_log_likelihood_at_the_exact_posterior(fitted: LinearModel, images: np.ndarray, x: np.ndarray) -> None:
     estimate = importance(fitted.exact_params(), images, num_samples=1000, chunk=250)
     error = estimate.elbo - fitted.log_likelihood(x)

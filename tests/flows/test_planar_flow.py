@@ -26,6 +26,7 @@ def test_log_det_is_that_of_the_dense_jacobian(size: int, scale: float) -> None:
             np.testing.assert_allclose(jax.jit(planar)(z, *flow)[1], expected, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.long
 def test_formula_of_the_paper() -> None:
     with jax.enable_x64(True):
         z, u, w, b = random_flow(3, 1.0, 0)

@@ -73,6 +73,7 @@ def test_density_integrates_to_one(logit: float) -> None:
         np.testing.assert_allclose(np.sum(weights / 2.0 * density), 1.0, rtol=1e-12)
 
 
+@pytest.mark.long
 def test_formula_of_the_paper() -> None:
     with jax.enable_x64(True):
         r = np.array([0.01, 0.2, 0.45, 0.6, 0.99])
@@ -84,6 +85,7 @@ def test_formula_of_the_paper() -> None:
         )
 
 
+@pytest.mark.long
 def test_gradients_agree_with_finite_differences() -> None:
     with jax.enable_x64(True):
         # None where two branches meet, within the step of the differences.

@@ -64,6 +64,7 @@ def test_two_levels_are_a_bernoulli() -> None:
         np.testing.assert_allclose(ours, bernoulli_log_prob(mean * jnp.exp(-log_scale), x), rtol=1e-6)
 
 
+@pytest.mark.long
 def test_gradients_agree_with_finite_differences() -> None:
     rng = np.random.default_rng(0)
     with jax.enable_x64(True):

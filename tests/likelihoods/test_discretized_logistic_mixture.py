@@ -124,6 +124,7 @@ def test_mean_of_grey_pixels_is_exact() -> None:
     np.testing.assert_allclose(jax.jit(likelihood.mean)(outputs)[0, 0, 0], expected, rtol=1e-5)
 
 
+@pytest.mark.long
 def test_mean_of_colour_pixels_is_exact_but_for_the_edge_bins() -> None:
     likelihood = DiscretizedLogisticMixture(33, 2)
     means = [[0.3, -0.1, 0.05], [-0.2, 0.1, -0.1]]

@@ -23,6 +23,7 @@ def test_density_is_scipys() -> None:
     np.testing.assert_allclose(ours, theirs, rtol=1e-5)
 
 
+@pytest.mark.long
 def test_gradients_are_numpyros() -> None:
     with jax.enable_x64(True):
         arrays = [jnp.asarray(array) for array in draw()]

@@ -24,6 +24,7 @@ def example() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return rng.normal(0.5, 0.3, shape), rng.uniform(0.02, 2.0, shape), rng.uniform(0.0, 1.0, shape)
 
 
+@pytest.mark.long
 def test_log_prob_agrees_with_scipy_and_numpyro() -> None:
     mean, stddev, x = example()
     expected = scipy.stats.norm(mean, stddev).logpdf(x).sum(axis=(1, 2, 3))

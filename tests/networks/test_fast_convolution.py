@@ -50,6 +50,7 @@ def test_gradients_are_those_of_finite_differences() -> None:
     jax.test_util.check_grads(partial(_total, module), (params, x), 1, ["rev"], atol=1e-2, rtol=1e-2)
 
 
+@pytest.mark.long
 def test_replicas_have_gradients_of_their_own() -> None:
     module = Conv(4, (3, 3))
     x = jax.random.normal(jax.random.key(0), (3, 2, 5, 4, 2))

@@ -63,6 +63,7 @@ def drawn() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return mean, stddev, mean + stddev * np.asarray(standard_normal(KEY, (1, BATCH, 3)))[0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("num_images", [BATCH, 50_000])
 def test_parts_are_those_of_loops(num_images: int) -> None:
     mean, stddev, z = drawn()

@@ -50,6 +50,7 @@ def test_monte_carlo_form_is_equation_6() -> None:
     np.testing.assert_allclose(result.elbo, np.mean(terms.log_weights, 0), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("analytic_kl", [True, False])
 def test_bound_is_reconstruction_minus_kl_and_the_surrogate_its_negative_mean(analytic_kl: bool) -> None:
     surrogate, terms = jax.jit(lambda params: Elbo(3, analytic_kl)(MODEL, params, images(), KEY, STEP))(parameters())

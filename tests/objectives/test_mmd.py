@@ -99,6 +99,7 @@ def test_expectation_is_the_closed_form_of_two_gaussians(mean: list[float], vari
     assert abs(estimates.mean() - expected) < 4 * error < 0.2 * expected
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("alpha", "weight"), [(1.0, 500.0), (0.0, 1.0), (0.3, 10.0), (-1.0, 4.0)])
 def test_loss_is_equation_6_of_infovae(alpha: float, weight: float) -> None:
     model, params, x = posed("diagonal_gaussian")

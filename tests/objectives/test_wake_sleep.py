@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from vae_jax.build import build_model
 from vae_jax.config import ModelConfig
@@ -92,6 +93,7 @@ def assert_gradient(parts: tuple[str, ...], loss) -> None:
         assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradient[part])) > 1e-2
 
 
+@pytest.mark.long
 def test_model_learns_awake_and_only_awake() -> None:
     # The whole gradient of decoder and prior is the wake loss's: the dreams that they draw add nothing.
     assert_gradient(OF_MODEL, wake_loss)

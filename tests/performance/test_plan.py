@@ -66,6 +66,7 @@ def test_batch_that_not_all_chips_divide() -> None:
     assert plan.estimate is not None and plan.estimate.flops >= 2 * PER_IMAGE
 
 
+@pytest.mark.long
 def test_parts_of_a_batch_all_count() -> None:
     facts = dataclasses.replace(FACTS, num_images=200)
     whole, parts = (flops_of(config_of(batch_size=128, accumulation=each), facts) for each in (1, 4))

@@ -123,6 +123,7 @@ def test_a_fresh_planar_posterior_is_its_base() -> None:
     np.testing.assert_allclose(log_prob, expected[1], atol=1e-4)
 
 
+@pytest.mark.long
 def test_the_order_is_reversed_between_autoregressive_flows() -> None:
     """With one flow z_1 depends on noise_1 alone; a second one sees the components from the other end."""
     for flows, upper_is_zero in ((1, True), (2, False)):

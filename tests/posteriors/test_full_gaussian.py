@@ -43,6 +43,7 @@ def test_transform_agrees_with_log_prob_and_samples_with_the_covariance() -> Non
             assert np.all(np.abs(np.cov(z[:, image].T) - covariance) < 6 * np.sqrt(2) * scale)
 
 
+@pytest.mark.long
 def test_kl_equals_numpy_numpyro_and_monte_carlo() -> None:
     with jax.enable_x64(True):
         parameters, posterior = parameters_of(2), FullGaussian(4)

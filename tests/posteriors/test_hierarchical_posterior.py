@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import scipy.stats
 
 from vae_jax.posteriors import GaussianParameters, HierarchicalPosterior
@@ -24,6 +25,7 @@ def linear_posterior() -> tuple[HierarchicalPosterior, dict, np.ndarray]:
     return posterior, {"params": params}, np.asarray(params["second"]["mean"]["kernel"])
 
 
+@pytest.mark.long
 def test_log_prob_equals_the_joint_gaussian() -> None:
     with jax.enable_x64(True):
         posterior, variables, weights = linear_posterior()

@@ -25,6 +25,7 @@ def components(full: bool) -> tuple[Components, list[scipy.stats._multivariate.m
     return Components(DiagonalGaussian(2), GaussianParameters(jnp.asarray(mean), jnp.asarray(2.0 * logs))), reference
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("full", [False, True])
 @pytest.mark.parametrize("shape", [(), (5,), (4, 5)])
 def test_log_prob_equals_scipy(full: bool, shape: tuple[int, ...]) -> None:
@@ -38,6 +39,7 @@ def test_log_prob_equals_scipy(full: bool, shape: tuple[int, ...]) -> None:
         np.testing.assert_allclose(actual, expected, rtol=1e-9)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("full", [False, True])
 def test_samples_agree_with_the_mixture(full: bool) -> None:
     made_of, reference = components(full)

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.long
+
 HERE = pathlib.Path(__file__).parent
 CASES = {
     **{"npz": 90, "folder": 60, "config": 90, "metrics": 30, "latents": 20},
@@ -32,7 +34,6 @@ def fuzz(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
 
 
 # A thread of TensorStore goes on with what it can't read, when nobody waits for it any more.
-@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("kind", CASES)
 def test_every_case_ends_as_it_should(fuzz, kind: str) -> None:

@@ -14,6 +14,8 @@ from vae_jax.config import Config
 from vae_jax.errors import UserError
 from vae_jax.runs import RunFolder
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Command:
@@ -24,7 +26,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Command:
     return command
 
 
-@pytest.mark.long
 def test_killed_run_ends_as_the_run_never_killed(whole: Command) -> None:
     command = dataclasses.replace(whole, workdir=whole.workdir.with_name("killed"))
     # The seed stands for: in the middle of a checkpoint, at a picture, at a new checkpoint.

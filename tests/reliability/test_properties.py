@@ -31,6 +31,8 @@ from vae_jax.data.user_images import read_images
 from vae_jax.errors import UserError
 from vae_jax.runs import RunFolder
 
+pytestmark = pytest.mark.long
+
 TIMES = int(os.environ.get("VAE_JAX_EXAMPLES", "1"))
 
 
@@ -85,7 +87,6 @@ def fitting(field: dataclasses.Field) -> st.SearchStrategy:
     return st.lists(st.integers(-1, 10**4), max_size=200)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(("name", "field"), FIELDS, ids=[name for name, _ in FIELDS])
 def test_any_value_of_a_field(name: str, field: dataclasses.Field) -> None:
     @examples(12)
@@ -215,7 +216,6 @@ def fitted() -> vae_jax.VAETransformer:
     return vae_jax.VAETransformer(n_components=2, hidden=(4,), max_iter=1, batch_size=8, random_state=0).fit(X)
 
 
-@pytest.mark.long
 @examples(60)
 @given(X=ANYTHING)
 @pytest.mark.filterwarnings("ignore")

@@ -17,6 +17,8 @@ from vae_jax.cli import main
 from vae_jax.report.payload import Sheet, packed, to_json
 from vae_jax.trained import open_run
 
+pytestmark = pytest.mark.long
+
 HOSTILE = "<script>alert(1)</script>\"'&"
 
 
@@ -190,7 +192,6 @@ def test_pictures_shrink_until_they_fit() -> None:
     assert json.loads(text)["a"][0]["width"] < 30
 
 
-@pytest.mark.long
 def test_data_that_is_gone_leaves_out_what_needs_it(tmp_path: pathlib.Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (40, 5, 7, 3), np.uint8)
     np.savez(tmp_path / "mine.npz", images=images)
@@ -244,7 +245,6 @@ def test_comparison_puts_runs_side_by_side(run: pathlib.Path, tmp_path: pathlib.
     assert "can't be compared in nats" in report(run, grey).text
 
 
-@pytest.mark.long
 def test_end_of_training_writes_it_and_a_failure_harms_nothing(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -299,7 +299,6 @@ def test_what_is_left_out_is_told_on_standard_output(tmp_path: pathlib.Path, cap
         assert "not found" in told and "--config." not in told
 
 
-@pytest.mark.long
 def test_one_test_image_is_one(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
     """It has nothing to lie between, and doesn't tell which dimensions tell images apart."""
     images = np.random.default_rng(0).integers(0, 256, (41, 6, 6), np.uint8)
@@ -315,7 +314,6 @@ def test_one_test_image_is_one(tmp_path: pathlib.Path, capsys: pytest.CaptureFix
     assert "interpolation" not in page.data["pictures"]
 
 
-@pytest.mark.long
 def test_own_parts_are_called_as_in_the_config(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (pathlib.Path(__file__).parents[2] / "docs" / "howto" / "own_likelihood.md").read_text()
     ((name, code),) = re.findall(r"```python\n# (\w+)\.py\n(.*?)```", text, re.DOTALL)

@@ -87,6 +87,7 @@ def test_replicas_differ_in_parameters_noise_and_order() -> None:
     assert first.shape == (6, 16) and np.any(first != second)
 
 
+@pytest.mark.long
 def test_eight_devices_give_the_replicas_of_one() -> None:
     config = dataclasses.replace(CONFIG, num_seeds=3)
     one, metrics = trained(config, 1)
