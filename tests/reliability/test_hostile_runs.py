@@ -24,7 +24,10 @@ from vae_jax.evaluation import importance, samples_at_once
 from vae_jax.runs import RunFolder
 
 # A thread of TensorStore goes on with what it can't read, when nobody waits for it any more.
-pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning")]
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning"),
+]
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 TINY = ["--config.model.hidden=(8,)", "--config.model.latents=2", "--config.train.report=False"]
