@@ -23,8 +23,8 @@ import jax
 import orbax.checkpoint as ocp
 
 from vae_jax.errors import UserError
+from vae_jax.escaping import one_line
 from vae_jax.files import read_json, sync
-from vae_jax.printable import one_line
 from vae_jax.processes import is_writer, together
 
 _RECORD = "checkpoint.json"

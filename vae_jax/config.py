@@ -14,7 +14,7 @@ from typing import Any
 import ml_collections
 
 from vae_jax.errors import COUNTS, UserError
-from vae_jax.printable import one_line
+from vae_jax.escaping import one_line
 
 # Bounds on what is created one by one, as a config can come from somebody else.
 _PARTS = 129

@@ -3,7 +3,7 @@
 import numbers
 from typing import Any
 
-from vae_jax.printable import one_line, printable
+from vae_jax.escaping import one_line, printable
 
 # JAX counts with 32 bits.
 COUNTS = 2**31

@@ -15,8 +15,8 @@ from vae_jax import checkpoints
 from vae_jax.config import Config, differences, from_mapping
 from vae_jax.data import SPLITS, Dataset, ImageKind
 from vae_jax.errors import UserError
+from vae_jax.escaping import one_line
 from vae_jax.files import is_leftover, parse_json, read_bytes, read_json, write_json
-from vae_jax.printable import one_line
 from vae_jax.provenance import surroundings
 
 _IMAGES = "images.json"

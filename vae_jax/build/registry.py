@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from vae_jax.errors import UserError
-from vae_jax.printable import one_line
+from vae_jax.escaping import one_line
 
 # Frames of Python, of installed packages and of this package: everything but the user's code.
 _NOT_THE_USERS = (

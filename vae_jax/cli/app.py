@@ -13,7 +13,7 @@ from vae_jax.cli.flags import describe_flags, parse
 from vae_jax.cli.signals import STOPPED_STATUS
 from vae_jax.cli.terminal import print_lines
 from vae_jax.errors import Stopped, UserError
-from vae_jax.printable import one_line, printable
+from vae_jax.escaping import one_line, printable
 
 USER_ERROR_STATUS = 2
 

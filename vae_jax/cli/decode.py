@@ -12,9 +12,9 @@ from vae_jax.cli.show import SHOWS, decode_all
 from vae_jax.cli.terminal import say
 from vae_jax.data.archives import read_arrays
 from vae_jax.errors import UserError
+from vae_jax.escaping import counted
 from vae_jax.files import check_output, replacing
 from vae_jax.pictures import grid, write_png
-from vae_jax.printable import counted
 from vae_jax.trained import TrainedModel, open_run
 
 _COLUMNS, _SHOWN = 16, 1024

@@ -11,9 +11,9 @@ from vae_jax.cli.flags import Flags, define_replica, define_workdir
 from vae_jax.cli.images import chosen_images, define_images, output_file
 from vae_jax.cli.terminal import say
 from vae_jax.data.user_images import NamedImages
+from vae_jax.escaping import counted
 from vae_jax.evaluation import map_images
 from vae_jax.files import replacing
-from vae_jax.printable import counted
 from vae_jax.sharding import filled_up, put, replicated, whole_mesh
 from vae_jax.trained import TrainedModel, describe_posterior, open_run
 

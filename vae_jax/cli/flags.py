@@ -15,7 +15,7 @@ from ml_collections import config_flags
 
 from vae_jax.config import Config, flatten, from_mapping, to_config_dict, unknown_field
 from vae_jax.errors import COUNTS, UserError
-from vae_jax.printable import one_line
+from vae_jax.escaping import one_line
 
 Flags = Mapping[str, Any]
 

@@ -19,8 +19,8 @@ from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttr
 from vae_jax.cli.terminal import print_lines
 from vae_jax.config import Config, flatten
 from vae_jax.errors import UserError
+from vae_jax.escaping import one_line
 from vae_jax.files import read_json, replacing, write_json
-from vae_jax.printable import one_line
 from vae_jax.runs import read_rows, row_line
 
 Row = dict[str, Any]

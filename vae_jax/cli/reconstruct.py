@@ -7,9 +7,9 @@ from absl import flags
 from vae_jax.cli.flags import Flags, define_replica, define_seed, define_workdir
 from vae_jax.cli.show import SHOWS, reconstruction_grid
 from vae_jax.cli.terminal import say
+from vae_jax.escaping import counted
 from vae_jax.files import check_output
 from vae_jax.pictures import write_png
-from vae_jax.printable import counted
 from vae_jax.trained import open_run
 
 

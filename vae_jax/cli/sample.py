@@ -7,10 +7,10 @@ from absl import flags
 from vae_jax.cli.flags import Flags, define_replica, define_seed, define_workdir
 from vae_jax.cli.show import SHOWS, manifold_grid, sample_grid
 from vae_jax.cli.terminal import say
+from vae_jax.escaping import counted
 from vae_jax.files import check_output
 from vae_jax.memory import check_images_fit
 from vae_jax.pictures import write_png
-from vae_jax.printable import counted
 from vae_jax.trained import open_run
 
 

@@ -12,10 +12,10 @@ from vae_jax.cli.flags import Flags, define_replica, define_workdir, given_secti
 from vae_jax.cli.images import chosen_images, define_images, output_file, pictures_of
 from vae_jax.cli.terminal import say
 from vae_jax.data.user_images import NamedImages
+from vae_jax.escaping import counted
 from vae_jax.evaluation import ImportanceEstimate
 from vae_jax.files import replacing
 from vae_jax.pictures import grid, write_png
-from vae_jax.printable import counted
 from vae_jax.trained import open_run
 
 _SHOWN, _COLUMNS, _PRINTED = 64, 8, 10

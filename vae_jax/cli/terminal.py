@@ -3,7 +3,7 @@
 import os
 import sys
 
-from vae_jax.printable import printable
+from vae_jax.escaping import printable
 
 
 def say(text: str) -> None:

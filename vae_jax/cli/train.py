@@ -18,7 +18,7 @@ from vae_jax.cli.terminal import say
 from vae_jax.cli.training_run import TrainingRun
 from vae_jax.config import Config
 from vae_jax.errors import Stopped, UserError
-from vae_jax.printable import one_line
+from vae_jax.escaping import one_line
 from vae_jax.processes import end_together, is_writer, join
 from vae_jax.provenance import command_line, program
 from vae_jax.runs import RunFolder, read_rows

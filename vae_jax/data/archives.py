@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from vae_jax.errors import UserError
+from vae_jax.escaping import one_line
 from vae_jax.memory import available_memory, in_words
-from vae_jax.printable import one_line
 
 # Reading an array and dividing it into parts need a second copy for a while.
 _COPIES = 2

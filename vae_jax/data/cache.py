@@ -19,7 +19,7 @@ import numpy as np
 import platformdirs
 
 from vae_jax.data.dataset import fingerprint
-from vae_jax.printable import one_line
+from vae_jax.escaping import one_line
 
 _DIGEST = "fingerprint.txt"
 _UNFINISHED = ".unfinished-"

@@ -13,7 +13,7 @@ from vae_jax.data.binarization import binarized_once, thresholded
 from vae_jax.data.decoding import MOST_PIXELS
 from vae_jax.data.streamed import Images, StreamedImages, changed, take
 from vae_jax.errors import UserError
-from vae_jax.printable import counted, one_line, printable
+from vae_jax.escaping import counted, one_line, printable
 
 Labels = Int[np.ndarray, "n"]
 # Each class is an entry in reports, so a larger label is taken for a mistake.

@@ -17,7 +17,7 @@ from vae_jax.data.dataset import Dataset, Labels, split_indices, take_labels
 from vae_jax.data.decoding import Sizing, check_size, decoded
 from vae_jax.data.streamed import Images, StreamedImages, take
 from vae_jax.errors import DataError, UserError
-from vae_jax.printable import one_line, printable
+from vae_jax.escaping import one_line, printable
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 UNREADABLE = ("refuse", "skip")

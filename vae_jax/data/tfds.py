@@ -22,8 +22,8 @@ from vae_jax.data.decoding import AS_THEY_ARE, Sizing, check_size, opened
 from vae_jax.data.streamed import StreamedImages
 from vae_jax.data.tfds_prepare import Request, preparation_error, prepare
 from vae_jax.errors import DataError, UserError
+from vae_jax.escaping import one_line
 from vae_jax.files import read_json
-from vae_jax.printable import one_line
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _NAME = re.compile(r"([A-Za-z]\w*)(?:/([A-Za-z0-9][\w.+-]*))?(?::(\d+\.\d+\.\d+))?")

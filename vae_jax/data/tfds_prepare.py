@@ -24,8 +24,8 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from vae_jax.errors import DataError, UserError
+from vae_jax.escaping import one_line
 from vae_jax.files import read_json
-from vae_jax.printable import one_line
 
 MNIST_FAMILY = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}
 _PROBE_SECONDS = 5.0

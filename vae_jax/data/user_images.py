@@ -12,7 +12,7 @@ from vae_jax.data.decoding import Sizing, decoded, size_text
 from vae_jax.data.folder import EXTENSIONS, class_of, pictures_below
 from vae_jax.data.npz import WRITE_IT, checked_images
 from vae_jax.errors import UserError
-from vae_jax.printable import one_line, printable
+from vae_jax.escaping import one_line, printable
 
 
 @dataclasses.dataclass(frozen=True)

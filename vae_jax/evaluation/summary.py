@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from vae_jax.errors import UserError
+from vae_jax.escaping import counted
 from vae_jax.evaluation.importance import ImportanceEstimate
 from vae_jax.numerics import bits_per_dim, estimate, estimate_text
-from vae_jax.printable import counted
 
 # With fewer effective samples than this, the spread of the weights itself is not known.
 TOO_FEW_EFFECTIVE_SAMPLES = 5.0

@@ -10,8 +10,8 @@ import numpy as np
 
 from vae_jax.config import Config, flatten
 from vae_jax.errors import UserError
+from vae_jax.escaping import one_line
 from vae_jax.files import read_json
-from vae_jax.printable import one_line
 from vae_jax.priors import StandardNormal
 from vae_jax.runs import read_rows
 from vae_jax.trained import TrainedModel

@@ -14,10 +14,10 @@ from vae_jax.build import build_model_for
 from vae_jax.config import Config, from_mapping
 from vae_jax.data import Dataset, ImageKind
 from vae_jax.errors import UserError
+from vae_jax.escaping import one_line
 from vae_jax.export.card import model_card
 from vae_jax.export.functions import flat, flat_params, nested_params, params_like, serialized_functions
 from vae_jax.files import parse_json, read_bytes, write_json
-from vae_jax.printable import one_line
 from vae_jax.provenance import surroundings
 from vae_jax.runs import RunFolder
 from vae_jax.trained import TrainedModel, check_custom

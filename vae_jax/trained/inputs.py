@@ -11,7 +11,7 @@ from vae_jax.config import DataConfig
 from vae_jax.data import ImageKind
 from vae_jax.data.dataset import OTHER_IMAGES, Split, binarized
 from vae_jax.errors import UserError
-from vae_jax.printable import one_line
+from vae_jax.escaping import one_line
 from vae_jax.vae import VAE
 
 

@@ -1,4 +1,4 @@
-"""Texts of others, such as names of files, for a terminal."""
+"""Escapes control characters in untrusted text, such as names of files."""
 
 import re
 import unicodedata
