@@ -43,7 +43,7 @@ MUTATIONS = (
         GAUSSIAN,
         "    return jnp.sum(kl_to_standard_normal(parameters.mean, parameters.logvar), axis=-1)",
         "    return -jnp.sum(kl_to_standard_normal(parameters.mean, parameters.logvar), axis=-1)",
-        "tests/objectives/test_elbo.py",
+        "tests/posteriors/test_diagonal_gaussian.py",
     ),
     Mutation(
         "a factor 0.5 missing in the KL",
