@@ -69,7 +69,7 @@ def test_digits(capsys: pytest.CaptureFixture) -> None:
     assert result["config"]["model.latents"] == 2 and result["data"]["image_shape"] == [8, 8, 1]
     assert result["machine"]["devices"] == ["cpu: cpu"] * 8
     out, err = capsys.readouterr()
-    assert err == "" and "images/s" in out and "all of it is in benchmark.json" in out
+    assert err == "" and "images per second" in out and "all of it is in benchmark.json" in out
 
 
 @pytest.mark.manual
