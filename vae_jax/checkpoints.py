@@ -3,7 +3,8 @@
 The only file that knows Orbax. A checkpoint is a folder named by its step:
 
     checkpoints/8900/state/            what Orbax wrote
-    checkpoints/8900/checkpoint.json   step, score, shape and type of each array, SHA-256 of every file under state/
+    checkpoints/8900/checkpoint.json   step, score, shape and type of each array, SHA-256 of every file under state/,
+                                       and of all that itself
 
 It is written under another name and renamed last. Orbax by itself loads a file with a flipped bit
 without noticing, hence the checksums.
@@ -32,7 +33,7 @@ _STATE = "state"
 _UNFINISHED = ".unfinished-"
 # What Orbax's index and our record take besides the numbers.
 _OVERHEAD_BYTES = 1 << 20
-_FIELDS = {"step", "score", "files", "arrays"}
+_FIELDS, _DIGEST = {"step", "score", "files", "arrays"}, "digest"
 
 # Orbax reports every save and the threads it used, which buries what a user wants to read.
 logging.getLogger("absl").setLevel(logging.ERROR)
@@ -94,7 +95,7 @@ def save(directory: pathlib.Path, step: int, state: Any, score: float | None, ke
             _sync_all(unfinished)
             files = _checksums(unfinished / _STATE)
             record = {"step": step, "score": score, "files": files, "arrays": _arrays(state)}
-            (unfinished / _RECORD).write_text(json.dumps(record, indent=1))
+            (unfinished / _RECORD).write_text(json.dumps({**record, _DIGEST: _digest(record)}, indent=1))
             sync(unfinished / _RECORD)
             sync(unfinished)
             if final.exists():
@@ -260,7 +261,11 @@ def _read_record(folder: pathlib.Path) -> Checkpoint | str:
         return f"{_RECORD} can't be read ({error.strerror or error})"
     except ValueError:
         return f"{_RECORD} is no JSON"
-    if not isinstance(content, dict) or set(content) != _FIELDS:
+    if not isinstance(content, dict):
+        return changed
+    # The first release wrote no digest.
+    digest = content.pop(_DIGEST, None)
+    if set(content) != _FIELDS or digest not in (None, _digest(content)):
         return changed
     step, score, files, arrays = (content[name] for name in ("step", "score", "files", "arrays"))
     if type(step) is not int or str(step) != folder.name:
@@ -309,6 +314,10 @@ def _arrays(tree: Any) -> dict[str, str]:
         jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{list(leaf.shape)}"
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     }
+
+
+def _digest(record: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _checksums(folder: pathlib.Path) -> dict[str, str]:
