@@ -17,20 +17,21 @@ True
 Each is differentiable in the parameters and goes through `jax.jit`, `jax.grad` and `jax.vmap`.
 """
 
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
 from vae_jax.keys import Stream, stream_key
 from vae_jax.noise import standard_normal
 from vae_jax.objectives import ElboTerms, elbo_terms
+from vae_jax.shapes import ImageBatch, Means, RandomKey
 from vae_jax.vae import VAE, Label, Params, apply, init_params
 
 
-def init(model: VAE, key: Key[Array, ""], image_shape: tuple[int, int, int]) -> Params:
+def init(model: VAE, key: RandomKey, image_shape: tuple[int, int, int]) -> Params:
     """Fresh parameters; see `vae_jax.vae.init_params`."""
     return init_params(model, key, image_shape)
 
 
-def encode(model: VAE, params: Params, x: Float[Array, "b h w c"], label: Label = None) -> Float[Array, "b d"]:
+def encode(model: VAE, params: Params, x: ImageBatch, label: Label = None) -> Means:
     """Mean of q(z|x) of each image.
 
     Args:
@@ -42,13 +43,13 @@ def encode(model: VAE, params: Params, x: Float[Array, "b h w c"], label: Label 
     return apply(model, params, "posterior_mean", x, label)
 
 
-def decode(model: VAE, params: Params, z: Float[Array, "b d"], label: Label = None) -> Float[Array, "b h w c"]:
+def decode(model: VAE, params: Params, z: Means, label: Label = None) -> ImageBatch:
     """Mean of p(x|z): probabilities for binary pixels."""
     return apply(model, params, "decode_mean", z, label)
 
 
 def sample(
-    model: VAE, params: Params, key: Key[Array, ""], num_samples: int, label: Label = None
+    model: VAE, params: Params, key: RandomKey, num_samples: int, label: Label = None
 ) -> Float[Array, "n h w c"]:
     """Images drawn from p(x): z from the prior, then x from p(x|z)."""
     z = apply(model, params, "sample_prior", stream_key(key, Stream.SAMPLES, 0), num_samples)
@@ -56,12 +57,7 @@ def sample(
 
 
 def elbo(
-    model: VAE,
-    params: Params,
-    x: Float[Array, "b h w c"],
-    key: Key[Array, ""],
-    num_samples: int = 1,
-    label: Label = None,
+    model: VAE, params: Params, x: ImageBatch, key: RandomKey, num_samples: int = 1, label: Label = None
 ) -> ElboTerms:
     """The bound of each image and its terms, in nats; see `vae_jax.objectives.elbo_terms`."""
     noise = standard_normal(key, (num_samples, x.shape[0], model.noise_size))

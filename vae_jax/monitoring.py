@@ -10,7 +10,7 @@ from vae_jax.config import Config
 from vae_jax.data import Dataset
 from vae_jax.data.dataset import Labels
 from vae_jax.evaluation import Watched, active_units, make_bound, map_images
-from vae_jax.evaluation.batches import Pixels
+from vae_jax.evaluation.batches import ImageSource
 from vae_jax.keys import Stream, stream_key
 from vae_jax.numerics import estimate
 from vae_jax.sharding import filled_up, put, replicated, whole_mesh
@@ -23,7 +23,7 @@ _IMAGES_AT_ONCE = 1000
 
 
 class _Part(NamedTuple):
-    images: Pixels
+    images: ImageSource
     max_value: int
     labels: Labels | None
 

@@ -10,7 +10,9 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key, UInt32
+from jaxtyping import Array, Float, Int, UInt32
+
+from vae_jax.shapes import ImageIds, RandomKey, Samples
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = 0x1BD11BDA
@@ -42,7 +44,7 @@ def threefry(key: tuple[Words, Words], counter: tuple[Words, Words]) -> tuple[Wo
     return left, right
 
 
-def _words_of(key: Key[Array, ""]) -> tuple[Words, Words]:
+def _words_of(key: RandomKey) -> tuple[Words, Words]:
     """Two words that stand for a key of any implementation. Drawing them is what JAX's checker of reuse sees."""
     words = jax.random.bits(key, (2,), jnp.uint32)
     return words[0], words[1]
@@ -54,7 +56,7 @@ def _places(rows: int, columns: int) -> tuple[Words, Words]:
     return jax.lax.broadcasted_iota(jnp.uint32, shape, 0), jax.lax.broadcasted_iota(jnp.uint32, shape, 1)
 
 
-def uniform_16bit(key: Key[Array, ""], rows: int, columns: int) -> Int[Array, "r c"]:
+def uniform_16bit(key: RandomKey, rows: int, columns: int) -> Int[Array, "r c"]:
     """Integers from 0 to 2^16 - 1, all equally likely.
 
     Args:
@@ -67,7 +69,7 @@ def uniform_16bit(key: Key[Array, ""], rows: int, columns: int) -> Int[Array, "r
     return draws[:, :columns].astype(jnp.int32)
 
 
-def standard_normal(key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "*shape"]:
+def standard_normal(key: RandomKey, shape: tuple[int, ...]) -> Float[Array, "*shape"]:
     """Standard normal noise in float32.
 
     Args:
@@ -79,12 +81,7 @@ def standard_normal(key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array,
     return _normal(words, columns).reshape(shape)
 
 
-def normal_per_image(
-    key: Key[Array, ""],
-    image_ids: Int[Array, "b"],
-    sample_ids: Int[Array, "k"],
-    size: int,
-) -> Float[Array, "k b d"]:
+def normal_per_image(key: RandomKey, image_ids: ImageIds, sample_ids: Int[Array, "k"], size: int) -> Samples:
     """Standard normal noise that is a function of (key, image, sample) alone.
 
     Args:

@@ -5,9 +5,23 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int
 
 from vae_jax.priors import Components
+from vae_jax.shapes import (
+    ImageBatch,
+    Means,
+    Nats,
+    Noise,
+    Outputs,
+    PerImage,
+    PerSample,
+    Pixels,
+    Points,
+    RandomKey,
+    Samples,
+    Scalar,
+)
 
 Params = Any
 Label = Int[Array, "b"] | None
@@ -24,14 +38,14 @@ class JointTerms(NamedTuple):
         kl: KL(q(z|x) || p(z)) in closed form; None if there is none.
     """
 
-    z: Float[Array, "k b d"]
-    log_likelihood: Float[Array, "k b"]
-    log_prior: Float[Array, "k b"]
-    log_posterior: Float[Array, "k b"] | None
-    kl: Float[Array, "b"] | None
+    z: Samples
+    log_likelihood: PerSample
+    log_prior: PerSample
+    log_posterior: PerSample | None
+    kl: PerImage | None
 
     @property
-    def log_weights(self) -> Float[Array, "k b"]:
+    def log_weights(self) -> PerSample:
         """Log of the importance weights, log p(x, z) - log q(z|x).
 
         Raises:
@@ -72,16 +86,16 @@ class VAE(nn.Module):
         """Standard normal numbers for one sample from q(z|x)."""
         return self.posterior.noise_size
 
-    def encode(self, x: Float[Array, "b h w c"], label: Label = None) -> Any:
+    def encode(self, x: ImageBatch, label: Label = None) -> Any:
         """Parameters of q(z|x), in the form of the posterior."""
         context = {"context": self._one_hot(label)} if self.num_classes else {}
         return self.posterior(self.encoder(x, **context))
 
-    def posterior_mean(self, x: Float[Array, "b h w c"], label: Label = None) -> Float[Array, "b d"]:
+    def posterior_mean(self, x: ImageBatch, label: Label = None) -> Means:
         """Mean of q(z|x), or what the posterior uses instead."""
         return self.posterior.mean(self.encode(x, label))
 
-    def decode(self, z: Float[Array, "*batch d"], label: Label = None) -> Float[Array, "*batch h w o"]:
+    def decode(self, z: Points, label: Label = None) -> Outputs:
         """The inputs of the likelihood for each pixel.
 
         Args:
@@ -98,30 +112,28 @@ class VAE(nn.Module):
         outputs = outputs.reshape(*rows.shape[:-1], *outputs.shape[1:])
         return jnp.moveaxis(outputs, 0, z.ndim - 2) if z.ndim > 2 else outputs
 
-    def decode_mean(self, z: Float[Array, "*batch d"], label: Label = None) -> Float[Array, "*batch h w c"]:
+    def decode_mean(self, z: Points, label: Label = None) -> Pixels:
         """Mean of p(x|z): probabilities for binary pixels."""
         return self.likelihood.mean(self.decode(z, label))
 
-    def decode_sample(
-        self, z: Float[Array, "*batch d"], key: Key[Array, ""], label: Label = None
-    ) -> Float[Array, "*batch h w c"]:
+    def decode_sample(self, z: Points, key: RandomKey, label: Label = None) -> Pixels:
         """A draw from p(x|z)."""
         return self.likelihood.sample(self.decode(z, label), key)
 
-    def noise_stddev(self) -> Float[Array, ""] | None:
+    def noise_stddev(self) -> Scalar | None:
         """Standard deviation shared by all pixels; None for a likelihood without one."""
         one_for_all = getattr(self.likelihood, "noise_stddev", None)
         return None if one_for_all is None else one_for_all()
 
-    def sample_prior(self, key: Key[Array, ""], num_samples: int) -> Float[Array, "n d"]:
+    def sample_prior(self, key: RandomKey, num_samples: int) -> Float[Array, "n d"]:
         """Latents drawn from p(z)."""
         return self.prior.sample(key, num_samples, *self._components())
 
-    def log_prior(self, z: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
+    def log_prior(self, z: Points) -> Nats:
         """log p(z) in nats."""
         return self.prior.log_prob(z, *self._components())
 
-    def closed_form_kl(self, parameters: Any) -> Float[Array, "b"] | None:
+    def closed_form_kl(self, parameters: Any) -> PerImage | None:
         """KL(q(z|x) || p(z)) in nats per image; None if there is no closed form."""
         if self.posterior.analytic_kl and self.prior.is_standard_normal:
             return self.posterior.kl_to_standard_normal(parameters)
@@ -134,23 +146,19 @@ class VAE(nn.Module):
             return None if kl is None else kl[:, None]
         return self.posterior.kl_per_dimension(parameters)
 
-    def log_posterior(self, parameters: Any, z: Float[Array, "k b d"]) -> Float[Array, "k b"]:
+    def log_posterior(self, parameters: Any, z: Samples) -> PerSample:
         """log q(z|x) in nats; only for a posterior that declares `log_prob_anywhere`."""
         return self.posterior.log_prob(parameters, z)
 
-    def log_posterior_per_dimension(self, parameters: Any, z: Float[Array, "k #b d"]) -> Float[Array, "k b d"]:
+    def log_posterior_per_dimension(self, parameters: Any, z: Float[Array, "k #b d"]) -> Samples:
         """log q(z_d|x) in nats; only for a posterior that declares `factorized`."""
         return self.posterior.log_prob_per_dimension(parameters, z)
 
-    def transform(
-        self, parameters: Any, noise: Float[Array, "k b e"]
-    ) -> tuple[Float[Array, "k b d"], Float[Array, "k b"] | None]:
+    def transform(self, parameters: Any, noise: Noise) -> tuple[Samples, PerSample | None]:
         """The reparameterization trick, `z = g(noise; parameters)`; and log q(z|x) or None."""
         return self.posterior.transform(parameters, noise)
 
-    def log_joint(
-        self, x: Float[Array, "b h w c"], z: Float[Array, "k b d"], label: Label = None
-    ) -> tuple[Float[Array, "k b"], Float[Array, "k b"]]:
+    def log_joint(self, x: ImageBatch, z: Samples, label: Label = None) -> tuple[PerSample, PerSample]:
         """log p(x|z) and log p(z) in nats, at any z."""
         return self.likelihood.log_prob(self.decode(z, label), x), self.log_prior(z)
 
@@ -160,23 +168,13 @@ class VAE(nn.Module):
         return hasattr(self.likelihood, "log_prob_rescaled")
 
     def log_likelihood_rescaled(
-        self,
-        x: Float[Array, "b h w c"],
-        z: Float[Array, "k b d"],
-        log_factors: Float[Array, "g"],
-        label: Label = None,
+        self, x: ImageBatch, z: Samples, log_factors: Float[Array, "g"], label: Label = None
     ) -> Float[Array, "g k b"]:
         """log p(x|z) in nats, with the width of its noise times `exp(log_factor)`, for each factor."""
         outputs = self.decode(z, label)
         return jnp.stack([self.likelihood.log_prob_rescaled(outputs, x, factor) for factor in log_factors])
 
-    def joint_terms(
-        self,
-        parameters: Any,
-        x: Float[Array, "b h w c"],
-        noise: Float[Array, "k b e"],
-        label: Label = None,
-    ) -> JointTerms:
+    def joint_terms(self, parameters: Any, x: ImageBatch, noise: Noise, label: Label = None) -> JointTerms:
         """The terms at samples z = g(noise; parameters).
 
         Args:
@@ -191,19 +189,12 @@ class VAE(nn.Module):
         z, log_posterior = self.transform(parameters, noise)
         return self._terms(parameters, x, z, log_posterior, label)
 
-    def joint_terms_at(
-        self, parameters: Any, x: Float[Array, "b h w c"], z: Float[Array, "k b d"], label: Label = None
-    ) -> JointTerms:
+    def joint_terms_at(self, parameters: Any, x: ImageBatch, z: Samples, label: Label = None) -> JointTerms:
         """The terms at any z; only for a posterior that declares `log_prob_anywhere`."""
         return self._terms(parameters, x, z, self.log_posterior(parameters, z), label)
 
     def _terms(
-        self,
-        parameters: Any,
-        x: Float[Array, "b h w c"],
-        z: Float[Array, "k b d"],
-        log_posterior: Float[Array, "k b"] | None,
-        label: Label,
+        self, parameters: Any, x: ImageBatch, z: Samples, log_posterior: PerSample | None, label: Label
     ) -> JointTerms:
         log_likelihood, log_prior = self.log_joint(x, z, label)
         return JointTerms(
@@ -214,7 +205,7 @@ class VAE(nn.Module):
             kl=self.closed_form_kl(parameters),
         )
 
-    def __call__(self, x: Float[Array, "b h w c"], noise: Float[Array, "k b e"], label: Label = None) -> JointTerms:
+    def __call__(self, x: ImageBatch, noise: Noise, label: Label = None) -> JointTerms:
         """Encodes x and returns `joint_terms`."""
         return self.joint_terms(self.encode(x, label), x, noise, label)
 
@@ -260,7 +251,7 @@ def refusal(posterior: nn.Module, prior: nn.Module, num_classes: int = 0) -> str
     return None
 
 
-def init_params(model: VAE, key: Key[Array, ""], image_shape: tuple[int, int, int]) -> Params:
+def init_params(model: VAE, key: RandomKey, image_shape: tuple[int, int, int]) -> Params:
     """Initial parameters.
 
     Args:

@@ -148,10 +148,7 @@ def noise(subject: Subject) -> dict[str, Any]:
     """What refitting the width of the decoder's noise gains, the same images and measure."""
     model = subject.model
     if not model.noise_can_be_rescaled:
-        return {
-            "gain": None,
-            "reason": f"{type(model.likelihood).__name__} has no noise whose width could be refitted",
-        }
+        return {"gain": None, "reason": f"{type(model.likelihood).__name__} has no noise whose width could be refitted"}
     part = subject.some(subject.settings.num_images)
     key = subject.stage_key(5)
     search = make_rescaled_estimate(model, min(_SEARCH_SAMPLES, subject.settings.num_samples))

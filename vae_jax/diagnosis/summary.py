@@ -60,10 +60,7 @@ def _changes(config: Config) -> dict[str, tuple[str, str]]:
     length = "num_steps" if train.num_steps else "num_epochs"
     posteriors = {
         "iaf": (f"model.posterior_flows={2 * model.posterior_flows}", "more flows in the family of q(z|x)"),
-        "hierarchical": (
-            "objective.name=iwae --config.objective.num_samples=5",
-            "a bound that asks less of q(z|x)",
-        ),
+        "hierarchical": ("objective.name=iwae --config.objective.num_samples=5", "a bound that asks less of q(z|x)"),
     }
     priors = {
         "vampprior": f"model.prior_components={2 * model.prior_components}",
@@ -73,10 +70,7 @@ def _changes(config: Config) -> dict[str, tuple[str, str]]:
     hidden = tuple(model.hidden) or (400,)
     return {
         "posterior": posteriors.get(model.posterior, ("model.posterior=iaf", "a larger family of q(z|x)")),
-        "encoder": (
-            f"model.hidden='{(*hidden[:1], *hidden)}'",
-            "a stronger encoder (and decoder), or longer training",
-        ),
+        "encoder": (f"model.hidden='{(*hidden[:1], *hidden)}'", "a stronger encoder (and decoder), or longer training"),
         # A width that is learned already hasn't been trained for long enough.
         "noise": ("model.likelihood=gaussian_learned", "a learned width of the noise")
         if model.likelihood == "gaussian"

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float
 
 from vae_jax.evaluation.annealed_path import begin, transition, transition_noise
-from vae_jax.evaluation.batches import ImageBatch, ImageIds, NoiseKey
 from vae_jax.keys import Stream, stream_key
 from vae_jax.numerics import LogMeanExp
+from vae_jax.shapes import Count, ImageBatch, ImageIds, Means, PerImage, PerSample, RandomKey, Scalar
 from vae_jax.vae import VAE, Label, Params, apply
 
 # What Wu et al. adapt to; the best for Hamiltonian Monte Carlo in many dimensions (Beskos et al. 2013).
@@ -50,10 +50,10 @@ class AnnealedEstimate(NamedTuple):
         acceptance: Share of the proposals that were accepted.
     """
 
-    log_likelihood: Float[Array, "b"]
-    log_likelihood_variance: Float[Array, "b"]
-    effective_sample_size: Float[Array, "b"]
-    acceptance: Float[Array, "b"]
+    log_likelihood: PerImage
+    log_likelihood_variance: PerImage
+    effective_sample_size: PerImage
+    acceptance: PerImage
 
 
 def sigmoid_temperatures(num_temperatures: int, sharpness: float = 4.0) -> Float[Array, "t1"]:
@@ -90,14 +90,14 @@ def make_pilot(model: VAE, num_chains: int, num_leapfrog: int = 10, start: str =
         params: Params,
         x: ImageBatch,
         image_ids: ImageIds,
-        key: NoiseKey,
+        key: RandomKey,
         temperatures: Float[Array, "t1"],
         label: Label = None,
     ) -> Schedule:
         path, z = begin(model, params, x, image_ids, key, num_chains, start, label)
         noise_of = transition_noise(key, image_ids, num_chains, model.prior.latents)
 
-        def at(index: Int[Array, ""], temperature: Float[Array, ""], carry: Any) -> Any:
+        def at(index: Count, temperature: Scalar, carry: Any) -> Any:
             z, log_step = carry
             z, _, accepted = transition(path, z, temperature, jnp.exp(log_step), num_leapfrog, noise_of(index))
             rise = _ADAPTATION_RATE * (jnp.mean(accepted.astype(jnp.float32)) - _WANTED_ACCEPTANCE)
@@ -107,7 +107,7 @@ def make_pilot(model: VAE, num_chains: int, num_leapfrog: int = 10, start: str =
         carry = (z, jnp.log(jnp.asarray(_FIRST_STEP_SIZE)))
         carry = jax.lax.fori_loop(0, _WARMUP_STEPS, lambda i, c: at(num_steps + i, temperatures[0], c), carry)
 
-        def sweep(carry: Any, t: Int[Array, ""]) -> tuple[Any, Float[Array, ""]]:
+        def sweep(carry: Any, t: Count) -> tuple[Any, Scalar]:
             carry = at(t, temperatures[t], carry)
             return carry, carry[1]
 
@@ -139,13 +139,13 @@ def make_annealed_estimate(
 
     @jax.jit
     def annealed_estimate(
-        params: Params, x: ImageBatch, image_ids: ImageIds, key: NoiseKey, schedule: Schedule, label: Label = None
+        params: Params, x: ImageBatch, image_ids: ImageIds, key: RandomKey, schedule: Schedule, label: Label = None
     ) -> AnnealedEstimate:
         path, z = begin(model, params, x, image_ids, key, num_chains, start, label)
         noise_of = transition_noise(key, image_ids, num_chains, model.prior.latents)
         temperatures, step_sizes = schedule
 
-        def climb(t: Int[Array, ""], carry: Any) -> Any:
+        def climb(t: Count, carry: Any) -> Any:
             z, difference, log_weights, accepted = carry
             log_weights = log_weights + (temperatures[t] - temperatures[t - 1]) * difference
             z, ends, moved = transition(path, z, temperatures[t], step_sizes[t - 1], num_leapfrog, noise_of(t))
@@ -184,9 +184,9 @@ def make_reverse_estimate(
     def reverse_estimate(
         params: Params,
         x: ImageBatch,
-        z: Float[Array, "b d"],
+        z: Means,
         image_ids: ImageIds,
-        key: NoiseKey,
+        key: RandomKey,
         schedule: Schedule,
         label: Label = None,
     ) -> AnnealedEstimate:
@@ -195,7 +195,7 @@ def make_reverse_estimate(
         temperatures, step_sizes = schedule
         last = temperatures.shape[0] - 1
 
-        def descend(index: Int[Array, ""], carry: Any) -> Any:
+        def descend(index: Count, carry: Any) -> Any:
             z, log_weights, accepted = carry
             t = last - index
             z, ends, moved = transition(path, z, temperatures[t], step_sizes[t - 1], num_leapfrog, noise_of(t))
@@ -211,8 +211,8 @@ def make_reverse_estimate(
 
 
 def simulate(
-    model: VAE, params: Params, key: Key[Array, ""], num_images: int, label: Label = None
-) -> tuple[Float[Array, "b h w c"], Float[Array, "b d"]]:
+    model: VAE, params: Params, key: RandomKey, num_images: int, label: Label = None
+) -> tuple[ImageBatch, Means]:
     """Images drawn from the model, with the z that each was made from.
 
     Args:
@@ -229,7 +229,7 @@ def simulate(
     return apply(model, params, "decode_sample", z, stream_key(key, Stream.SAMPLES, 1), label), z
 
 
-def _estimate(log_weights: Float[Array, "k b"], acceptance: Float[Array, "k b"]) -> AnnealedEstimate:
+def _estimate(log_weights: PerSample, acceptance: PerSample) -> AnnealedEstimate:
     weights = LogMeanExp.empty(log_weights.shape[1], log_weights.dtype).add(log_weights)
     return AnnealedEstimate(
         weights.value, weights.variance, weights.effective_sample_size, jnp.mean(acceptance, axis=0)

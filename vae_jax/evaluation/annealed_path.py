@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float
 
 from vae_jax.noise import normal_per_image
+from vae_jax.shapes import Count, ImageBatch, ImageIds, Means, PerSample, RandomKey, Samples, Scalar
 from vae_jax.vae import VAE, Label, Params, apply
 
 STARTS = ("prior", "posterior")
@@ -18,14 +19,14 @@ _SMALLEST_SCALE = 1e-3
 class Ends(NamedTuple):
     """log f_0 and log f_1, in nats."""
 
-    start: Float[Array, "k b"]
-    target: Float[Array, "k b"]
+    start: PerSample
+    target: PerSample
 
     @property
-    def difference(self) -> Float[Array, "k b"]:
+    def difference(self) -> PerSample:
         return self.target - self.start
 
-    def between(self, temperature: Float[Array, ""]) -> Float[Array, "k b"]:
+    def between(self, temperature: Scalar) -> PerSample:
         """log f_b."""
         return self.start + temperature * self.difference
 
@@ -33,11 +34,11 @@ class Ends(NamedTuple):
 class Path(NamedTuple):
     """The densities of some images: `ends(z)`, and how wide they are in each component."""
 
-    ends: Callable[[Float[Array, "k b d"]], Ends]
-    start_scale: Float[Array, "b d"]
-    target_scale: Float[Array, "b d"]
+    ends: Callable[[Samples], Ends]
+    start_scale: Means
+    target_scale: Means
 
-    def scale(self, temperature: Float[Array, ""]) -> Float[Array, "b d"]:
+    def scale(self, temperature: Scalar) -> Means:
         """Standard deviation of f_b, as if both ends were Gaussians of independent components."""
         precision = (1.0 - temperature) / self.start_scale**2 + temperature / self.target_scale**2
         return jax.lax.rsqrt(precision)
@@ -46,13 +47,13 @@ class Path(NamedTuple):
 def begin(
     model: VAE,
     params: Params,
-    x: Float[Array, "b h w c"],
-    image_ids: Int[Array, "b"],
-    key: Key[Array, ""],
+    x: ImageBatch,
+    image_ids: ImageIds,
+    key: RandomKey,
     num_chains: int,
     start: str,
     label: Label,
-) -> tuple[Path, Float[Array, "k b d"]]:
+) -> tuple[Path, Samples]:
     """The path of each image, and where its chains start.
 
     Raises:
@@ -64,7 +65,7 @@ def begin(
         raise ValueError("the posterior declares log_prob_anywhere = False; let the chains start from the prior")
     parameters = apply(model, params, "encode", x, label)
 
-    def ends(z: Float[Array, "k b d"]) -> Ends:
+    def ends(z: Samples) -> Ends:
         log_likelihood, log_prior = apply(model, params, "log_joint", x, z, label)
         log_start = log_prior if start == "prior" else apply(model, params, "log_posterior", parameters, z)
         return Ends(log_start, log_likelihood + log_prior)
@@ -77,7 +78,7 @@ def begin(
         z, _ = apply(model, params, "transform", parameters, noise)
         return Path(ends, target_scale, target_scale), z
 
-    def prior_of(image_id: Int[Array, ""]) -> Float[Array, "k d"]:
+    def prior_of(image_id: Count) -> Float[Array, "k d"]:
         return apply(
             model, params, "sample_prior", jax.random.fold_in(jax.random.fold_in(key, 2), image_id), num_chains
         )
@@ -89,12 +90,12 @@ def begin(
 
 
 def transition_noise(
-    key: Key[Array, ""], image_ids: Int[Array, "b"], num_chains: int, latents: int
-) -> Callable[[Int[Array, ""]], Float[Array, "k b d1"]]:
+    key: RandomKey, image_ids: ImageIds, num_chains: int, latents: int
+) -> Callable[[Count], Float[Array, "k b d1"]]:
     """Noise of one transition: a momentum, and one number that decides whether it is accepted."""
     of_transitions = jax.random.fold_in(key, 4)
 
-    def noise_of(index: Int[Array, ""]) -> Float[Array, "k b d1"]:
+    def noise_of(index: Count) -> Float[Array, "k b d1"]:
         return normal_per_image(
             jax.random.fold_in(of_transitions, index), image_ids, jnp.arange(num_chains), latents + 1
         )
@@ -103,13 +104,8 @@ def transition_noise(
 
 
 def transition(
-    path: Path,
-    z: Float[Array, "k b d"],
-    temperature: Float[Array, ""],
-    step_size: Float[Array, ""],
-    num_leapfrog: int,
-    noise: Float[Array, "k b d1"],
-) -> tuple[Float[Array, "k b d"], Ends, Float[Array, "k b"]]:
+    path: Path, z: Samples, temperature: Scalar, step_size: Scalar, num_leapfrog: int, noise: Float[Array, "k b d1"]
+) -> tuple[Samples, Ends, PerSample]:
     """One step of Hamiltonian Monte Carlo that keeps f_b: where the chains are, log f there, and who moved.
 
     Source:
@@ -119,14 +115,14 @@ def transition(
     noise = noise.astype(z.dtype)
     momentum, log_uniform = noise[..., :-1], jax.scipy.stats.norm.logcdf(noise[..., -1])
 
-    def total(z: Float[Array, "k b d"]) -> tuple[Float[Array, ""], Ends]:
+    def total(z: Samples) -> tuple[Scalar, Ends]:
         ends = path.ends(z)
         return jnp.sum(ends.between(temperature)), ends
 
     slope_at = jax.value_and_grad(total, has_aux=True)
     (_, before), slope = slope_at(z)
 
-    def leapfrog(_: Int[Array, ""], carry: Any) -> Any:
+    def leapfrog(_: Count, carry: Any) -> Any:
         z, momentum, slope, _ = carry
         momentum = momentum + 0.5 * step * slope
         z = z + step * momentum

@@ -8,32 +8,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Float32, Int, Key, UInt8
+from jaxtyping import Array, Float32, Int, UInt8
 
 from vae_jax.data.streamed import Images
 from vae_jax.numerics import LogMeanExp, Moments
+from vae_jax.shapes import Count, ImageBatch, ImageIds, PerSample
 from vae_jax.sharding import gathered, put, split_batch
 from vae_jax.vae import Label
 
-ImageBatch = Float[Array, "b h w c"]
-"""Images as the model sees them, with pixels in [0, 1]."""
-ImageIds = Int[Array, "b"]
-"""The place of each image in its split, of which its noise is a function."""
-NoiseKey = Key[Array, ""]
-Pixels = Images | Float32[np.ndarray, "n h w c"] | UInt8[Array, "n h w c"]
-PerImage = Callable[[ImageBatch, ImageIds, Label], Any]
+ImageSource = Images | Float32[np.ndarray, "n h w c"] | UInt8[Array, "n h w c"]
+OfImages = Callable[[ImageBatch, ImageIds, Label], Any]
 
 
 @functools.partial(jax.jit, static_argnames="max_value")
-def _scaled_rows(images: UInt8[Array, "n h w c"], ids: Int[Array, "b"], max_value: int) -> Float[Array, "b h w c"]:
+def _scaled_rows(images: UInt8[Array, "n h w c"], ids: ImageIds, max_value: int) -> ImageBatch:
     # CPUs gather whole rows several times faster than images of three axes.
     rows = images.reshape(len(images), -1)[ids].reshape(-1, *images.shape[1:])
     return rows.astype(jnp.float32) / max_value
 
 
 def map_images(
-    function: PerImage,
-    images: Pixels,
+    function: OfImages,
+    images: ImageSource,
     max_value: int,
     batch_size: int,
     mesh: Mesh,
@@ -81,7 +77,7 @@ def map_images(
 
 
 def sum_over_samples(
-    terms_of: Callable[[Int[Array, "k"]], tuple[Float[Array, "k b"], dict[str, Float[Array, "k b"]]]],
+    terms_of: Callable[[Int[Array, "k"]], tuple[PerSample, dict[str, PerSample]]],
     num_samples: int,
     samples_per_chunk: int,
 ) -> tuple[LogMeanExp, dict[str, Moments]]:
@@ -98,7 +94,7 @@ def sum_over_samples(
     log_weights, terms = jax.eval_shape(terms_of, jnp.arange(samples_per_chunk))
     num_images, dtype = log_weights.shape[1], log_weights.dtype
 
-    def add_chunk(chunk: Int[Array, ""], sums: tuple[LogMeanExp, dict[str, Moments]]) -> Any:
+    def add_chunk(chunk: Count, sums: tuple[LogMeanExp, dict[str, Moments]]) -> Any:
         weights, moments = sums
         sample_ids = chunk * samples_per_chunk + jnp.arange(samples_per_chunk)
         valid = (sample_ids < num_samples).astype(dtype)

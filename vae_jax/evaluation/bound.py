@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vae_jax.evaluation.batches import ImageBatch, ImageIds, NoiseKey
 from vae_jax.noise import normal_per_image
 from vae_jax.objectives import ElboTerms, elbo_terms
+from vae_jax.shapes import ImageBatch, ImageIds, RandomKey
 from vae_jax.vae import VAE, Label, Params, apply
 
 
@@ -41,7 +41,7 @@ def make_bound(
         same for all replicas; the KL is in closed form where there is one.
     """
 
-    def bound(params: Params, x: ImageBatch, image_ids: ImageIds, key: NoiseKey, label: Label = None) -> Watched:
+    def bound(params: Params, x: ImageBatch, image_ids: ImageIds, key: RandomKey, label: Label = None) -> Watched:
         noise = normal_per_image(key, image_ids, jnp.arange(num_samples), model.noise_size)
         terms = elbo_terms(apply(model, params, "__call__", x, noise, label))
         return Watched(terms, apply(model, params, "posterior_mean", x, label))

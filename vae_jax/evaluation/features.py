@@ -9,6 +9,8 @@ import numpy as np
 import sklearn.neighbors
 from jaxtyping import Array, Float
 
+from vae_jax.shapes import ImageBatch
+
 Features = Callable[[Float[np.ndarray, "n h w c"]], Float[np.ndarray, "n f"]]
 """Images with pixels in [0, 1] to one vector each."""
 
@@ -42,7 +44,7 @@ def random_convolutions(image_shape: tuple[int, int, int], seed: int = 0) -> Fea
         inputs = channels
 
     @jax.jit
-    def of_batch(x: Float[Array, "b h w c"]) -> Float[Array, "b f"]:
+    def of_batch(x: ImageBatch) -> Float[Array, "b f"]:
         for kernel in kernels:
             x = jax.nn.relu(
                 jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))

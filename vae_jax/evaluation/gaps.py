@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
-from vae_jax.evaluation.batches import ImageBatch, ImageIds, NoiseKey, sum_over_samples
+from vae_jax.evaluation.batches import sum_over_samples
 from vae_jax.evaluation.local import (
     Family,
     diagonal_family,
@@ -18,6 +18,7 @@ from vae_jax.evaluation.local import (
 )
 from vae_jax.noise import normal_per_image
 from vae_jax.posteriors import DiagonalGaussian
+from vae_jax.shapes import ImageBatch, ImageIds, PerImage, PerSample, RandomKey, Samples
 from vae_jax.vae import VAE, Label, Params, apply
 
 _SAMPLES_AT_ONCE = 20
@@ -31,8 +32,8 @@ class Bound(NamedTuple):
         variance: Of that mean over repetitions.
     """
 
-    value: Float[Array, "b"]
-    variance: Float[Array, "b"]
+    value: PerImage
+    variance: PerImage
 
 
 class Gaps(NamedTuple):
@@ -56,9 +57,9 @@ class Gaps(NamedTuple):
     flow: Bound
     amortization: Bound
     flow_gain: Bound
-    log_likelihood: Float[Array, "b"]
-    log_likelihood_variance: Float[Array, "b"]
-    effective_sample_size: Float[Array, "b"]
+    log_likelihood: PerImage
+    log_likelihood_variance: PerImage
+    effective_sample_size: PerImage
 
 
 def make_gaps(
@@ -91,8 +92,8 @@ def make_gaps(
     """
 
     @jax.jit
-    def gaps(params: Params, x: ImageBatch, image_ids: ImageIds, key: NoiseKey, label: Label = None) -> Gaps:
-        def log_joint(z: Float[Array, "k b d"]) -> Float[Array, "k b"]:
+    def gaps(params: Params, x: ImageBatch, image_ids: ImageIds, key: RandomKey, label: Label = None) -> Gaps:
+        def log_joint(z: Samples) -> PerSample:
             log_likelihood, log_prior = apply(model, params, "log_joint", x, z, label)
             return log_likelihood + log_prior
 

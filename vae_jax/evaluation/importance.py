@@ -6,11 +6,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
-from vae_jax.evaluation.batches import ImageBatch, ImageIds, NoiseKey, Pixels, map_images, sum_over_samples
+from vae_jax.evaluation.batches import ImageSource, map_images, sum_over_samples
 from vae_jax.memory import available_memory
 from vae_jax.noise import normal_per_image
+from vae_jax.shapes import ImageBatch, ImageIds, PerImage, RandomKey
 from vae_jax.sharding import filled_up, put, replicated, whole_mesh
 from vae_jax.vae import VAE, Label, Params, apply
 
@@ -30,13 +31,13 @@ class ImportanceEstimate(NamedTuple):
         kl: KL(q(z|x) || p(z)).
     """
 
-    log_likelihood: Float[Array, "b"]
-    log_likelihood_variance: Float[Array, "b"]
-    effective_sample_size: Float[Array, "b"]
-    elbo: Float[Array, "b"]
-    elbo_variance: Float[Array, "b"]
-    reconstruction: Float[Array, "b"]
-    kl: Float[Array, "b"]
+    log_likelihood: PerImage
+    log_likelihood_variance: PerImage
+    effective_sample_size: PerImage
+    elbo: PerImage
+    elbo_variance: PerImage
+    reconstruction: PerImage
+    kl: PerImage
 
 
 def make_importance_estimate(model: VAE, num_samples: int, samples_per_chunk: int) -> Callable[..., ImportanceEstimate]:
@@ -59,7 +60,7 @@ def make_importance_estimate(model: VAE, num_samples: int, samples_per_chunk: in
 
     @jax.jit
     def importance_estimate(
-        params: Params, x: ImageBatch, image_ids: ImageIds, key: NoiseKey, label: Label = None
+        params: Params, x: ImageBatch, image_ids: ImageIds, key: RandomKey, label: Label = None
     ) -> ImportanceEstimate:
         parameters = apply(model, params, "encode", x, label)
 
@@ -90,9 +91,9 @@ def make_importance_estimate(model: VAE, num_samples: int, samples_per_chunk: in
 def estimate_images(
     model: VAE,
     params: Params,
-    images: Pixels,
+    images: ImageSource,
     max_value: int,
-    key: NoiseKey,
+    key: RandomKey,
     num_samples: int,
     memory_mb: int,
     labels: Int[np.ndarray, "n"] | None = None,

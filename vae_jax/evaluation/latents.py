@@ -13,8 +13,8 @@ import sklearn.pipeline
 import sklearn.preprocessing
 from jaxtyping import Array, Float, Int
 
-from vae_jax.evaluation.batches import ImageBatch, ImageIds, NoiseKey
 from vae_jax.noise import normal_per_image
+from vae_jax.shapes import ImageBatch, ImageIds, Means, PerImage, RandomKey
 from vae_jax.vae import VAE, Label, Params, apply
 
 ACTIVE_VARIANCE = 0.01
@@ -39,11 +39,11 @@ class LatentTerms(NamedTuple):
     """
 
     parameters: Any
-    mean: Float[Array, "b d"]
-    kl_per_dimension: Float[Array, "b d"] | None
-    z: Float[Array, "b d"]
-    log_posterior: Float[Array, "b"] | None
-    log_prior: Float[Array, "b"]
+    mean: Means
+    kl_per_dimension: Means | None
+    z: Means
+    log_posterior: PerImage | None
+    log_prior: PerImage
 
 
 class AggregateEstimate(NamedTuple):
@@ -76,7 +76,7 @@ def make_latent_terms(model: VAE) -> Callable[..., LatentTerms]:
 
     @jax.jit
     def latent_terms(
-        params: Params, x: ImageBatch, image_ids: ImageIds, key: NoiseKey, label: Label = None
+        params: Params, x: ImageBatch, image_ids: ImageIds, key: RandomKey, label: Label = None
     ) -> LatentTerms:
         parameters = apply(model, params, "encode", x, label)
         noise = normal_per_image(key, image_ids, jnp.arange(1), model.noise_size)
@@ -198,8 +198,7 @@ def label_accuracy(
     """
     neighbours = sklearn.neighbors.KNeighborsClassifier(_NEIGHBOURS).fit(train, train_labels)
     regression = sklearn.pipeline.make_pipeline(
-        sklearn.preprocessing.StandardScaler(),
-        sklearn.linear_model.LogisticRegression(max_iter=_LOGISTIC_ITERATIONS),
+        sklearn.preprocessing.StandardScaler(), sklearn.linear_model.LogisticRegression(max_iter=_LOGISTIC_ITERATIONS)
     ).fit(train, train_labels)
     commonest = np.bincount(train_labels).argmax()
     return {

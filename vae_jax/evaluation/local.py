@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float
 
 from vae_jax.flows import GaussianParameters, planar
 from vae_jax.noise import normal_per_image
 from vae_jax.posteriors import DiagonalGaussian, FullGaussian, FullGaussianParameters
+from vae_jax.shapes import Count, ImageIds, Noise, PerSample, RandomKey, Samples, Scalar
 from vae_jax.vae import VAE, Params, apply
 
 _DRAWS = 256
@@ -19,7 +20,7 @@ _SMALLEST_STDDEV = 1e-4
 # Gradients far below this, in nats, are rounding; with a small epsilon Adam would walk on them as on large ones.
 _ADAM_EPSILON = 1e-3
 
-LogJoint = Callable[[Float[Array, "k b d"]], Float[Array, "k b"]]
+LogJoint = Callable[[Samples], PerSample]
 """z to log p(x, z) in nats, for the images at hand."""
 
 
@@ -33,8 +34,8 @@ class Family(NamedTuple):
     """
 
     noise_size: int
-    transform: Callable[[Any, Float[Array, "k b e"]], tuple[Float[Array, "k b d"], Float[Array, "k b"]]]
-    log_prob: Callable[[Any, Float[Array, "k b d"]], Float[Array, "k b"]] | None
+    transform: Callable[[Any, Noise], tuple[Samples, PerSample]]
+    log_prob: Callable[[Any, Samples], PerSample] | None
 
 
 class FlowParameters(NamedTuple):
@@ -63,7 +64,7 @@ def diagonal_family(latents: int) -> Family:
     return Family(latents, posterior.transform, posterior.log_prob)
 
 
-def diagonal_like(family: Family, parameters: Any, image_ids: Int[Array, "b"], key: Key[Array, ""]) -> Any:
+def diagonal_like(family: Family, parameters: Any, image_ids: ImageIds, key: RandomKey) -> Any:
     """Parameters of the diagonal family with the moments of another family's distributions."""
     noise = normal_per_image(key, image_ids, jnp.arange(_DRAWS), family.noise_size)
     z, _ = family.transform(parameters, noise)
@@ -78,9 +79,7 @@ def flow_family(latents: int) -> Family:
     """
     base = FullGaussian(latents)
 
-    def transform(
-        parameters: FlowParameters, noise: Float[Array, "k b d"]
-    ) -> tuple[Float[Array, "k b d"], Float[Array, "k b"]]:
+    def transform(parameters: FlowParameters, noise: Samples) -> tuple[Samples, PerSample]:
         z, log_prob = base.transform(parameters.base, noise)
         for index in range(parameters.b.shape[1]):
             z, log_det = planar(z, parameters.u[:, index], parameters.w[:, index], parameters.b[:, index])
@@ -90,7 +89,7 @@ def flow_family(latents: int) -> Family:
     return Family(latents, transform, None)
 
 
-def flow_from_diagonal(diagonal: GaussianParameters, key: Key[Array, ""], num_flows: int) -> FlowParameters:
+def flow_from_diagonal(diagonal: GaussianParameters, key: RandomKey, num_flows: int) -> FlowParameters:
     """Parameters of the flow family with the distributions of the diagonal one."""
     num_images, latents = diagonal.mean.shape
     flows = (num_images, num_flows, latents)
@@ -110,8 +109,8 @@ def optimized(
     family: Family,
     start: Any,
     log_joint: LogJoint,
-    image_ids: Int[Array, "b"],
-    key: Key[Array, ""],
+    image_ids: ImageIds,
+    key: RandomKey,
     num_steps: int,
     num_samples: int,
     learning_rate: float,
@@ -140,13 +139,13 @@ def optimized(
     """
     tx = optax.adam(optax.cosine_decay_schedule(learning_rate, num_steps), eps=_ADAM_EPSILON)
 
-    def negative_bound(parameters: Any, noise: Float[Array, "k b e"]) -> Float[Array, ""]:
+    def negative_bound(parameters: Any, noise: Noise) -> Scalar:
         z, log_q = family.transform(parameters, noise)
         if family.log_prob is not None:
             log_q = family.log_prob(jax.lax.stop_gradient(parameters), z)
         return -jnp.sum(jnp.mean(log_joint(z) - log_q, axis=0))
 
-    def step(index: Int[Array, ""], carry: tuple[Any, optax.OptState]) -> tuple[Any, optax.OptState]:
+    def step(index: Count, carry: tuple[Any, optax.OptState]) -> tuple[Any, optax.OptState]:
         parameters, opt_state = carry
         noise = normal_per_image(jax.random.fold_in(key, index), image_ids, jnp.arange(num_samples), family.noise_size)
         gradients = jax.grad(negative_bound)(parameters, noise)

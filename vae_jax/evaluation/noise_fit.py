@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from vae_jax.evaluation.batches import ImageBatch, ImageIds, NoiseKey, sum_over_samples
+from vae_jax.evaluation.batches import sum_over_samples
 from vae_jax.noise import normal_per_image
+from vae_jax.shapes import ImageBatch, ImageIds, RandomKey
 from vae_jax.vae import VAE, Label, Params, apply
 
 _SAMPLES_AT_ONCE = 5
@@ -49,7 +50,7 @@ def make_rescaled_estimate(model: VAE, num_samples: int) -> Callable[..., Rescal
         params: Params,
         x: ImageBatch,
         image_ids: ImageIds,
-        key: NoiseKey,
+        key: RandomKey,
         log_factors: Float[Array, "g"],
         label: Label = None,
     ) -> RescaledEstimate:
@@ -66,9 +67,7 @@ def make_rescaled_estimate(model: VAE, num_samples: int) -> Callable[..., Rescal
         weights, _ = sum_over_samples(terms_of, num_samples, _SAMPLES_AT_ONCE)
         shape = (len(x), len(log_factors))
         return RescaledEstimate(
-            weights.value.reshape(shape),
-            weights.variance.reshape(shape),
-            weights.effective_sample_size.reshape(shape),
+            weights.value.reshape(shape), weights.variance.reshape(shape), weights.effective_sample_size.reshape(shape)
         )
 
     return rescaled_estimate

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from vae_jax.shapes import PerSample, Samples
+
 # The gate starts near 1, so that a new flow is close to the identity, as the paper recommends.
 _GATE_BIAS = 2.0
 
@@ -57,9 +59,7 @@ class AutoregressiveNetwork(nn.Module):
     hidden: tuple[int, ...]
 
     @nn.compact
-    def __call__(
-        self, z: Float[Array, "k b d"], context: Float[Array, "b f"]
-    ) -> tuple[Float[Array, "k b d"], Float[Array, "k b d"]]:
+    def __call__(self, z: Samples, context: Float[Array, "b f"]) -> tuple[Samples, Samples]:
         """Shift m and gate s; entry j of either depends on `z_1 ... z_(j-1)` and the context."""
         latents = z.shape[-1]
         degrees, features = np.arange(1, latents + 1), z
@@ -76,9 +76,7 @@ class AutoregressiveNetwork(nn.Module):
         return shift, gate + _GATE_BIAS
 
 
-def autoregressive_step(
-    z: Float[Array, "k b d"], shift: Float[Array, "k b d"], gate: Float[Array, "k b d"]
-) -> tuple[Float[Array, "k b d"], Float[Array, "k b"]]:
+def autoregressive_step(z: Samples, shift: Samples, gate: Samples) -> tuple[Samples, PerSample]:
     """One inverse autoregressive flow in its numerically stable form, and its log-determinant.
 
     `z' = s(gate) z + (1 - s(gate)) shift`, `log |det dz'/dz| = sum_j log s(gate_j)` with `s` the logistic

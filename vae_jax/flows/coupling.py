@@ -4,6 +4,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vae_jax.shapes import Nats, Points
+
 _LARGEST_LOG_SCALE = 2.0
 
 
@@ -25,7 +27,7 @@ class AffineCoupling(nn.Module):
     keep_even: bool
 
     @nn.compact
-    def __call__(self, kept: Float[Array, "*batch d"]) -> tuple[Float[Array, "*batch d"], Float[Array, "*batch d"]]:
+    def __call__(self, kept: Points) -> tuple[Points, Points]:
         """Log-scales s and shifts t, 0 for kept dimensions."""
         size = kept.shape[-1]
         keep = self._keep(size)
@@ -40,12 +42,12 @@ class AffineCoupling(nn.Module):
     def _keep(self, size: int) -> Float[Array, "d"]:
         return ((jnp.arange(size) % 2 == 0) == self.keep_even).astype(jnp.float32)
 
-    def forward(self, u: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
+    def forward(self, u: Points) -> Points:
         """From u to z."""
         log_scale, shift = self(u)
         return u * jnp.exp(log_scale) + shift
 
-    def inverse(self, z: Float[Array, "*batch d"]) -> tuple[Float[Array, "*batch d"], Float[Array, "*batch"]]:
+    def inverse(self, z: Points) -> tuple[Points, Nats]:
         """From z to u, with `log |det du/dz|` in nats."""
         log_scale, shift = self(z)
         return (z - shift) * jnp.exp(-log_scale), -jnp.sum(log_scale, axis=-1)

@@ -7,23 +7,24 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vae_jax.numerics import LOG_2PI
+from vae_jax.shapes import Nats, Points
 
 
 class GaussianParameters(NamedTuple):
     """Means and log-variances of a Gaussian with independent dimensions."""
 
-    mean: Float[Array, "*batch d"]
-    logvar: Float[Array, "*batch d"]
+    mean: Points
+    logvar: Points
 
 
-def standard_normal_log_prob(z: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
+def standard_normal_log_prob(z: Points) -> Nats:
     """Log-density of independent standard normals, `sum_j -1/2 (log 2 pi + z_j^2)`, in nats."""
     return jnp.sum(-0.5 * (LOG_2PI + jnp.square(z)), axis=-1)
 
 
 def diagonal_gaussian_log_prob(
     mean: Float[Array, "*#batch d"], logvar: Float[Array, "*#batch d"], z: Float[Array, "*#batch d"]
-) -> Float[Array, "*batch"]:
+) -> Nats:
     """Log-density of a Gaussian with independent dimensions.
 
     `sum_j -1/2 [log 2 pi + logvar_j + (z_j - mean_j)^2 exp(-logvar_j)]`

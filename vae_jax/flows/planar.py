@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vae_jax.shapes import Nats, Points
+
 # Keeps the slope of the flow away from 0, so that it stays invertible despite rounding.
 _SMALLEST_SLOPE = 1e-6
 _SMALLEST_SQUARE = 1e-12
@@ -14,7 +16,7 @@ _SHIFT = math.log(math.e - 1.0)
 
 def planar(
     z: Float[Array, "*#batch d"], u: Float[Array, "*#batch d"], w: Float[Array, "*#batch d"], b: Float[Array, "*#batch"]
-) -> tuple[Float[Array, "*batch d"], Float[Array, "*batch"]]:
+) -> tuple[Points, Nats]:
     """One planar flow, `f(z) = z + u' tanh(w.z + b)`, and the log of its Jacobian determinant.
 
     `f` is invertible if `w.u' > -1`. So u is moved along w until `w.u' = m(w.u)` with

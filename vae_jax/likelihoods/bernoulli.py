@@ -3,18 +3,17 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
 from vae_jax.numerics import flat_event, sum_event
+from vae_jax.shapes import Nats, Observed, Pixels, RandomKey
 
 # Products are at most 2^16, far below the largest float32; the fastest of the numbers tried.
 _MOST_FACTORS = 16
 
 
 @jax.custom_jvp
-def bernoulli_log_prob(
-    logits: Float[Array, "*batch h w c"], x: Float[Array, "*#batch h w c"]
-) -> Float[Array, "*batch"]:
+def bernoulli_log_prob(logits: Pixels, x: Observed) -> Nats:
     """Log-probability of binary images under independent Bernoulli pixels.
 
     `sum_i x_i log s(l_i) + (1 - x_i) log(1 - s(l_i)) = sum_i x_i l_i - softplus(l_i)` with `s` the
@@ -38,16 +37,13 @@ def bernoulli_log_prob(
 
 
 @bernoulli_log_prob.defjvp
-def _bernoulli_log_prob_jvp(
-    primals: tuple[Float[Array, "*batch h w c"], Float[Array, "*#batch h w c"]],
-    tangents: tuple[Float[Array, "*batch h w c"], Float[Array, "*#batch h w c"]],
-) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
+def _bernoulli_log_prob_jvp(primals: tuple[Pixels, Observed], tangents: tuple[Pixels, Observed]) -> tuple[Nats, Nats]:
     logits, x, of_logits, of_x = (flat_event(array) for array in (*primals, *tangents))
     # Pixel minus probability: several times faster than differentiating the operations of the value.
     return bernoulli_log_prob(*primals), sum_event((x - jax.nn.sigmoid(logits)) * of_logits + logits * of_x)
 
 
-def _sum_of_logs(factors: Float[Array, "*batch p"]) -> Float[Array, "*batch"]:
+def _sum_of_logs(factors: Float[Array, "*batch p"]) -> Nats:
     """Sum of the logarithms of values in [1, 2], as logarithms of products of several values."""
     factors = factors.astype(jnp.promote_types(factors.dtype, jnp.float32))
     in_product = max(n for n in range(1, _MOST_FACTORS + 1) if factors.shape[-1] % n == 0)
@@ -65,16 +61,14 @@ class Bernoulli(nn.Module):
         """One output for each channel."""
         return channels
 
-    def log_prob(
-        self, outputs: Float[Array, "*batch h w c"], x: Float[Array, "*#batch h w c"]
-    ) -> Float[Array, "*batch"]:
+    def log_prob(self, outputs: Pixels, x: Observed) -> Nats:
         """Nats per image; see `bernoulli_log_prob`."""
         return bernoulli_log_prob(outputs, x)
 
-    def mean(self, outputs: Float[Array, "*batch h w c"]) -> Float[Array, "*batch h w c"]:
+    def mean(self, outputs: Pixels) -> Pixels:
         """Probability that each pixel is 1."""
         return jax.nn.sigmoid(outputs)
 
-    def sample(self, outputs: Float[Array, "*batch h w c"], key: Key[Array, ""]) -> Float[Array, "*batch h w c"]:
+    def sample(self, outputs: Pixels, key: RandomKey) -> Pixels:
         """Binary images."""
         return jax.random.bernoulli(key, jax.nn.sigmoid(outputs)).astype(jnp.float32)

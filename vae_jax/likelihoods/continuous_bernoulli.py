@@ -3,10 +3,11 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
 from vae_jax.likelihoods.log_sinhc import log_sinhc_series
 from vae_jax.numerics import flat_event, sum_event
+from vae_jax.shapes import Nats, Observed, Pixels, RandomKey
 
 
 def continuous_bernoulli_log_density(
@@ -34,9 +35,7 @@ def continuous_bernoulli_log_density(
     return jnp.where(is_small, near_uniform, peaked)
 
 
-def continuous_bernoulli_log_prob(
-    logits: Float[Array, "*batch h w c"], x: Float[Array, "*#batch h w c"]
-) -> Float[Array, "*batch"]:
+def continuous_bernoulli_log_prob(logits: Pixels, x: Observed) -> Nats:
     """Log-density of images under independent continuous Bernoulli pixels.
 
     `sum_i x_i log r_i + (1 - x_i) log(1 - r_i) + log C(r_i)` with `r = 1 / (1 + exp(-l))` and
@@ -94,16 +93,14 @@ class ContinuousBernoulli(nn.Module):
         """One output for each channel."""
         return channels
 
-    def log_prob(
-        self, outputs: Float[Array, "*batch h w c"], x: Float[Array, "*#batch h w c"]
-    ) -> Float[Array, "*batch"]:
+    def log_prob(self, outputs: Pixels, x: Observed) -> Nats:
         """Nats per image; see `continuous_bernoulli_log_prob`."""
         return continuous_bernoulli_log_prob(outputs, x)
 
-    def mean(self, outputs: Float[Array, "*batch h w c"]) -> Float[Array, "*batch h w c"]:
+    def mean(self, outputs: Pixels) -> Pixels:
         """Mean of each pixel, which isn't the parameter r; see `continuous_bernoulli_mean`."""
         return continuous_bernoulli_mean(outputs)
 
-    def sample(self, outputs: Float[Array, "*batch h w c"], key: Key[Array, ""]) -> Float[Array, "*batch h w c"]:
+    def sample(self, outputs: Pixels, key: RandomKey) -> Pixels:
         """Images with pixels drawn from [0, 1], with the inverse of the distribution function."""
         return continuous_bernoulli_quantile(outputs, jax.random.uniform(key, outputs.shape, outputs.dtype))

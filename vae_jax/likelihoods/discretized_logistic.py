@@ -3,11 +3,12 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
 from vae_jax.likelihoods.log_sinhc import log_sinhc_series
 from vae_jax.likelihoods.soft_bound import softly_above
 from vae_jax.numerics import flat_event, sum_event
+from vae_jax.shapes import Nats, Observed, Outputs, Pixels, RandomKey, Scalar
 
 MIN_LOG_SCALE = -7.0
 
@@ -87,12 +88,7 @@ def round_to_levels(y: Float[Array, "*shape"], levels: int) -> Float[Array, "*sh
     return jnp.clip(jnp.round(0.5 * (y + 1.0) * (levels - 1)), 0.0, levels - 1.0) / (levels - 1)
 
 
-def discretized_logistic_log_prob(
-    mean: Float[Array, "*batch h w c"],
-    log_scale: Float[Array, "*batch h w c"],
-    x: Float[Array, "*#batch h w c"],
-    levels: int,
-) -> Float[Array, "*batch"]:
+def discretized_logistic_log_prob(mean: Pixels, log_scale: Pixels, x: Observed, levels: int) -> Nats:
     """Log-probability of images under independent discretized logistic pixels.
 
     Args:
@@ -131,31 +127,25 @@ class DiscretizedLogistic(nn.Module):
         """Mean and log-scale of each channel."""
         return 2 * channels
 
-    def parameters(
-        self, outputs: Float[Array, "*batch h w c2"]
-    ) -> tuple[Float[Array, "*batch h w c"], Float[Array, "*batch h w c"]]:
+    def parameters(self, outputs: Outputs) -> tuple[Pixels, Pixels]:
         """Means and log-scales."""
         mean, log_scale = jnp.split(outputs, 2, axis=-1)
         return mean, softly_above(log_scale, MIN_LOG_SCALE)
 
-    def log_prob(
-        self, outputs: Float[Array, "*batch h w c2"], x: Float[Array, "*#batch h w c"]
-    ) -> Float[Array, "*batch"]:
+    def log_prob(self, outputs: Outputs, x: Observed) -> Nats:
         """Nats per image; see `logistic_level_log_prob`."""
         return discretized_logistic_log_prob(*self.parameters(outputs), x, self.levels)
 
-    def log_prob_rescaled(
-        self, outputs: Float[Array, "*batch h w c2"], x: Float[Array, "*#batch h w c"], log_factor: Float[Array, ""]
-    ) -> Float[Array, "*batch"]:
+    def log_prob_rescaled(self, outputs: Outputs, x: Observed, log_factor: Scalar) -> Nats:
         """Nats per image with the scale times `exp(log_factor)`."""
         mean, log_scale = self.parameters(outputs)
         return discretized_logistic_log_prob(mean, log_scale + log_factor, x, self.levels)
 
-    def mean(self, outputs: Float[Array, "*batch h w c2"]) -> Float[Array, "*batch h w c"]:
+    def mean(self, outputs: Outputs) -> Pixels:
         """Exact mean of each pixel; see `logistic_level_mean`."""
         return logistic_level_mean(*self.parameters(outputs), self.levels)
 
-    def sample(self, outputs: Float[Array, "*batch h w c2"], key: Key[Array, ""]) -> Float[Array, "*batch h w c"]:
+    def sample(self, outputs: Outputs, key: RandomKey) -> Pixels:
         """Images with pixels k/(L-1)."""
         mean, log_scale = self.parameters(outputs)
         noise = jax.random.logistic(key, mean.shape, mean.dtype)

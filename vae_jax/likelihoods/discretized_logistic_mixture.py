@@ -6,7 +6,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
 from vae_jax.likelihoods.discretized_logistic import (
     MIN_LOG_SCALE,
@@ -16,6 +16,7 @@ from vae_jax.likelihoods.discretized_logistic import (
 )
 from vae_jax.likelihoods.soft_bound import softly_above
 from vae_jax.numerics import flat_event, sum_event
+from vae_jax.shapes import Nats, Observed, Outputs, Pixels, RandomKey, Scalar
 
 
 class LogisticMixture(NamedTuple):
@@ -66,9 +67,7 @@ def split_outputs(outputs: Float[Array, "*batch o"], components: int) -> Logisti
     )
 
 
-def logistic_mixture_log_prob(
-    mixture: LogisticMixture, x: Float[Array, "*#batch h w c"], levels: int
-) -> Float[Array, "*batch"]:
+def logistic_mixture_log_prob(mixture: LogisticMixture, x: Observed, levels: int) -> Nats:
     """Log-probability of images under a mixture of discretized logistic distributions at each pixel.
 
     `sum_pixels log sum_m w_m prod_c P(x_c; mean_mc + sum_{c' < c} coefficient_mcc' y_c', scale_mc)` with
@@ -117,20 +116,16 @@ class DiscretizedLogisticMixture(nn.Module):
         """See `numbers_per_component`."""
         return self.components * numbers_per_component(channels)
 
-    def log_prob(
-        self, outputs: Float[Array, "*batch h w o"], x: Float[Array, "*#batch h w c"]
-    ) -> Float[Array, "*batch"]:
+    def log_prob(self, outputs: Outputs, x: Observed) -> Nats:
         """Nats per image; see `logistic_mixture_log_prob`."""
         return logistic_mixture_log_prob(split_outputs(outputs, self.components), x, self.levels)
 
-    def log_prob_rescaled(
-        self, outputs: Float[Array, "*batch h w o"], x: Float[Array, "*#batch h w c"], log_factor: Float[Array, ""]
-    ) -> Float[Array, "*batch"]:
+    def log_prob_rescaled(self, outputs: Outputs, x: Observed, log_factor: Scalar) -> Nats:
         """Nats per image with all scales times `exp(log_factor)`."""
         mixture = split_outputs(outputs, self.components)
         return logistic_mixture_log_prob(mixture._replace(log_scales=mixture.log_scales + log_factor), x, self.levels)
 
-    def mean(self, outputs: Float[Array, "*batch h w o"]) -> Float[Array, "*batch h w c"]:
+    def mean(self, outputs: Outputs) -> Pixels:
         """Mean of each pixel.
 
         Exact for the first channel, so for grey images. For later channels, earlier ones are replaced by their means
@@ -145,7 +140,7 @@ class DiscretizedLogisticMixture(nn.Module):
             means = jnp.concatenate([means, mean[..., None]], axis=-1)
         return jnp.sum(jnp.exp(mixture.log_weights)[..., None] * means, axis=-2)
 
-    def sample(self, outputs: Float[Array, "*batch h w o"], key: Key[Array, ""]) -> Float[Array, "*batch h w c"]:
+    def sample(self, outputs: Outputs, key: RandomKey) -> Pixels:
         """Images with pixels k/(L-1): first a component for each pixel, then channel by channel."""
         mixture = split_outputs(outputs, self.components)
         component_key, noise_key = jax.random.split(key)

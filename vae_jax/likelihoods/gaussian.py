@@ -5,17 +5,13 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
 
 from vae_jax.likelihoods.soft_bound import softly_above
 from vae_jax.numerics import LOG_2PI, flat_event, sum_event
+from vae_jax.shapes import Nats, Observed, Outputs, Pixels, RandomKey, Scalar
 
 
-def gaussian_log_prob(
-    mean: Float[Array, "*batch h w c"],
-    logvar: Float[Array, "*#batch h w c"] | Float[Array, ""],
-    x: Float[Array, "*#batch h w c"],
-) -> Float[Array, "*batch"]:
+def gaussian_log_prob(mean: Pixels, logvar: Observed | Scalar, x: Observed) -> Nats:
     """Log-density of images under independent Gaussian pixels.
 
     `sum_i -1/2 [log 2 pi + logvar_i + (x_i - mean_i)^2 exp(-logvar_i)]`
@@ -61,27 +57,23 @@ class Gaussian(nn.Module):
         """One output for each channel."""
         return channels
 
-    def log_prob(
-        self, outputs: Float[Array, "*batch h w c"], x: Float[Array, "*#batch h w c"]
-    ) -> Float[Array, "*batch"]:
+    def log_prob(self, outputs: Pixels, x: Observed) -> Nats:
         """Nats per image; see `gaussian_log_prob`."""
         return gaussian_log_prob(outputs, self.logvar, x)
 
-    def log_prob_rescaled(
-        self, outputs: Float[Array, "*batch h w c"], x: Float[Array, "*#batch h w c"], log_factor: Float[Array, ""]
-    ) -> Float[Array, "*batch"]:
+    def log_prob_rescaled(self, outputs: Pixels, x: Observed, log_factor: Scalar) -> Nats:
         """Nats per image with the standard deviation times `exp(log_factor)`."""
         return gaussian_log_prob(outputs, self.logvar + 2.0 * log_factor, x)
 
-    def mean(self, outputs: Float[Array, "*batch h w c"]) -> Float[Array, "*batch h w c"]:
+    def mean(self, outputs: Pixels) -> Pixels:
         """Mean of each pixel."""
         return outputs
 
-    def noise_stddev(self) -> Float[Array, ""]:
+    def noise_stddev(self) -> Scalar:
         """Standard deviation of every pixel, in the unit of the pixels."""
         return jnp.exp(0.5 * self.logvar)
 
-    def sample(self, outputs: Float[Array, "*batch h w c"], key: Key[Array, ""]) -> Float[Array, "*batch h w c"]:
+    def sample(self, outputs: Pixels, key: RandomKey) -> Pixels:
         """Images with noise."""
         noise = jax.random.normal(key, outputs.shape, outputs.dtype)
         return outputs + self.noise_stddev() * noise
@@ -108,31 +100,25 @@ class GaussianPerPixel(nn.Module):
         """Mean and log-variance of each channel."""
         return 2 * channels
 
-    def parameters(
-        self, outputs: Float[Array, "*batch h w c2"]
-    ) -> tuple[Float[Array, "*batch h w c"], Float[Array, "*batch h w c"]]:
+    def parameters(self, outputs: Outputs) -> tuple[Pixels, Pixels]:
         """Means and log-variances."""
         mean, logvar = jnp.split(outputs, 2, axis=-1)
         return mean, softly_above(logvar, 2.0 * math.log(self.min_stddev))
 
-    def log_prob(
-        self, outputs: Float[Array, "*batch h w c2"], x: Float[Array, "*#batch h w c"]
-    ) -> Float[Array, "*batch"]:
+    def log_prob(self, outputs: Outputs, x: Observed) -> Nats:
         """Nats per image; see `gaussian_log_prob`."""
         return gaussian_log_prob(*self.parameters(outputs), x)
 
-    def log_prob_rescaled(
-        self, outputs: Float[Array, "*batch h w c2"], x: Float[Array, "*#batch h w c"], log_factor: Float[Array, ""]
-    ) -> Float[Array, "*batch"]:
+    def log_prob_rescaled(self, outputs: Outputs, x: Observed, log_factor: Scalar) -> Nats:
         """Nats per image with the standard deviation times `exp(log_factor)`."""
         mean, logvar = self.parameters(outputs)
         return gaussian_log_prob(mean, logvar + 2.0 * log_factor, x)
 
-    def mean(self, outputs: Float[Array, "*batch h w c2"]) -> Float[Array, "*batch h w c"]:
+    def mean(self, outputs: Outputs) -> Pixels:
         """Mean of each pixel."""
         return self.parameters(outputs)[0]
 
-    def sample(self, outputs: Float[Array, "*batch h w c2"], key: Key[Array, ""]) -> Float[Array, "*batch h w c"]:
+    def sample(self, outputs: Outputs, key: RandomKey) -> Pixels:
         """Images with noise."""
         mean, logvar = self.parameters(outputs)
         return mean + jnp.exp(0.5 * logvar) * jax.random.normal(key, mean.shape, mean.dtype)

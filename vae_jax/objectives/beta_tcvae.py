@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from vae_jax.noise import standard_normal
 from vae_jax.objectives.terms import elbo_terms
+from vae_jax.shapes import PerImage, Scalar
 from vae_jax.vae import apply
 
 
@@ -22,12 +23,12 @@ class KlParts(NamedTuple):
         dimension_wise_kl: Of each latent's aggregate posterior to its prior, summed.
     """
 
-    mutual_information: Float[Array, ""]
-    total_correlation: Float[Array, ""]
-    dimension_wise_kl: Float[Array, ""]
+    mutual_information: Scalar
+    total_correlation: Scalar
+    dimension_wise_kl: Scalar
 
 
-def kl_parts(log_pairs: Float[Array, "b b d"], log_prior: Float[Array, "b"], num_images: int) -> KlParts:
+def kl_parts(log_pairs: Float[Array, "b b d"], log_prior: PerImage, num_images: int) -> KlParts:
     """Minibatch-weighted estimate of the parts.
 
     `log q(z_i) ~= log sum_j q(z_i|x_j) - log(N B)`, and likewise for each component of z.

@@ -4,11 +4,11 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from vae_jax.noise import standard_normal
 from vae_jax.objectives.penalties import Penalty, Weighted
 from vae_jax.objectives.terms import elbo_terms
+from vae_jax.shapes import PerSample, Scalar
 from vae_jax.vae import apply
 
 UNWEIGHTED = Weighted()
@@ -67,7 +67,7 @@ class Elbo:
         return surrogate, terms
 
 
-def score_function_term(learning_signal: Float[Array, "k b"], log_posterior: Float[Array, "k b"]) -> Float[Array, ""]:
+def score_function_term(learning_signal: PerSample, log_posterior: PerSample) -> Scalar:
     """A scalar of value zero whose gradient is the score-function estimate of an expectation's gradient.
 
     `grad E_q[f(z)] = E_q[(f(z) - b) grad log q(z|x)]`. The baseline b of a sample is the mean of f over all other

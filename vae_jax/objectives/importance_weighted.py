@@ -5,14 +5,14 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
 
 from vae_jax.noise import standard_normal
 from vae_jax.objectives.terms import elbo_terms
+from vae_jax.shapes import PerImage, PerSample
 from vae_jax.vae import apply
 
 
-def importance_weighted_bound(log_weights: Float[Array, "k b"]) -> Float[Array, "b"]:
+def importance_weighted_bound(log_weights: PerSample) -> PerImage:
     """`log 1/K sum_k w_k`, which equals the ELBO for K = 1 and increases with K toward log p(x).
 
     Args:

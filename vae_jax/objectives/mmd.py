@@ -8,10 +8,11 @@ from jaxtyping import Array, Float
 
 from vae_jax.noise import standard_normal
 from vae_jax.objectives.terms import elbo_terms
+from vae_jax.shapes import Scalar
 from vae_jax.vae import apply
 
 
-def maximum_mean_discrepancy(z: Float[Array, "n d"], prior: Float[Array, "m d"]) -> Float[Array, ""]:
+def maximum_mean_discrepancy(z: Float[Array, "n d"], prior: Float[Array, "m d"]) -> Scalar:
     """Unbiased estimate of the squared MMD between two samples, with a Gaussian kernel.
 
     `E k(z, z') + E k(p, p') - 2 E k(z, p)` with `k(a, b) = exp(-|a - b|^2 / (2 D))`: the width of the
@@ -32,7 +33,7 @@ def maximum_mean_discrepancy(z: Float[Array, "n d"], prior: Float[Array, "m d"])
         distances = jnp.sum(jnp.square(a[:, None] - b[None, :]), axis=-1)
         return jnp.exp(-distances / (2.0 * z.shape[-1]))
 
-    def mean_of_pairs(a: Float[Array, "n d"]) -> Float[Array, ""]:
+    def mean_of_pairs(a: Float[Array, "n d"]) -> Scalar:
         n = a.shape[0]
         return (jnp.sum(kernel(a, a)) - n) / (n * (n - 1))
 

@@ -2,9 +2,8 @@
 
 from typing import Protocol, runtime_checkable
 
-from jaxtyping import Array, Float, Int, Key
-
 from vae_jax.objectives.terms import ElboTerms
+from vae_jax.shapes import Count, ImageBatch, RandomKey, Scalar
 from vae_jax.vae import VAE, Label, Params
 
 
@@ -22,14 +21,8 @@ class Objective(Protocol):
         ...
 
     def __call__(
-        self,
-        model: VAE,
-        params: Params,
-        x: Float[Array, "b h w c"],
-        key: Key[Array, ""],
-        step: Int[Array, ""],
-        label: Label = None,
-    ) -> tuple[Float[Array, ""], ElboTerms]:
+        self, model: VAE, params: Params, x: ImageBatch, key: RandomKey, step: Count, label: Label = None
+    ) -> tuple[Scalar, ElboTerms]:
         """Loss to minimize, and the terms of each image.
 
         Args:

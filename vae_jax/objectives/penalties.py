@@ -9,18 +9,20 @@ import dataclasses
 from collections.abc import Callable
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
+
+from vae_jax.shapes import Count, Scalar
 
 ANNEALINGS = ("none", "linear", "cyclical")
-Penalty = Callable[[Float[Array, "b g"], Int[Array, ""]], Float[Array, ""]]
+Penalty = Callable[[Float[Array, "b g"], Count], Scalar]
 
 
-def linear_ramp(step: Int[Array, ""], num_steps: int) -> Float[Array, ""]:
+def linear_ramp(step: Count, num_steps: int) -> Scalar:
     """Rises from 0 to 1 over `num_steps` and stays there; always 1 if `num_steps` is 0."""
     return jnp.minimum(1.0, step / num_steps) if num_steps > 0 else jnp.ones(())
 
 
-def cyclical_ramp(step: Int[Array, ""], num_steps: int, rising_share: float = 0.5) -> Float[Array, ""]:
+def cyclical_ramp(step: Count, num_steps: int, rising_share: float = 0.5) -> Scalar:
     """Rises from 0 to 1 over the first part of each cycle of `num_steps`, then stays at 1 until its end.
 
     Source:
@@ -48,7 +50,7 @@ class Weighted:
 
     over_images = True
 
-    def __call__(self, kl: Float[Array, "b g"], step: Int[Array, ""]) -> Float[Array, ""]:
+    def __call__(self, kl: Float[Array, "b g"], step: Count) -> Scalar:
         """Nats, averaged over the batch."""
         cost = self.beta * jnp.mean(jnp.sum(kl, axis=-1))
         if self.annealing == "none":
@@ -73,7 +75,7 @@ class FreeBits:
     free_nats: float
     latents: int
 
-    def __call__(self, kl: Float[Array, "b g"], step: Int[Array, ""]) -> Float[Array, ""]:
+    def __call__(self, kl: Float[Array, "b g"], step: Count) -> Scalar:
         """Nats, averaged over the batch."""
         free = self.free_nats * self.latents / kl.shape[-1]
         return jnp.sum(jnp.maximum(free, jnp.mean(kl, axis=0)))
@@ -96,7 +98,7 @@ class Capacity:
     capacity: float
     steps: int
 
-    def __call__(self, kl: Float[Array, "b g"], step: Int[Array, ""]) -> Float[Array, ""]:
+    def __call__(self, kl: Float[Array, "b g"], step: Count) -> Scalar:
         """Nats, averaged over the batch."""
         target = self.capacity * linear_ramp(step, self.steps)
         return self.gamma * jnp.abs(jnp.mean(jnp.sum(kl, axis=-1)) - target)

@@ -3,8 +3,8 @@
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
+from vae_jax.shapes import PerImage
 from vae_jax.vae import JointTerms
 
 
@@ -17,9 +17,9 @@ class ElboTerms(NamedTuple):
         kl: KL(q(z|x) || p(z)), or its Monte Carlo estimate; None for a posterior without a density.
     """
 
-    elbo: Float[Array, "b"] | None
-    reconstruction: Float[Array, "b"]
-    kl: Float[Array, "b"] | None
+    elbo: PerImage | None
+    reconstruction: PerImage
+    kl: PerImage | None
 
 
 def elbo_terms(joint: JointTerms, analytic_kl: bool = True) -> ElboTerms:

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vae_jax.flows import GaussianParameters, diagonal_gaussian_log_prob
+from vae_jax.shapes import Means, PerImage, PerSample, Samples
 
 
-def kl_to_standard_normal(mean: Float[Array, "b d"], logvar: Float[Array, "b d"]) -> Float[Array, "b d"]:
+def kl_to_standard_normal(mean: Means, logvar: Means) -> Means:
     """KL divergence of each dimension of a diagonal Gaussian to a standard normal.
 
     `1/2 (mean_j^2 + exp(logvar_j) - 1 - logvar_j)`
@@ -56,9 +57,7 @@ class DiagonalGaussian(nn.Module):
         logvar = nn.Dense(self.latents, name="logvar")(features)
         return GaussianParameters(mean, logvar)
 
-    def transform(
-        self, parameters: GaussianParameters, noise: Float[Array, "k b d"]
-    ) -> tuple[Float[Array, "k b d"], Float[Array, "k b"]]:
+    def transform(self, parameters: GaussianParameters, noise: Samples) -> tuple[Samples, PerSample]:
         """The reparameterization trick, `z = mean + exp(logvar / 2) noise`.
 
         Returns:
@@ -67,25 +66,23 @@ class DiagonalGaussian(nn.Module):
         z = parameters.mean + jnp.exp(0.5 * parameters.logvar) * noise
         return z, self.log_prob(parameters, z)
 
-    def log_prob(self, parameters: GaussianParameters, z: Float[Array, "k b d"]) -> Float[Array, "k b"]:
+    def log_prob(self, parameters: GaussianParameters, z: Samples) -> PerSample:
         """log q(z|x) in nats at any z; see `diagonal_gaussian_log_prob`."""
         return diagonal_gaussian_log_prob(parameters.mean, parameters.logvar, z)
 
-    def mean(self, parameters: GaussianParameters) -> Float[Array, "b d"]:
+    def mean(self, parameters: GaussianParameters) -> Means:
         """Posterior means."""
         return parameters.mean
 
-    def kl_to_standard_normal(self, parameters: GaussianParameters) -> Float[Array, "b"]:
+    def kl_to_standard_normal(self, parameters: GaussianParameters) -> PerImage:
         """KL divergence to a standard normal in nats per image; see `kl_to_standard_normal`."""
         return jnp.sum(kl_to_standard_normal(parameters.mean, parameters.logvar), axis=-1)
 
-    def kl_per_dimension(self, parameters: GaussianParameters) -> Float[Array, "b d"]:
+    def kl_per_dimension(self, parameters: GaussianParameters) -> Means:
         """The same for each dimension."""
         return kl_to_standard_normal(parameters.mean, parameters.logvar)
 
-    def log_prob_per_dimension(
-        self, parameters: GaussianParameters, z: Float[Array, "k #b d"]
-    ) -> Float[Array, "k b d"]:
+    def log_prob_per_dimension(self, parameters: GaussianParameters, z: Float[Array, "k #b d"]) -> Samples:
         """log q(z_d|x) in nats at any z."""
         parts = GaussianParameters(parameters.mean[..., None], parameters.logvar[..., None])
         return diagonal_gaussian_log_prob(*parts, z[..., None])

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from vae_jax.flows import standard_normal_log_prob
+from vae_jax.shapes import Means, PerImage, PerSample, Samples
 
 
 class FullGaussianParameters(NamedTuple):
@@ -20,8 +21,8 @@ class FullGaussianParameters(NamedTuple):
         below: L below its diagonal; other entries are ignored.
     """
 
-    mean: Float[Array, "b d"]
-    log_diagonal: Float[Array, "b d"]
+    mean: Means
+    log_diagonal: Means
     below: Float[Array, "b d d"]
 
     @property
@@ -67,9 +68,7 @@ class FullGaussian(nn.Module):
             below = below.at[:, rows, columns].set(entries)
         return FullGaussianParameters(mean, log_diagonal, below)
 
-    def transform(
-        self, parameters: FullGaussianParameters, noise: Float[Array, "k b d"]
-    ) -> tuple[Float[Array, "k b d"], Float[Array, "k b"]]:
+    def transform(self, parameters: FullGaussianParameters, noise: Samples) -> tuple[Samples, PerSample]:
         """The reparameterization trick, `z = mean + L noise`.
 
         Returns:
@@ -78,17 +77,17 @@ class FullGaussian(nn.Module):
         z = parameters.mean + jnp.einsum("bij,kbj->kbi", parameters.factor, noise)
         return z, standard_normal_log_prob(noise) - jnp.sum(parameters.log_diagonal, axis=-1)
 
-    def log_prob(self, parameters: FullGaussianParameters, z: Float[Array, "k b d"]) -> Float[Array, "k b"]:
+    def log_prob(self, parameters: FullGaussianParameters, z: Samples) -> PerSample:
         """log q(z|x) in nats at any z: from the noise `L^-1 (z - mean)` that gives z."""
         centered = jnp.moveaxis(z - parameters.mean, 0, -1)
         noise = jax.scipy.linalg.solve_triangular(parameters.factor, centered, lower=True)
         return standard_normal_log_prob(jnp.moveaxis(noise, -1, 0)) - jnp.sum(parameters.log_diagonal, axis=-1)
 
-    def mean(self, parameters: FullGaussianParameters) -> Float[Array, "b d"]:
+    def mean(self, parameters: FullGaussianParameters) -> Means:
         """Posterior means."""
         return parameters.mean
 
-    def kl_to_standard_normal(self, parameters: FullGaussianParameters) -> Float[Array, "b"]:
+    def kl_to_standard_normal(self, parameters: FullGaussianParameters) -> PerImage:
         """KL divergence to a standard normal in nats per image.
 
         `1/2 [|mean|^2 + |L|_F^2 - D - 2 sum_j log L_jj]`

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vae_jax.flows import ConditionalGaussian, GaussianParameters, diagonal_gaussian_log_prob
+from vae_jax.shapes import Means, PerSample, Samples
 
 
 class HierarchicalPosterior(nn.Module):
@@ -46,9 +47,7 @@ class HierarchicalPosterior(nn.Module):
         """Mean and log-variance of q(z1|x); those of q(z2|z1) depend on z1."""
         return self.first(features)
 
-    def transform(
-        self, parameters: GaussianParameters, noise: Float[Array, "k b d"]
-    ) -> tuple[Float[Array, "k b d"], Float[Array, "k b"]]:
+    def transform(self, parameters: GaussianParameters, noise: Samples) -> tuple[Samples, PerSample]:
         """The reparameterization trick, one layer after the other; z, and log q(z|x) in nats."""
         lower = parameters.mean + jnp.exp(0.5 * parameters.logvar) * noise[..., : self.lower]
         second = self.second(lower)
@@ -56,12 +55,12 @@ class HierarchicalPosterior(nn.Module):
         z = jnp.concatenate([lower, upper], axis=-1)
         return z, self.log_prob(parameters, z)
 
-    def log_prob(self, parameters: GaussianParameters, z: Float[Array, "k b d"]) -> Float[Array, "k b"]:
+    def log_prob(self, parameters: GaussianParameters, z: Samples) -> PerSample:
         """`log q(z1|x) + log q(z2|z1)` in nats at any z."""
         lower, upper = z[..., : self.lower], z[..., self.lower :]
         first = diagonal_gaussian_log_prob(parameters.mean, parameters.logvar, lower)
         return first + diagonal_gaussian_log_prob(*self.second(lower), upper)
 
-    def mean(self, parameters: GaussianParameters) -> Float[Array, "b d"]:
+    def mean(self, parameters: GaussianParameters) -> Means:
         """Mean of q(z1|x), and mean of q(z2|z1) at that z1."""
         return jnp.concatenate([parameters.mean, self.second(parameters.mean).mean], axis=-1)

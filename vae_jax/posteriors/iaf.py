@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from vae_jax.flows import AutoregressiveNetwork, GaussianParameters, autoregressive_step
 from vae_jax.posteriors.diagonal_gaussian import DiagonalGaussian
+from vae_jax.shapes import Means, PerSample, Samples
 
 
 class IAFParameters(NamedTuple):
@@ -54,9 +55,7 @@ class IAF(nn.Module):
         """Parameters of the base, and the context, for each image."""
         return IAFParameters(self.base(features), features)
 
-    def transform(
-        self, parameters: IAFParameters, noise: Float[Array, "k b d"]
-    ) -> tuple[Float[Array, "k b d"], Float[Array, "k b"]]:
+    def transform(self, parameters: IAFParameters, noise: Samples) -> tuple[Samples, PerSample]:
         """z, and `log q(z|x) = log q_0(z_0) - sum_f log |det df_f/dz|` in nats."""
         z, log_prob = self.base.transform(parameters.base, noise)
         for index, network in enumerate(self.networks):
@@ -66,7 +65,7 @@ class IAF(nn.Module):
             log_prob = log_prob - log_det
         return z, log_prob
 
-    def mean(self, parameters: IAFParameters) -> Float[Array, "b d"]:
+    def mean(self, parameters: IAFParameters) -> Means:
         """The mean of the base passed through the flows; the mean of q(z|x) has no closed form."""
         noise = jnp.zeros((1, *parameters.base.mean.shape), parameters.base.mean.dtype)
         return self.transform(parameters, noise)[0][0]

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from vae_jax.flows import GaussianParameters, planar
 from vae_jax.posteriors.diagonal_gaussian import DiagonalGaussian
+from vae_jax.shapes import Means, PerSample, Samples
 
 
 class PlanarParameters(NamedTuple):
@@ -57,9 +58,7 @@ class PlanarFlow(nn.Module):
         u, w = (head(features).reshape(-1, self.flows, self.latents).swapaxes(0, 1) for head in (self.u, self.w))
         return PlanarParameters(self.base(features), u, w, self.b(features).T)
 
-    def transform(
-        self, parameters: PlanarParameters, noise: Float[Array, "k b d"]
-    ) -> tuple[Float[Array, "k b d"], Float[Array, "k b"]]:
+    def transform(self, parameters: PlanarParameters, noise: Samples) -> tuple[Samples, PerSample]:
         """z, and `log q(z|x) = log q_0(z_0) - sum_f log |det df_f/dz|` in nats."""
         z, log_prob = self.base.transform(parameters.base, noise)
         for u, w, b in zip(parameters.u, parameters.w, parameters.b, strict=True):
@@ -67,7 +66,7 @@ class PlanarFlow(nn.Module):
             log_prob = log_prob - log_det
         return z, log_prob
 
-    def mean(self, parameters: PlanarParameters) -> Float[Array, "b d"]:
+    def mean(self, parameters: PlanarParameters) -> Means:
         """The mean of the base passed through the flows; the mean of q(z|x) has no closed form."""
         noise = jnp.zeros((1, *parameters.base.mean.shape), parameters.base.mean.dtype)
         return self.transform(parameters, noise)[0][0]

@@ -4,6 +4,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vae_jax.shapes import Means, Samples
+
 
 class PointMass(nn.Module):
     """q(z|x) at a single point, linear in the features: the plain autoencoder.
@@ -28,16 +30,14 @@ class PointMass(nn.Module):
         return 0
 
     @nn.compact
-    def __call__(self, features: Float[Array, "b f"]) -> Float[Array, "b d"]:
+    def __call__(self, features: Float[Array, "b f"]) -> Means:
         """The point of each image."""
         return nn.Dense(self.latents, name="point")(features)
 
-    def transform(
-        self, parameters: Float[Array, "b d"], noise: Float[Array, "k b 0"]
-    ) -> tuple[Float[Array, "k b d"], None]:
+    def transform(self, parameters: Means, noise: Float[Array, "k b 0"]) -> tuple[Samples, None]:
         """The point repeated for all samples, and None for the density."""
         return jnp.broadcast_to(parameters, (noise.shape[0], *parameters.shape)), None
 
-    def mean(self, parameters: Float[Array, "b d"]) -> Float[Array, "b d"]:
+    def mean(self, parameters: Means) -> Means:
         """The point."""
         return parameters

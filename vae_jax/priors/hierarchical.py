@@ -3,9 +3,10 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
 from vae_jax.flows import ConditionalGaussian, diagonal_gaussian_log_prob, standard_normal_log_prob
+from vae_jax.shapes import Nats, Points, RandomKey
 
 
 class HierarchicalPrior(nn.Module):
@@ -40,12 +41,12 @@ class HierarchicalPrior(nn.Module):
     def setup(self) -> None:
         self.conditional = ConditionalGaussian(self.hidden, self.lower)
 
-    def log_prob(self, z: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
+    def log_prob(self, z: Points) -> Nats:
         """`log p(z2) + log p(z1|z2)` in nats."""
         lower, upper = z[..., : self.lower], z[..., self.lower :]
         return standard_normal_log_prob(upper) + diagonal_gaussian_log_prob(*self.conditional(upper), lower)
 
-    def sample(self, key: Key[Array, ""], num_samples: int) -> Float[Array, "n d"]:
+    def sample(self, key: RandomKey, num_samples: int) -> Float[Array, "n d"]:
         """Latents drawn from the prior, z2 first."""
         noise = jax.random.normal(key, (num_samples, self.latents))
         upper = noise[:, self.lower :]

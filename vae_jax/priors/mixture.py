@@ -3,9 +3,10 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
 from vae_jax.flows import diagonal_gaussian_log_prob
+from vae_jax.shapes import Nats, Points, RandomKey
 
 
 class GaussianMixture(nn.Module):
@@ -35,12 +36,12 @@ class GaussianMixture(nn.Module):
         self.means = self.param("means", nn.initializers.normal(1.0), shape)
         self.logvars = self.param("logvars", nn.initializers.zeros, shape)
 
-    def log_prob(self, z: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
+    def log_prob(self, z: Points) -> Nats:
         """log p(z) in nats."""
         each = diagonal_gaussian_log_prob(self.means, self.logvars, z[..., None, :])
         return jax.nn.logsumexp(each + jax.nn.log_softmax(self.logits), axis=-1)
 
-    def sample(self, key: Key[Array, ""], num_samples: int) -> Float[Array, "n d"]:
+    def sample(self, key: RandomKey, num_samples: int) -> Float[Array, "n d"]:
         """Latents drawn from the prior."""
         component_key, noise_key = jax.random.split(key)
         component = jax.random.categorical(component_key, self.logits, shape=(num_samples,))

@@ -3,9 +3,10 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
 from vae_jax.flows import AffineCoupling, standard_normal_log_prob
+from vae_jax.shapes import Nats, Points, RandomKey
 
 
 class RealNVP(nn.Module):
@@ -37,22 +38,22 @@ class RealNVP(nn.Module):
     def setup(self) -> None:
         self.couplings = [AffineCoupling(self.hidden, keep_even=index % 2 == 0) for index in range(self.flows)]
 
-    def log_prob(self, z: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
+    def log_prob(self, z: Points) -> Nats:
         """`log p(z) = log N(u; 0, I) + log |det du/dz|` in nats, where the flow maps u to z."""
         u, log_det = self.inverse(z)
         return standard_normal_log_prob(u) + log_det
 
-    def sample(self, key: Key[Array, ""], num_samples: int) -> Float[Array, "n d"]:
+    def sample(self, key: RandomKey, num_samples: int) -> Float[Array, "n d"]:
         """Latents drawn from the prior."""
         return self.forward(jax.random.normal(key, (num_samples, self.latents)))
 
-    def forward(self, u: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
+    def forward(self, u: Points) -> Points:
         """From standard normal u to z."""
         for coupling in self.couplings:
             u = coupling.forward(u)
         return u
 
-    def inverse(self, z: Float[Array, "*batch d"]) -> tuple[Float[Array, "*batch d"], Float[Array, "*batch"]]:
+    def inverse(self, z: Points) -> tuple[Points, Nats]:
         """From z to u, with `log |det du/dz|` in nats."""
         log_det = jnp.zeros(z.shape[:-1], z.dtype)
         for coupling in reversed(self.couplings):

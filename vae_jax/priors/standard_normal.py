@@ -2,9 +2,10 @@
 
 import flax.linen as nn
 import jax
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
 from vae_jax.flows import standard_normal_log_prob
+from vae_jax.shapes import Nats, Points, RandomKey
 
 
 class StandardNormal(nn.Module):
@@ -24,10 +25,10 @@ class StandardNormal(nn.Module):
         """All of z goes into the decoder."""
         return self.latents
 
-    def log_prob(self, z: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
+    def log_prob(self, z: Points) -> Nats:
         """log p(z) in nats."""
         return standard_normal_log_prob(z)
 
-    def sample(self, key: Key[Array, ""], num_samples: int) -> Float[Array, "n d"]:
+    def sample(self, key: RandomKey, num_samples: int) -> Float[Array, "n d"]:
         """Latents drawn from the prior."""
         return jax.random.normal(key, (num_samples, self.latents))

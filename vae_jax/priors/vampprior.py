@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
+
+from vae_jax.shapes import Nats, Points, RandomKey
 
 # Pixels start at about 0.27 +- 0.2: dark, like most backgrounds, and all different.
 _INITIAL_LOGIT = -1.0
@@ -52,7 +54,7 @@ class VampPrior(nn.Module):
         return self.latents
 
     def setup(self) -> None:
-        def initial_logits(key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "c h w o"]:
+        def initial_logits(key: RandomKey, shape: tuple[int, ...]) -> Float[Array, "c h w o"]:
             return _INITIAL_LOGIT + jax.random.normal(key, shape)
 
         self.logits = self.param("logits", initial_logits, (self.components, *self.image_shape))
@@ -61,7 +63,7 @@ class VampPrior(nn.Module):
         """The learned images, pixels in [0, 1]."""
         return jax.nn.sigmoid(self.logits)
 
-    def log_prob(self, z: Float[Array, "*batch d"], components: Components) -> Float[Array, "*batch"]:
+    def log_prob(self, z: Points, components: Components) -> Nats:
         """log p(z) in nats.
 
         Args:
@@ -73,7 +75,7 @@ class VampPrior(nn.Module):
         each = components.posterior.log_prob(components.parameters, every)
         return jax.nn.logsumexp(each, axis=-1).reshape(z.shape[:-1]) - math.log(self.components)
 
-    def sample(self, key: Key[Array, ""], num_samples: int, components: Components) -> Float[Array, "n d"]:
+    def sample(self, key: RandomKey, num_samples: int, components: Components) -> Float[Array, "n d"]:
         """Latents drawn from the prior: a random pseudo-input, then its posterior.
 
         Args:

@@ -18,6 +18,7 @@ from jaxtyping import Array, Int, Key, UInt8
 
 from vae_jax.data.dataset import Labels
 from vae_jax.data.order import batch_indices
+from vae_jax.shapes import Count
 from vae_jax.sharding import put, replicated, split_batch
 from vae_jax.training.step import Metrics, TrainState, TrainStep
 
@@ -139,7 +140,7 @@ class ResidentSteps:
         def many_steps(state: TrainState, rows: Array, labels: Array | None, key: Array, num_steps: Array) -> Any:
             batches = indices(state)
 
-            def body(i: Int[Array, ""], carry: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
+            def body(i: Count, carry: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
                 state, metrics = step(carry[0], rows, labels, batches[i], key)
                 return state, jax.tree.map(jnp.add, carry[1], metrics)
 

@@ -92,11 +92,7 @@ class Stopping:
 
 
 def training_events(
-    state: TrainState,
-    run_steps: RunSteps,
-    images_per_step: int,
-    schedule: Schedule,
-    stopping: Stopping = Stopping(),
+    state: TrainState, run_steps: RunSteps, images_per_step: int, schedule: Schedule, stopping: Stopping = Stopping()
 ) -> Iterator[Logged | CheckpointDue | Interrupted]:
     """Trains from `state.step` to the end of the schedule.
 

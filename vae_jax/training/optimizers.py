@@ -5,7 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+
+from vae_jax.shapes import Scalar
 
 SCHEDULES = ("constant", "cosine", "iwae")
 # name -> (learning rate, epsilon) -> transformation; only Adam uses this epsilon.
@@ -24,7 +25,7 @@ _WEIGHT_DECAY = 1e-4  # Optax's default default
 
 def make_optimizer(
     name: str,
-    learning_rate: float | Float[Array, ""],
+    learning_rate: float | Scalar,
     num_steps: int,
     schedule: str = "constant",
     warmup_steps: int = 0,
@@ -61,7 +62,7 @@ def make_optimizer(
     return optax.chain(optax.clip_by_global_norm(clip_norm), optimizer) if clip_norm > 0 else optimizer
 
 
-def iwae_schedule(learning_rate: float | Float[Array, ""], steps_per_epoch: int) -> optax.Schedule:
+def iwae_schedule(learning_rate: float | Scalar, steps_per_epoch: int) -> optax.Schedule:
     """Eight constant rates: `learning_rate * 10^(-i/7)` for `3^i` epochs, i = 0..7; 3280 epochs in total.
 
     Source:

@@ -13,12 +13,13 @@ from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 
 from vae_jax.keys import Stream, stream_key
 from vae_jax.objectives import ElboTerms
+from vae_jax.shapes import Count, ImageBatch, RandomKey, Scalar
 from vae_jax.vae import Label, Params
 
-LossFunction = Callable[..., tuple[Float[Array, ""], ElboTerms]]
+LossFunction = Callable[..., tuple[Scalar, ElboTerms]]
 # As they are kept: grey levels, or values that need no preparation.
-Pixels = UInt8[Array, "b h w c"] | Float[Array, "b h w c"]
-Preparation = Callable[[Pixels, Key[Array, ""]], Float[Array, "b h w c"]]
+StoredImages = UInt8[Array, "b h w c"] | ImageBatch
+Preparation = Callable[[StoredImages, RandomKey], ImageBatch]
 Metrics = dict[str, Float[Array, "*replicas"] | None]
 
 
@@ -37,7 +38,7 @@ class TrainState:
         average: Exponential moving average of the parameters, or None.
     """
 
-    step: Int[Array, ""]
+    step: Count
     params: Params
     opt_state: Any
     average: Params | None
@@ -97,7 +98,7 @@ def make_train_step(
 
     @jax.jit
     def train_step(
-        state: TrainState, batch: Pixels, key: Key[Array, ""], label: Label = None
+        state: TrainState, batch: StoredImages, key: RandomKey, label: Label = None
     ) -> tuple[TrainState, Metrics]:
         x = prepare(batch, stream_key(key, Stream.BINARIZATION, state.step))
         noise_key = stream_key(key, Stream.POSTERIOR_NOISE, state.step)
@@ -167,9 +168,7 @@ def replica_of(state: TrainState, index: int) -> TrainState:
 
 
 def _in_one(loss_function: LossFunction) -> Callable[..., tuple[Metrics, Params]]:
-    def gradient_of(
-        params: Params, x: Float[Array, "b h w c"], key: Key[Array, ""], step: Int[Array, ""], label: Label
-    ) -> tuple[Metrics, Params]:
+    def gradient_of(params: Params, x: ImageBatch, key: RandomKey, step: Count, label: Label) -> tuple[Metrics, Params]:
         (loss, terms), gradients = jax.value_and_grad(loss_function, has_aux=True)(params, x, key, step, label)
         return {"loss": loss, **jax.tree.map(jnp.mean, terms._asdict())}, gradients
 
@@ -179,9 +178,7 @@ def _in_one(loss_function: LossFunction) -> Callable[..., tuple[Metrics, Params]
 def _in_parts(loss_function: LossFunction, num_parts: int) -> Callable[..., tuple[Metrics, Params]]:
     whole = _in_one(loss_function)
 
-    def gradient_of(
-        params: Params, x: Float[Array, "b h w c"], key: Key[Array, ""], step: Int[Array, ""], label: Label
-    ) -> tuple[Metrics, Params]:
+    def gradient_of(params: Params, x: ImageBatch, key: RandomKey, step: Count, label: Label) -> tuple[Metrics, Params]:
         def divided(array: Array) -> Array:
             # Images are dealt out in turn, so that each device keeps those that it has.
             return jnp.swapaxes(array.reshape(-1, num_parts, *array.shape[1:]), 0, 1)
