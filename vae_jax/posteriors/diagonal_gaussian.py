@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vae_jax.flows import GaussianParameters, diagonal_gaussian_log_prob
+from vae_jax.posteriors.posterior import Posterior
 from vae_jax.shapes import Means, PerImage, PerSample, Samples
 
 
@@ -27,7 +28,7 @@ def kl_to_standard_normal(mean: Means, logvar: Means) -> Means:
     return 0.5 * (jnp.square(mean) + jnp.expm1(logvar) - logvar)
 
 
-class DiagonalGaussian(nn.Module):
+class DiagonalGaussian(Posterior):
     """Gaussian with independent dimensions; mean and log-variance are linear in the features.
 
     Attributes:
@@ -40,15 +41,8 @@ class DiagonalGaussian(nn.Module):
     latents: int
 
     analytic_kl = True
-    has_density = True
     log_prob_anywhere = True
-    reparameterized = True
     factorized = True
-
-    @property
-    def noise_size(self) -> int:
-        """One number per dimension."""
-        return self.latents
 
     @nn.compact
     def __call__(self, features: Float[Array, "b f"]) -> GaussianParameters:

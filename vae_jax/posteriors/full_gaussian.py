@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from vae_jax.flows import standard_normal_log_prob
+from vae_jax.posteriors.posterior import Posterior
 from vae_jax.shapes import Means, PerImage, PerSample, Samples
 
 
@@ -32,7 +33,7 @@ class FullGaussianParameters(NamedTuple):
         return jnp.tril(self.below, -1) + diagonal[:, :, None] * jnp.eye(diagonal.shape[-1], dtype=diagonal.dtype)
 
 
-class FullGaussian(nn.Module):
+class FullGaussian(Posterior):
     """`N(mean, L L^T)`, with mean and Cholesky factor L linear in the features (log L on the diagonal).
 
     The weights of L below the diagonal start at 0, so a new posterior is diagonal.
@@ -47,14 +48,7 @@ class FullGaussian(nn.Module):
     latents: int
 
     analytic_kl = True
-    has_density = True
     log_prob_anywhere = True
-    reparameterized = True
-
-    @property
-    def noise_size(self) -> int:
-        """One number per dimension."""
-        return self.latents
 
     @nn.compact
     def __call__(self, features: Float[Array, "b f"]) -> FullGaussianParameters:

@@ -1,14 +1,14 @@
 """Posterior with two stochastic layers."""
 
-import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vae_jax.flows import ConditionalGaussian, GaussianParameters, diagonal_gaussian_log_prob
+from vae_jax.posteriors.posterior import Posterior
 from vae_jax.shapes import Means, PerSample, Samples
 
 
-class HierarchicalPosterior(nn.Module):
+class HierarchicalPosterior(Posterior):
     """`q(z|x) = q(z1|x) q(z2|z1)`, both Gaussians with independent dimensions; z is z1 followed by z2.
 
     Attributes:
@@ -24,20 +24,12 @@ class HierarchicalPosterior(nn.Module):
     upper: int
     hidden: tuple[int, ...]
 
-    analytic_kl = False
-    has_density = True
     log_prob_anywhere = True
-    reparameterized = True
 
     @property
     def latents(self) -> int:
         """Dimensions of z, of both layers together."""
         return self.lower + self.upper
-
-    @property
-    def noise_size(self) -> int:
-        """One number per dimension."""
-        return self.latents
 
     def setup(self) -> None:
         self.first = ConditionalGaussian((), self.lower)

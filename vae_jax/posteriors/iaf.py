@@ -2,12 +2,12 @@
 
 from typing import NamedTuple
 
-import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vae_jax.flows import AutoregressiveNetwork, GaussianParameters, autoregressive_step
 from vae_jax.posteriors.diagonal_gaussian import DiagonalGaussian
+from vae_jax.posteriors.posterior import Posterior
 from vae_jax.shapes import Means, PerSample, Samples
 
 
@@ -18,7 +18,7 @@ class IAFParameters(NamedTuple):
     context: Float[Array, "b f"]
 
 
-class IAF(nn.Module):
+class IAF(Posterior):
     """A diagonal Gaussian transformed by inverse autoregressive flows with the features as context.
 
     The order of the dimensions is reversed between flows. Inverting a flow takes D sequential steps, so log q is
@@ -36,16 +36,6 @@ class IAF(nn.Module):
     latents: int
     flows: int = 4
     hidden: tuple[int, ...] = (320, 320)
-
-    analytic_kl = False
-    has_density = True
-    log_prob_anywhere = False
-    reparameterized = True
-
-    @property
-    def noise_size(self) -> int:
-        """One number per dimension."""
-        return self.latents
 
     def setup(self) -> None:
         self.base = DiagonalGaussian(self.latents)

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from vae_jax.flows import GaussianParameters, planar
 from vae_jax.posteriors.diagonal_gaussian import DiagonalGaussian
+from vae_jax.posteriors.posterior import Posterior
 from vae_jax.shapes import Means, PerSample, Samples
 
 
@@ -20,7 +21,7 @@ class PlanarParameters(NamedTuple):
     b: Float[Array, "f b"]
 
 
-class PlanarFlow(nn.Module):
+class PlanarFlow(Posterior):
     """A diagonal Gaussian transformed by planar flows whose parameters are linear in the features.
 
     The directions u start at 0, so a new posterior is the diagonal Gaussian. The inverse of a planar flow has no closed
@@ -36,16 +37,6 @@ class PlanarFlow(nn.Module):
 
     latents: int
     flows: int = 10
-
-    analytic_kl = False
-    has_density = True
-    log_prob_anywhere = False
-    reparameterized = True
-
-    @property
-    def noise_size(self) -> int:
-        """One number per dimension."""
-        return self.latents
 
     def setup(self) -> None:
         self.base = DiagonalGaussian(self.latents)

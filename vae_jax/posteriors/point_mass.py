@@ -4,10 +4,11 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vae_jax.posteriors.posterior import Posterior
 from vae_jax.shapes import Means, Samples
 
 
-class PointMass(nn.Module):
+class PointMass(Posterior):
     """q(z|x) at a single point, linear in the features: the plain autoencoder.
 
     It has no density: log q(z|x) is None, and there is no KL, bound or importance weight.
@@ -18,10 +19,7 @@ class PointMass(nn.Module):
 
     latents: int
 
-    analytic_kl = False
     has_density = False
-    log_prob_anywhere = False
-    reparameterized = True
     deterministic = True
 
     @property

@@ -1,15 +1,15 @@
 """Prior with two stochastic layers."""
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vae_jax.flows import ConditionalGaussian, diagonal_gaussian_log_prob, standard_normal_log_prob
+from vae_jax.priors.prior import Prior
 from vae_jax.shapes import Nats, Points, RandomKey
 
 
-class HierarchicalPrior(nn.Module):
+class HierarchicalPrior(Prior):
     """`p(z) = p(z2) p(z1|z2)`: z2 is standard normal, z1 Gaussian given z2; z is z1 followed by z2.
 
     Attributes:
@@ -24,9 +24,6 @@ class HierarchicalPrior(nn.Module):
     lower: int
     upper: int
     hidden: tuple[int, ...]
-
-    is_standard_normal = False
-    needs_components = False
 
     @property
     def latents(self) -> int:

@@ -6,10 +6,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vae_jax.flows import diagonal_gaussian_log_prob
+from vae_jax.priors.prior import Prior
 from vae_jax.shapes import Nats, Points, RandomKey
 
 
-class GaussianMixture(nn.Module):
+class GaussianMixture(Prior):
     """`p(z) = sum_c pi_c N(z; mean_c, exp(logvar_c))`, with learned weights, means and variances.
 
     Components start with equal weights, unit variances and means drawn from a standard normal.
@@ -21,14 +22,6 @@ class GaussianMixture(nn.Module):
 
     latents: int
     components: int = 10
-
-    is_standard_normal = False
-    needs_components = False
-
-    @property
-    def num_decoded(self) -> int:
-        """All of z goes into the decoder."""
-        return self.latents
 
     def setup(self) -> None:
         shape = (self.components, self.latents)

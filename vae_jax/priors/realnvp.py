@@ -1,15 +1,15 @@
 """RealNVP prior."""
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vae_jax.flows import AffineCoupling, standard_normal_log_prob
+from vae_jax.priors.prior import Prior
 from vae_jax.shapes import Nats, Points, RandomKey
 
 
-class RealNVP(nn.Module):
+class RealNVP(Prior):
     """A standard normal transformed by affine couplings, which keep even and odd dimensions alternately.
 
     A new prior is the standard normal. With a single dimension it stays a Gaussian.
@@ -26,14 +26,6 @@ class RealNVP(nn.Module):
     latents: int
     flows: int = 6
     hidden: tuple[int, ...] = (128, 128)
-
-    is_standard_normal = False
-    needs_components = False
-
-    @property
-    def num_decoded(self) -> int:
-        """All of z goes into the decoder."""
-        return self.latents
 
     def setup(self) -> None:
         self.couplings = [AffineCoupling(self.hidden, keep_even=index % 2 == 0) for index in range(self.flows)]

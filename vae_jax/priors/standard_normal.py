@@ -1,14 +1,14 @@
 """The standard normal prior."""
 
-import flax.linen as nn
 import jax
 from jaxtyping import Array, Float
 
 from vae_jax.flows import standard_normal_log_prob
+from vae_jax.priors.prior import Prior
 from vae_jax.shapes import Nats, Points, RandomKey
 
 
-class StandardNormal(nn.Module):
+class StandardNormal(Prior):
     """`p(z) = N(z; 0, I)`, as in Kingma & Welling 2014.
 
     Attributes:
@@ -18,12 +18,6 @@ class StandardNormal(nn.Module):
     latents: int
 
     is_standard_normal = True
-    needs_components = False
-
-    @property
-    def num_decoded(self) -> int:
-        """All of z goes into the decoder."""
-        return self.latents
 
     def log_prob(self, z: Points) -> Nats:
         """log p(z) in nats."""

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vae_jax.priors.prior import Prior
 from vae_jax.shapes import Nats, Points, RandomKey
 
 # Pixels start at about 0.27 +- 0.2: dark, like most backgrounds, and all different.
@@ -26,7 +27,7 @@ class Components(NamedTuple):
     parameters: Any
 
 
-class VampPrior(nn.Module):
+class VampPrior(Prior):
     """`p(z) = 1/C sum_c q(z|u_c)`, where q is the posterior of the model and u are learned images.
 
     As it declares `needs_components`, the model encodes `pseudo_inputs()` and passes the components in.
@@ -45,13 +46,7 @@ class VampPrior(nn.Module):
     image_shape: tuple[int, int, int]
     components: int = 500
 
-    is_standard_normal = False
     needs_components = True
-
-    @property
-    def num_decoded(self) -> int:
-        """All of z goes into the decoder."""
-        return self.latents
 
     def setup(self) -> None:
         def initial_logits(key: RandomKey, shape: tuple[int, ...]) -> Float[Array, "c h w o"]:
