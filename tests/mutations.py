@@ -96,7 +96,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a checkpoint that is not written atomically",
-        "vae_jax/checkpoints.py",
+        "vae_jax/runs/checkpoints.py",
         'unfinished = directory / f"{_UNFINISHED}{step}"',
         "unfinished = directory / str(step)",
         "tests/test_checkpoints.py",

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vae_jax import checkpoints
 from vae_jax.errors import UserError
+from vae_jax.runs import checkpoints
 
 
 def tree(seed: int = 0) -> dict:
@@ -81,7 +81,7 @@ def test_checkpoint_gets_its_name_only_when_it_is_whole(
     def killed(folder: pathlib.Path) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoints, "_checksums", killed)
+    monkeypatch.setattr(checkpoints, "checksums", killed)
     with pytest.raises(KeyboardInterrupt):
         checkpoints.save(tmp_path, 1, small(), None, keep=2)
     assert checkpoints.listing(tmp_path) == [] and not (tmp_path / "1").exists()

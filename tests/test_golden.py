@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from runs_that_die import Command, differences, finish, rows
 
-from vae_jax import checkpoints
 from vae_jax.cli import main
+from vae_jax.runs import checkpoints
 
 GOLDEN = pathlib.Path(__file__).parent / "fixtures" / "golden.json"
 # One device with all of the compiler's optimizations, eight with none, and the lowest versions of JAX, Flax and Optax

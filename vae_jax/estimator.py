@@ -12,29 +12,27 @@ estimators that agree in the model and the shape of a row share them.
 
 import dataclasses
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import check_array, check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils import check_array
+from sklearn.utils.validation import check_is_fitted
 
 from vae_jax import api
 from vae_jax.config import Config, TrainConfig
 from vae_jax.errors import UserError, check_count
 from vae_jax.estimation.compiled import (
     ROWS_AT_ONCE,
-    batch_order,
     compiled,
     compiled_log_likelihood,
-    compiled_training,
     map_rows,
-    run_steps,
     sample_rows,
+    trained,
 )
+from vae_jax.estimation.fitted import Fitted, check_has_density, new_seed, precision, rows_of
 from vae_jax.estimation.parameters import Design, check_continues, config_of, design_of
 from vae_jax.estimation.rows import Standard, check_density, check_range, content_ids
 from vae_jax.memory import check_images_fit
@@ -145,11 +143,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         return self
 
     def partial_fit(self, X: Any, y: Any = None) -> "VAETransformer":
-        """Continues training for one epoch over X; with a fresh model if there is none yet.
-
-        Args:
-            X: Rows or images like those before.
-            y: Not used.
+        """Continues training for one epoch over X; with a fresh model if there is none yet. y isn't used.
 
         Raises:
             ValueError: As `fit`.
@@ -178,7 +172,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         rows, _ = self._rows(X, reset=False)
         encode = compiled(design, api.encode)
         images = standard.of(rows).reshape(-1, *design.image_shape)
-        return map_rows(lambda x, ids: encode(params, x), images).astype(_precision(rows))
+        return map_rows(lambda x, ids: encode(params, x), images).astype(precision(rows))
 
     def inverse_transform(self, X: Any) -> Float[np.ndarray, "n *row"]:
         """Means of p(x|z), in the shape of the fitted rows or images.
@@ -197,7 +191,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         # As images of one row of pixels.
         latents = z.astype(np.float32)[:, np.newaxis, np.newaxis]
         images = map_rows(lambda z, ids: decode(params, z[:, 0, 0]), latents)
-        return standard.undone(images.reshape(len(z), -1)).reshape(len(z), *self._row_shape).astype(_precision(z))
+        return standard.undone(images.reshape(len(z), -1)).reshape(len(z), *self._row_shape).astype(precision(z))
 
     def score_samples(self, X: Any) -> Float[np.ndarray, "n"]:
         """Estimate of log p(x) of each row, in nats.
@@ -215,7 +209,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         design, standard, seed, params = self._fitted()
         num_samples = config_of(self.get_params(deep=False)).evaluate.num_samples
         rows, _ = self._rows(X, reset=False)
-        _check_has_density(design)
+        check_has_density(design)
         standardized = standard.of(rows)
         check_density(design, standardized)
         estimate, content = compiled_log_likelihood(design, num_samples), content_ids(standardized)
@@ -227,12 +221,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         return scores.astype(np.float64) - rows.shape[1] * math.log(standard.scale)
 
     def score(self, X: Any, y: Any = None) -> float:
-        """Mean of `score_samples`.
-
-        Args:
-            X: Rows or images.
-            y: Not used.
-        """
+        """Mean of `score_samples`; y isn't used."""
         return float(np.mean(self.score_samples(X)))
 
     def sample(self, n_samples: int | np.integer = 1, random_state: Any = None) -> Float[np.ndarray, "n *row"]:
@@ -247,10 +236,10 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         """
         design, standard, _, params = self._fitted()
         check_count("n_samples", n_samples)
-        _check_has_density(design)
+        check_has_density(design)
         check_images_fit(int(n_samples), self._row_shape)
         draw = compiled(design, sample_rows)
-        seed = _seed(self.random_state if random_state is None else random_state)
+        seed = new_seed(self.random_state if random_state is None else random_state)
         batches = [np.asarray(draw(params, seed, np.int32(i))) for i in range(-(-n_samples // ROWS_AT_ONCE))]
         images = np.concatenate(batches)[:n_samples]
         return standard.undone(images.reshape(n_samples, -1)).reshape(n_samples, *self._row_shape)
@@ -279,16 +268,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         return tags
 
     def _rows(self, X: Any, reset: bool) -> tuple[np.ndarray, tuple[int, ...]]:
-        """X as rows `[N, P]` of any type of number; and the shape of a row, `(D,)`, `(H, W)` or `(H, W, C)`."""
-        row_shape = None
-        if (X if hasattr(X, "ndim") else np.asarray(X)).ndim > 2:
-            images = check_array(X, allow_nd=True, input_name="X", estimator=self)
-            row_shape, X = images.shape[1:], images.reshape(len(images), -1)
-        X = validate_data(self, X, reset=reset)
-        row_shape = row_shape or X.shape[1:]
-        if not reset and row_shape not in (self._row_shape, X.shape[1:]):
-            raise UserError(f"X has images of shape {row_shape}, but the fitted ones are of {self._row_shape}")
-        return X, row_shape
+        return rows_of(self, X, None if reset else self._row_shape)
 
     def _start(self, X: Any, config: Config, num_epochs: int) -> None:
         """Trains a fresh model."""
@@ -306,62 +286,24 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         rows: np.ndarray,
         train: TrainConfig,
         num_epochs: int,
-        before: "_Fitted | None",
+        before: Fitted | None,
     ) -> None:
         """Trains from the start, or from where training stands."""
         standardized = standard.of(rows)
         check_range(design, standardized)
-        steps_per_epoch = -(-len(rows) // train.batch_size)
-        has_end = train.schedule != "constant"
-        training = compiled_training(
-            design,
-            num_steps=steps_per_epoch * num_epochs if has_end else 1,
-            steps_per_epoch=steps_per_epoch if has_end else 1,
-            num_rows=len(rows) if design.uses_num_rows else 0,
-        )
         if before is None:
-            seed, epochs_before, curve = _seed(self.random_state), 0, []
-            state = training.initial(seed)
+            seed, epochs_before, curve, leaves = new_seed(self.random_state), 0, [], None
         else:
-            seed, epochs_before, curve = before.seed, self.n_iter_, self.loss_curve_
-            # A copy, since the state that goes into a step is used up by it.
-            state = jax.tree.unflatten(training.structure, [jnp.array(leaf) for leaf in self._state])
-        order = batch_order(int(seed), epochs_before, num_epochs, len(rows), train.batch_size)
-        rate = np.float32(train.learning_rate)
-        state, losses = run_steps(design, training.loop, state, standardized, order, seed, rate)
-        state = jax.tree.map(np.asarray, state)
+            seed, epochs_before, curve, leaves = before.seed, self.n_iter_, self.loss_curve_, self._state
+        state, losses = trained(design, train, standardized, seed, epochs_before, num_epochs, leaves)
         self.n_iter_ = epochs_before + num_epochs
-        self.loss_curve_ = [*curve, *losses.reshape(num_epochs, steps_per_epoch).mean(axis=1).tolist()]
+        self.loss_curve_ = [*curve, *losses]
         self.image_shape_ = design.image_shape
         self._design, self._seed = dataclasses.asdict(design), int(seed)
         self._state, self._params = jax.tree.leaves(state), state.evaluated_params
 
-    def _fitted(self) -> "_Fitted":
+    def _fitted(self) -> Fitted:
         """The result of `fit`, made from the plain values that the estimator holds."""
         check_is_fitted(self)
         standard = Standard(self.mean_, self.scale_)
-        return _Fitted(Design.from_plain(self._design), standard, np.uint32(self._seed), self._params)
-
-
-class _Fitted(NamedTuple):
-    design: Design
-    standard: Standard
-    seed: np.uint32
-    params: Params
-
-
-def _check_has_density(design: Design) -> None:
-    if not design.model.posterior.has_density:
-        raise UserError(
-            "a plain autoencoder has no distribution to sample from or to score by; choose a posterior with a density, "
-            "such as diagonal_gaussian"
-        )
-
-
-def _precision(values: np.ndarray) -> Any:
-    """The precision of results for such values."""
-    return np.float32 if values.dtype == np.float32 else np.float64
-
-
-def _seed(random_state: Any) -> np.uint32:
-    return np.uint32(check_random_state(random_state).randint(np.iinfo(np.int32).max))
+        return Fitted(Design.from_plain(self._design), standard, np.uint32(self._seed), self._params)

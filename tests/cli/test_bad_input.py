@@ -14,9 +14,8 @@ import numpy as np
 import pytest
 from on_disk import contents
 
-from vae_jax import checkpoints
 from vae_jax.cli import flags, main, train
-from vae_jax.runs import RunFolder
+from vae_jax.runs import RunFolder, checkpoints
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 TINY = ["--config.model.hidden=(4,)", "--config.model.latents=2", "--config.train.report=False"]

@@ -13,10 +13,10 @@ import time
 import numpy as np
 import pytest
 
-from vae_jax import checkpoints
 from vae_jax.cli import main
 from vae_jax.errors import UserError
 from vae_jax.processes import _several_are_announced, join
+from vae_jax.runs import checkpoints
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 SMALL = [

@@ -7,8 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from vae_jax import checkpoints
 from vae_jax.cli import main, memory
+from vae_jax.runs import checkpoints
 
 pytestmark = pytest.mark.long
 

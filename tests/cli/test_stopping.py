@@ -15,8 +15,8 @@ import pytest
 from harms import some_manual
 from PIL import Image
 
-from vae_jax import checkpoints
 from vae_jax.cli import main
+from vae_jax.runs import checkpoints
 
 pytestmark = pytest.mark.long
 

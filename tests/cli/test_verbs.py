@@ -16,9 +16,9 @@ import pytest
 import scipy.stats
 from PIL import Image
 
-from vae_jax import checkpoints
 from vae_jax.cli import main
 from vae_jax.config import from_mapping
+from vae_jax.runs import checkpoints
 from vae_jax.trained import open_run
 from vae_jax.vae import apply
 

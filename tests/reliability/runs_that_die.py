@@ -16,8 +16,8 @@ from collections.abc import Iterator, Sequence
 import jax
 import numpy as np
 
-from vae_jax import checkpoints
 from vae_jax.files import is_leftover
+from vae_jax.runs import checkpoints
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 SECONDS_TO_LIVE = 300.0

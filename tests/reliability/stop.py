@@ -16,7 +16,7 @@ import time
 
 from runs_that_die import REPOSITORY
 
-from vae_jax import checkpoints
+from vae_jax.runs import checkpoints
 from vae_jax.trained import digest
 
 TINY = ["--config.model.hidden=(16,)", "--config.model.latents=3", "--config.train.report=False"]

@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 from harms import HARMS, flipped, some_manual
 
-from vae_jax import checkpoints
 from vae_jax.cli import main
 from vae_jax.data import cache
 from vae_jax.errors import UserError
-from vae_jax.runs import RunFolder, read_rows
+from vae_jax.runs import RunFolder, checkpoints, read_rows
 
 FIRST_RELEASE = pathlib.Path(__file__).parents[1] / "fixtures" / "first_release"
 pytestmark = pytest.mark.usefixtures("remembered")

@@ -14,8 +14,8 @@ from harms import SmallDisk, some_manual
 from PIL import Image
 from runs_that_die import SECONDS_TO_LIVE, Command, differences, finish
 
-from vae_jax import checkpoints
 from vae_jax.cli import main
+from vae_jax.runs import checkpoints
 
 pytestmark = pytest.mark.usefixtures("remembered")
 TINY = ["--config.model.hidden=(4,)", "--config.model.latents=2", "--config.train.report=False"]

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from runs_that_die import Command, differences, finish, kill_to_the_end, rows
 
-from vae_jax import checkpoints
 from vae_jax.config import Config
 from vae_jax.errors import UserError
-from vae_jax.runs import RunFolder
+from vae_jax.runs import RunFolder, checkpoints
 
 pytestmark = pytest.mark.long
 

@@ -3,11 +3,12 @@
 import dataclasses
 from collections.abc import Sequence
 
-from vae_jax import build, checkpoints
+from vae_jax import build
 from vae_jax.cli.terminal import say
 from vae_jax.cli.training_run import TrainingRun
 from vae_jax.errors import UserError
 from vae_jax.processes import is_writer
+from vae_jax.runs import checkpoints
 from vae_jax.training import BrokenStep, find_broken_step
 
 SLOWER = (

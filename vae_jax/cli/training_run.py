@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from vae_jax import build, checkpoints
+from vae_jax import build
 from vae_jax.cli.listeners import Row
 from vae_jax.cli.memory import check_memory
 from vae_jax.cli.show import reconstruction_grid, sample_grid
@@ -23,7 +23,7 @@ from vae_jax.errors import UserError
 from vae_jax.monitoring import Monitor, num_replicas, over_replicas
 from vae_jax.pictures import write_png
 from vae_jax.processes import any_process, is_writer, together
-from vae_jax.runs import RunFolder
+from vae_jax.runs import RunFolder, checkpoints
 from vae_jax.sharding import batch_mesh, put, replicated
 from vae_jax.trained import TrainedModel, replica_params
 from vae_jax.training import (

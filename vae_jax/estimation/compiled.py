@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, Int
 
 from vae_jax.build import build_loss, build_optimizer, must_unroll
-from vae_jax.config import Config
+from vae_jax.config import Config, TrainConfig
 from vae_jax.data import epoch_order
 from vae_jax.errors import UserError
 from vae_jax.estimation.parameters import Design
@@ -88,46 +88,62 @@ def _strongly_typed(state: TrainState) -> TrainState:
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), state)
 
 
-def run_steps(
+def trained(
     design: Design,
-    loop: Callable[..., tuple[TrainState, Any]],
-    state: TrainState,
+    train: TrainConfig,
     rows: Float[np.ndarray, "n p"],
-    order: Int[np.ndarray, "s b"],
     seed: np.uint32,
-    learning_rate: np.float32,
-) -> tuple[TrainState, Float[np.ndarray, "s"]]:
-    """Trains on one batch after the other.
+    epochs_before: int,
+    num_epochs: int,
+    leaves: list[np.ndarray] | None,
+) -> tuple[TrainState, list[float]]:
+    """Trains from the start, or from where training stands.
 
     Args:
         design: What is trained.
-        loop: From `compiled_training`.
-        state: Where training stands; it is used up.
+        train: Batch size, learning rate and schedule.
         rows: Standardized rows.
-        order: Which rows make up each batch.
         seed: Seed of the run.
-        learning_rate: Learning rate.
+        epochs_before: Epochs that were trained before.
+        num_epochs: Epochs to train now.
+        leaves: Of the state that training stands at; None to start.
+
+    Returns:
+        The state on the host, and the mean loss of each epoch.
 
     Raises:
         UserError: If the loss isn't finite.
     """
-    images, batch_size = rows.reshape(-1, *design.image_shape), order.shape[1]
-    longest = (
-        1
-        if must_unroll(design.model)
-        else max(1, min(_STEPS_IN_CHUNK, _NUMBERS_IN_CHUNK // (batch_size * rows.shape[1])))
+    steps_per_epoch = -(-len(rows) // train.batch_size)
+    has_end = train.schedule != "constant"
+    training = compiled_training(
+        design,
+        num_steps=steps_per_epoch * num_epochs if has_end else 1,
+        steps_per_epoch=steps_per_epoch if has_end else 1,
+        num_rows=len(rows) if design.uses_num_rows else 0,
     )
+    if leaves is None:
+        state = training.initial(seed)
+    else:
+        # A copy, since the state that goes into a step is used up by it.
+        state = jax.tree.unflatten(training.structure, [jnp.array(leaf) for leaf in leaves])
+    order = batch_order(int(seed), epochs_before, num_epochs, len(rows), train.batch_size)
+    images, batch_size = rows.reshape(-1, *design.image_shape), order.shape[1]
+    longest = max(1, min(_STEPS_IN_CHUNK, _NUMBERS_IN_CHUNK // (batch_size * rows.shape[1])))
+    if must_unroll(design.model):
+        longest = 1
     losses: list[Any] = []
     for start in range(0, len(order), longest):
         batches = order[start : start + longest]
         chunk = np.zeros((longest, batch_size, *design.image_shape), np.float32)
         chunk[: len(batches)] = images[batches]
-        state, loss = loop(state, chunk, np.int32(len(batches)), seed, learning_rate)
+        state, loss = training.loop(state, chunk, np.int32(len(batches)), seed, np.float32(train.learning_rate))
         losses.append(loss)
         # Of the chunk before this one, so that the device has work meanwhile.
         _check_finite(losses[-2:-1])
     _check_finite(losses[-1:])
-    return state, np.concatenate(losses)[: len(order)]
+    each = np.concatenate(losses)[: len(order)].reshape(num_epochs, steps_per_epoch)
+    return jax.tree.map(np.asarray, state), each.mean(axis=1).tolist()
 
 
 def _check_finite(losses: list[Any]) -> None:

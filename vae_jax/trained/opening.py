@@ -5,13 +5,12 @@ import pathlib
 
 import jax
 
-from vae_jax import checkpoints
 from vae_jax.build import build_data, build_model_for, build_state
 from vae_jax.config import Config, flatten
 from vae_jax.data import Dataset
 from vae_jax.errors import DataError, UserError
 from vae_jax.escaping import one_line
-from vae_jax.runs import RunFolder
+from vae_jax.runs import RunFolder, checkpoints
 from vae_jax.trained.model import TrainedModel
 from vae_jax.vae import Params
 

@@ -4,20 +4,19 @@ import contextlib
 import dataclasses
 import datetime
 import fcntl
-import json
 import logging
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from vae_jax import checkpoints
 from vae_jax.config import Config, differences, from_mapping
-from vae_jax.data import SPLITS, Dataset, ImageKind
+from vae_jax.data import Dataset, ImageKind
 from vae_jax.errors import UserError
 from vae_jax.escaping import one_line
-from vae_jax.files import is_leftover, parse_json, read_bytes, read_json, write_json
+from vae_jax.files import is_leftover, read_json, write_json
 from vae_jax.provenance import surroundings
+from vae_jax.runs import checkpoints
 
 _IMAGES = "images.json"
 _logger = logging.getLogger(__name__)
@@ -55,7 +54,7 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> pathlib.Path:
-        """See `vae_jax.checkpoints`."""
+        """See `vae_jax.runs.checkpoints`."""
         return self.root / "checkpoints"
 
     @property
@@ -293,46 +292,3 @@ class RunFolder:
             raise UserError(
                 f"{self.manifest} can't be read ({one_line(error)}); restore it or delete it, then continue"
             ) from error
-
-
-def row_line(row: Mapping[str, Any]) -> str:
-    """A row as the line of a metrics file."""
-    return json.dumps(row) + "\n"
-
-
-def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
-    """The rows of a metrics file.
-
-    A last line without its end, cut off while it was written, is left out. Other lines that aren't rows are left out
-    too, with a warning.
-
-    Raises:
-        UserError: If the file can't be read at all.
-    """
-    try:
-        *lines, _ = read_bytes(path).split(b"\n") if path.exists() else [b""]
-    except OSError as error:
-        raise UserError(f"{path} can't be read ({error.strerror or error}); make it readable") from error
-    rows = [_row(line) for line in lines]
-    damaged = [str(number) for number, row in enumerate(rows, start=1) if row is None]
-    if damaged:
-        _logger.warning("%s is damaged and read without its lines %s", path, ", ".join(damaged))
-    return [row for row in rows if row is not None]
-
-
-_NUMBERS = ("epoch", "reconstruction", "elbo", "kl")
-
-
-def _row(line: bytes) -> dict[str, Any] | None:
-    """A line of a metrics file, or None if it isn't one."""
-    try:
-        row = parse_json(line)
-    except ValueError:
-        return None
-    if not isinstance(row, dict) or type(row.get("step")) is not int or row.get("split") not in SPLITS:
-        return None
-    if not all(name in row for name in _NUMBERS):
-        return None
-    numbers = [value for name, value in row.items() if name not in ("split", "replicas")]
-    sound = all(value is None or (type(value) in (int, float) and -1e300 < value < 1e300) for value in numbers)
-    return row if sound and (row["elbo"] is None) == (row["kl"] is None) else None

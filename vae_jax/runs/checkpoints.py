@@ -10,14 +10,10 @@ It is written under another name and renamed last. Orbax by itself loads a file 
 without noticing, hence the checksums.
 """
 
-import dataclasses
 import errno
-import hashlib
-import json
 import logging
 import pathlib
 import shutil
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -25,39 +21,28 @@ import orbax.checkpoint as ocp
 
 from vae_jax.errors import UserError
 from vae_jax.escaping import one_line
-from vae_jax.files import read_json, sync
+from vae_jax.files import sync
 from vae_jax.processes import is_writer, together
+from vae_jax.runs.records import (
+    STATE,
+    Checkpoint,
+    best,
+    checksums,
+    damage,
+    folders,
+    listing,
+    unreadable,
+    write_record,
+)
 
-_RECORD = "checkpoint.json"
-_STATE = "state"
 _UNFINISHED = ".unfinished-"
 # What Orbax's index and our record take besides the numbers.
 _OVERHEAD_BYTES = 1 << 20
-_FIELDS, _DIGEST = {"step", "score", "files", "arrays"}, "digest"
 
 # Orbax reports every save and the threads it used, which buries what a user wants to read.
 logging.getLogger("absl").setLevel(logging.ERROR)
 # It also logs the content of a file that it can't read, and then raises: bytes that a terminal may obey.
 logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
-
-
-@dataclasses.dataclass(frozen=True)
-class Checkpoint:
-    """A checkpoint on disk.
-
-    Attributes:
-        folder: Where it is.
-        step: Steps taken.
-        score: ELBO on the validation images in nats, or None without such images.
-        files: SHA-256 of each file, by its path below `state/`.
-        arrays: Shape and type of each array, by its path in the tree.
-    """
-
-    folder: pathlib.Path
-    step: int
-    score: float | None
-    files: Mapping[str, str]
-    arrays: Mapping[str, str]
 
 
 def save(directory: pathlib.Path, step: int, state: Any, score: float | None, keep: int) -> None:
@@ -89,14 +74,13 @@ def save(directory: pathlib.Path, step: int, state: Any, score: float | None, ke
             _check_room(directory, state)
         together("checkpoint begun")
         with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save((unfinished / _STATE).absolute(), state)
+            checkpointer.save((unfinished / STATE).absolute(), state)
         together("checkpoint written")
         if is_writer():
             _sync_all(unfinished)
-            files = _checksums(unfinished / _STATE)
+            files = checksums(unfinished / STATE)
             record = {"step": step, "score": score, "files": files, "arrays": _arrays(state)}
-            (unfinished / _RECORD).write_text(json.dumps({**record, _DIGEST: _digest(record)}, indent=1))
-            sync(unfinished / _RECORD)
+            write_record(unfinished, record)
             sync(unfinished)
             if final.exists():
                 _remove(final)
@@ -112,24 +96,6 @@ def save(directory: pathlib.Path, step: int, state: Any, score: float | None, ke
             f"same command again: {kept}"
         ) from error
     together("checkpoint kept")
-
-
-def listing(directory: pathlib.Path) -> list[Checkpoint]:
-    """The finished checkpoints of a run, oldest first; `unreadable` has those whose record is damaged."""
-    found = [record for record in map(_read_record, _folders(directory)) if isinstance(record, Checkpoint)]
-    return sorted(found, key=lambda checkpoint: checkpoint.step)
-
-
-def unreadable(directory: pathlib.Path) -> dict[pathlib.Path, str]:
-    """The folders of checkpoints whose record is damaged, and what is wrong with each."""
-    records = {folder: _read_record(folder) for folder in _folders(directory)}
-    return {folder: record for folder, record in records.items() if isinstance(record, str)}
-
-
-def best(checkpoints: list[Checkpoint]) -> Checkpoint | None:
-    """The one with the highest score, the later of equals; None where none has a score."""
-    scored = [(c.score, c.step, c) for c in checkpoints if c.score is not None]
-    return max(scored, key=lambda entry: entry[:2])[-1] if scored else None
 
 
 def choose(directory: pathlib.Path, which: str) -> Checkpoint:
@@ -162,24 +128,6 @@ def choose(directory: pathlib.Path, which: str) -> Checkpoint:
             f"there is no checkpoint '{which}' in {directory}; choose latest, best or one of {', '.join(steps)}"
         )
     return chosen
-
-
-def damage(checkpoint: Checkpoint) -> str | None:
-    """What is wrong with a checkpoint's files, or None if each is as it was written and there is no other.
-
-    Hidden files don't count: file managers and network file systems leave them, and Orbax reads none.
-    """
-    try:
-        present = _checksums(checkpoint.folder / _STATE)
-    except OSError as error:
-        return f"{error.filename} can't be read ({error.strerror or error})"
-    for name, digest in checkpoint.files.items():
-        if name not in present:
-            return f"{name} is missing"
-        if present[name] != digest:
-            return f"{name} has changed since it was written"
-    added = [name for name in present if name not in checkpoint.files and not pathlib.Path(name).name.startswith(".")]
-    return f"{added[0]} doesn't belong to it" if added else None
 
 
 def newest_sound(directory: pathlib.Path) -> tuple[Checkpoint | None, dict[pathlib.Path, str]]:
@@ -224,7 +172,7 @@ def load(checkpoint: Checkpoint, like: Any = None) -> Any:
             f"{checkpoint.arrays.get(name, 'absent')} there and {expected.get(name, 'absent')} here); "
             "restore the run's own config.json"
         )
-    folder = (checkpoint.folder / _STATE).absolute()
+    folder = (checkpoint.folder / STATE).absolute()
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             saved: Any = checkpointer.metadata(folder).item_metadata.tree
@@ -246,41 +194,9 @@ def _placed(leaf: Any) -> Any:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
 
 
-def _folders(directory: pathlib.Path) -> list[pathlib.Path]:
-    return sorted(folder for folder in directory.glob("[0-9]*") if folder.name.isdecimal() and folder.is_dir())
-
-
-def _read_record(folder: pathlib.Path) -> Checkpoint | str:
-    """A checkpoint as its record has it, or what is wrong with the record."""
-    changed = f"{_RECORD} has changed since it was written"
-    try:
-        content = read_json(folder / _RECORD)
-    except FileNotFoundError:
-        return f"{_RECORD} is missing"
-    except OSError as error:
-        return f"{_RECORD} can't be read ({error.strerror or error})"
-    except ValueError:
-        return f"{_RECORD} is no JSON"
-    if not isinstance(content, dict):
-        return changed
-    # The first release wrote no digest.
-    digest = content.pop(_DIGEST, None)
-    if set(content) != _FIELDS or digest not in (None, _digest(content)):
-        return changed
-    step, score, files, arrays = (content[name] for name in ("step", "score", "files", "arrays"))
-    if type(step) is not int or str(step) != folder.name:
-        return f"{_RECORD} is that of step {one_line(repr(step), 30)}"
-    if score is not None and (type(score) not in (int, float) or not -1e30 < score < 1e30):
-        return changed
-    for mapping in (files, arrays):
-        if not isinstance(mapping, dict) or not all(type(value) is str for value in mapping.values()):
-            return changed
-    return Checkpoint(folder, step, score, files, arrays)
-
-
 def _remove_others(directory: pathlib.Path, step: int, keep: int) -> None:
     """Removes what is no longer kept once the checkpoint of `step` is on the disk."""
-    for folder in _folders(directory):
+    for folder in folders(directory):
         if int(folder.name) > step:
             _remove(folder)
     checkpoints = listing(directory)
@@ -314,19 +230,6 @@ def _arrays(tree: Any) -> dict[str, str]:
         jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{list(leaf.shape)}"
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     }
-
-
-def _digest(record: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(record, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def _checksums(folder: pathlib.Path) -> dict[str, str]:
-    return {str(path.relative_to(folder)): _checksum(path) for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
-def _checksum(path: pathlib.Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync_all(folder: pathlib.Path) -> None:
