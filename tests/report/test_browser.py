@@ -17,7 +17,7 @@ from tiny_runs import train
 from vae_jax import build_model
 from vae_jax.cli import main
 from vae_jax.config import ModelConfig
-from vae_jax.report.decoder import MOST_BYTES, Decoding, live_decoder
+from vae_jax.report.decoder import MOST_BYTES, live_decoder
 from vae_jax.report.latents import encode
 from vae_jax.report.pictures import manifold_latents, prior_latents
 from vae_jax.trained import TrainedModel, open_run
@@ -258,7 +258,7 @@ def test_decoder_in_the_page_is_the_models(settings: dict[str, Any], scale: floa
     model, params = with_parameters(settings, scale)
     z = np.random.default_rng(0).normal(size=(20, model.prior.latents)).astype(np.float32)
     labels = np.arange(20) % 7 if model.num_classes else None
-    found = live_decoder(model, params, Decoding(model, params), z, labels)
+    found = live_decoder(model, params, z, labels)
     assert found is not None
     given = None if labels is None else jnp.asarray(labels)
     expected = np.asarray(apply(model, params, "decode_mean", jnp.asarray(z), given))
@@ -277,7 +277,7 @@ def test_decoder_in_the_page_is_the_models(settings: dict[str, Any], scale: floa
 def test_weights_that_float16_would_change_stay_float32(opened: Opened) -> None:
     model, params = with_parameters({"likelihood": "gaussian", "hidden": ()}, 10.0)
     z = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
-    found = live_decoder(model, params, Decoding(model, params), z, None)
+    found = live_decoder(model, params, z, None)
     assert found is not None and found["layers"][0]["kernel"]["type"] == "float32"
     pixels = opened.page.evaluate("([source, z]) => [...new Decoder(source).decode(z)]", [found, z[0].tolist()])
     expected = np.asarray(apply(model, params, "decode_mean", jnp.asarray(z[:1])))
@@ -289,9 +289,9 @@ def test_decoders_that_a_page_cannot_run_stay_out_of_it() -> None:
     z = np.zeros((2, 4), np.float32)
     for settings in ({"network": "conv", "hidden": (4,)}, {"likelihood": "discretized_logistic"}):
         model, params = with_parameters(settings, 0.1)
-        assert live_decoder(model, params, Decoding(model, params), z, None) is None
+        assert live_decoder(model, params, z, None) is None
     model, params = with_parameters({"hidden": (MOST_BYTES // 2 // 90,)}, 0.1)
-    assert live_decoder(model, params, Decoding(model, params), z, None) is None
+    assert live_decoder(model, params, z, None) is None
 
 
 @pytest.fixture(scope="module")

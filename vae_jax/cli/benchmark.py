@@ -2,19 +2,18 @@
 
 import datetime
 import os
-import pathlib
 
 import jax
 import numpy as np
 from absl import flags
 
 from vae_jax import build
-from vae_jax.cli.flags import Flags, define_config, parse_image_shape, read_config
+from vae_jax.cli.flags import Flags, define_config, output_file, parse_image_shape, read_config
 from vae_jax.cli.memory import check_memory
 from vae_jax.cli.terminal import say
 from vae_jax.config import Config, flatten
 from vae_jax.data import Dataset
-from vae_jax.files import check_output, write_json
+from vae_jax.files import write_json
 from vae_jax.memory import check_images_fit
 from vae_jax.performance.benchmark import benchmark, table
 from vae_jax.provenance import command_line, surroundings
@@ -36,8 +35,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 
 def run(values: Flags) -> None:
     """Runs the verb."""
-    config, output = read_config(values), pathlib.Path(values["output"])
-    check_output(output, (".json",))
+    config, output = read_config(values), output_file(values, "benchmark.json", ".json")
     data = _data(config, values)
     config = build.resolve(config)
     build.check_fit(config, data)

@@ -1,33 +1,30 @@
 """`decode`: latents from a file to images."""
 
-import pathlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from vae_jax.cli.flags import Flags, define_replica, define_seed, define_workdir
-from vae_jax.cli.show import SHOWS, decode_all
+from vae_jax.cli.flags import Flags, define_run, define_show, output_file
+from vae_jax.cli.show import decode_all
 from vae_jax.cli.terminal import say
 from vae_jax.data.archives import read_arrays
 from vae_jax.errors import UserError
 from vae_jax.escaping import counted
-from vae_jax.files import check_output, replacing
+from vae_jax.files import replacing
 from vae_jax.pictures import grid, write_png
 from vae_jax.trained import TrainedModel, open_run
+from vae_jax.trained.inputs import check_labels
 
 _COLUMNS, _SHOWN = 16, 1024
 
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
     """The flags of this verb."""
-    define_workdir(values)
-    define_replica(values)
+    define_run(values)
     flags.DEFINE_string("latents", None, "file from encode, or .npy with an array [N, D]", flag_values=values)
     flags.DEFINE_integer("label", None, "class, for a conditional model; those of the file if not", flag_values=values)
-    define_seed(values, "what samples of p(x|z) are drawn from")
-    flags.DEFINE_enum("show", "mean", SHOWS, "the mean of p(x|z) (probabilities) or a sample of it", flag_values=values)
+    define_show(values)
     meaning = "a .png with a grid, or an .npz with the array `images`; a .png in the run's images folder if not given"
     flags.DEFINE_string("output", None, meaning, flag_values=values)
 
@@ -37,8 +34,8 @@ def run(values: Flags) -> None:
     if not values["latents"]:
         raise UserError("no latents are named; add --latents=FILE, e.g. what encode wrote")
     trained = open_run(values["workdir"], values["checkpoint"], values["replica"], values["allow_custom"])
-    output = pathlib.Path(values["output"] or trained.folder.images / f"decoded_{values['show']}{trained.suffix}.png")
-    check_output(output, (".png", ".npz"))
+    default = trained.folder.images / f"decoded_{values['show']}{trained.suffix}.png"
+    output = output_file(values, default, ".png", ".npz")
     z, labels = read_latents(values["latents"], trained, values["label"])
     images = decode_all(trained.model, trained.params, z, jax.random.key(values["seed"]), values["show"], labels)
     made = f"{counted(len(images), 'image')} (the {values['show']} of p(x|z))"
@@ -71,14 +68,11 @@ def read_latents(path: str, trained: TrainedModel, label: int | None) -> tuple[j
 
 
 def _labels(trained: TrainedModel, found: np.ndarray | None, given: int | None, count: int) -> jax.Array | None:
-    classes = trained.model.num_classes
-    if not classes:
-        if given is not None:
-            raise UserError("this model isn't conditional: leave --label out")
+    if given is not None:
+        found = np.full(count, given)
+    elif not trained.model.num_classes:
         return None
-    if given is None and found is None:
+    elif found is None:
         raise UserError("this model is conditional, and the file has no labels; add --label=CLASS")
-    labels = np.full(count, given) if given is not None else np.asarray(found)
-    if labels.dtype.kind not in "iu" or labels.shape != (count,) or labels.min() < 0 or labels.max() >= classes:
-        raise UserError(f"labels must be {count} whole numbers from 0 to {classes - 1}")
-    return jnp.asarray(labels, jnp.int32)
+    labels = check_labels(trained.model, found, count)
+    return None if labels is None else jnp.asarray(labels)

@@ -11,7 +11,7 @@ from absl import flags
 from vae_jax.build import choose_or_import
 from vae_jax.cli.charts import kl_chart, spectrum_chart
 from vae_jax.cli.evaluate import check_has_density, evaluation_key
-from vae_jax.cli.flags import Flags, define_replica, define_section, define_workdir, given_section
+from vae_jax.cli.flags import Flags, define_run, define_section, given_section
 from vae_jax.cli.terminal import say
 from vae_jax.config import DiagnoseConfig
 from vae_jax.diagnosis import STAGES, Diagnosis, Subject, advice, diagnose, sentences, table
@@ -26,8 +26,7 @@ _PAIRS_PER_ROW = 4
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
     """The flags of this verb."""
-    define_workdir(values)
-    define_replica(values)
+    define_run(values)
     flags.DEFINE_string("split", "test", "train, validation or test", flag_values=values)
     define_section(values, DiagnoseConfig)
 

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 from absl import flags
 
-from vae_jax.cli.flags import Flags, define_replica, define_workdir
-from vae_jax.cli.images import chosen_images, define_images, output_file
+from vae_jax.cli.flags import Flags, define_run, output_file
+from vae_jax.cli.images import chosen_images, define_images, source_of
 from vae_jax.cli.terminal import say
 from vae_jax.data.user_images import NamedImages
 from vae_jax.escaping import counted
@@ -22,8 +22,7 @@ _IMAGES_AT_ONCE = 500
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
     """The flags of this verb."""
-    define_workdir(values)
-    define_replica(values)
+    define_run(values)
     define_images(values)
     flags.DEFINE_string("output", None, ".npz file; in the run's folder if not given", flag_values=values)
 
@@ -31,14 +30,15 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 def run(values: Flags) -> None:
     """Runs the verb."""
     trained = open_run(values["workdir"], values["checkpoint"], values["replica"], values["allow_custom"])
-    output = output_file(trained, values, "latents", ".npz")
+    default = trained.folder.root / f"latents_{source_of(values)}{trained.suffix}.npz"
+    output = output_file(values, default, ".npz")
     images = chosen_images(trained, values)
     latents = encode_images(trained, images)
     content: dict[str, Any] = {"names": np.array(images.names), **latents}
     if images.split.labels is not None:
         content["labels"] = images.split.labels
-        if images.class_names:
-            content["class_names"] = np.array(images.class_names)
+    if images.split.labels is not None and images.class_names:
+        content["class_names"] = np.array(images.class_names)
     with replacing(output, "choose another --output") as unfinished, unfinished.open("wb") as file:
         np.savez_compressed(file, **content)
     count, size = latents["mean"].shape

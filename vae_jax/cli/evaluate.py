@@ -8,7 +8,7 @@ import jax
 import tqdm
 from absl import flags
 
-from vae_jax.cli.flags import Flags, define_section, define_workdir, given_section
+from vae_jax.cli.flags import Flags, define_choice, define_section, given_section
 from vae_jax.cli.terminal import say
 from vae_jax.config import EvaluateConfig
 from vae_jax.data import Split, take
@@ -21,10 +21,9 @@ from vae_jax.vae import apply
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
     """The flags of this verb."""
-    define_workdir(values)
+    flags.DEFINE_string("workdir", None, "folder of the run", flag_values=values)
+    define_choice(values, replica=None)
     flags.DEFINE_string("split", "test", "train, validation or test", flag_values=values)
-    meaning = "which of the models that were trained at once (num_seeds); all if not given"
-    flags.DEFINE_integer("replica", None, meaning, flag_values=values, lower_bound=0)
     define_section(values, EvaluateConfig)
 
 

@@ -4,7 +4,7 @@ import pathlib
 
 from absl import flags
 
-from vae_jax.cli.flags import Flags, define_replica, define_workdir
+from vae_jax.cli.flags import Flags, define_run
 from vae_jax.cli.terminal import say
 from vae_jax.errors import UserError
 from vae_jax.export import check_license, write_export
@@ -14,8 +14,7 @@ from vae_jax.trained import open_run
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
     """The flags of this verb."""
-    define_workdir(values)
-    define_replica(values)
+    define_run(values)
     flags.DEFINE_string("output", None, "folder to make, e.g. exported/mnist", flag_values=values)
     flags.DEFINE_string("license", "unknown", "of the parameters, as the hub spells it", flag_values=values)
 

@@ -16,37 +16,45 @@ from ml_collections import config_flags
 from vae_jax.config import Config, flatten, from_mapping, to_config_dict, unknown_field
 from vae_jax.errors import COUNTS, UserError
 from vae_jax.escaping import one_line
+from vae_jax.files import check_output
 
 Flags = Mapping[str, Any]
 
 
-def define_workdir(values: flags.FlagValues) -> None:
-    """Defines `--workdir`, `--checkpoint` and `--allow_custom`, for verbs that open a run."""
+def define_run(values: flags.FlagValues) -> None:
+    """Defines `--workdir` and the flags that choose a model of that run."""
     flags.DEFINE_string("workdir", None, "folder of the run", flag_values=values)
+    define_choice(values)
+
+
+def define_choice(values: flags.FlagValues, replica: int | None = 0) -> None:
+    """Defines `--checkpoint`, `--replica` and `--allow_custom`, which choose a model of a run."""
     flags.DEFINE_string("checkpoint", "latest", "a step, 'best' or 'latest'", flag_values=values)
-    define_allow_custom(values)
-
-
-def define_allow_custom(values: flags.FlagValues) -> None:
-    """Defines `--allow_custom`, for runs with custom parts."""
+    meaning = "number of the model, if the run trained several (num_seeds)"
+    every = "; all if not given" if replica is None else ""
+    flags.DEFINE_integer("replica", replica, meaning + every, flag_values=values, lower_bound=0)
     meaning = "import custom parts named package.module:Name in the run's config, which runs their code"
     flags.DEFINE_boolean("allow_custom", False, meaning, flag_values=values)
 
 
-def define_replica(values: flags.FlagValues) -> None:
-    """Defines `--replica`, for a run that trained several models at once."""
-    meaning = "number of the model, if the run trained several (num_seeds)"
-    flags.DEFINE_integer("replica", 0, meaning, flag_values=values, lower_bound=0)
-
-
-def define_seed(values: flags.FlagValues, meaning: str) -> None:
-    """Defines `--seed`; seeds of JAX have 32 bits."""
+def define_show(values: flags.FlagValues, drawn: str = "samples of p(x|z)") -> None:
+    """Defines `--show`, and `--seed`, which `drawn` come from; seeds of JAX have 32 bits."""
+    meaning = "the mean of p(x|z) (probabilities) or a sample of it"
+    flags.DEFINE_enum("show", "mean", ("mean", "sample"), meaning, flag_values=values)
+    meaning = f"what {drawn} are drawn from"
     flags.DEFINE_integer("seed", 0, meaning, flag_values=values, lower_bound=0, upper_bound=2**32 - 1)
 
 
+def output_file(values: Flags, default: str | pathlib.Path, *suffixes: str) -> pathlib.Path:
+    """The file that `--output` names, or the default; see `check_output`."""
+    path = pathlib.Path(values["output"] or default)
+    check_output(path, suffixes)
+    return path
+
+
 def define_section(values: flags.FlagValues, section: type) -> None:
-    """Defines a flag for each field of a section of the config; the default is the value in the run's config."""
-    for field in dataclasses.fields(section):
+    """Defines a flag for each field of a section of the config that has none yet; by default the run's own value."""
+    for field in (field for field in dataclasses.fields(section) if field.name not in values):
         meaning = f"{field.metadata['meaning']}; default: as in the run's config"
         if field.type is int:
             lowest = int(field.metadata["minimum"])

@@ -1,7 +1,6 @@
 """The images that a verb works on: a split of the run's data, or others that are brought to it."""
 
 import dataclasses
-import pathlib
 import sys
 
 import numpy as np
@@ -12,7 +11,6 @@ from vae_jax.data import take
 from vae_jax.data.dataset import OTHER_IMAGES, Split, binarized
 from vae_jax.data.user_images import NamedImages, read_images
 from vae_jax.errors import UserError
-from vae_jax.files import check_output
 from vae_jax.trained import TrainedModel
 
 _SPLIT = "test"
@@ -35,15 +33,14 @@ def chosen_images(trained: TrainedModel, values: Flags) -> NamedImages:
         UserError: If no image is left, one can't be used that shouldn't be left out, a label is missing, or a split is
             named beside others.
     """
-    source = _source(values)
+    source = source_of(values)
     if values["input"]:
         found, wrong = read_images(values["input"], trained.kind, trained.config.data.image_fit)
         if wrong and not values["skip_unreadable"]:
             raise UserError(f"{wrong[0]}; mend or remove it, or leave --skip_unreadable at true")
-        for line in wrong:
-            print(f"left out: {line}", file=sys.stderr)
         if wrong:
-            print(f"{len(wrong)} of {len(wrong) + len(found.names)} files are left out", file=sys.stderr)
+            total = f"{len(wrong)} of {len(wrong) + len(found.names)} files are left out"
+            print("\n".join([*(f"left out: {line}" for line in wrong), total]), file=sys.stderr)
         data = trained.config.data
         found = dataclasses.replace(found, split=binarized(found.split, data.binarization, data.seed, OTHER_IMAGES))
     else:
@@ -55,26 +52,18 @@ def chosen_images(trained: TrainedModel, values: Flags) -> NamedImages:
     return found
 
 
-def output_file(trained: TrainedModel, values: Flags, kind: str, suffix: str) -> pathlib.Path:
-    """Where the answer goes: `--output`, or a file in the run's folder that is named after the images.
+def source_of(values: Flags) -> str:
+    """`input`, or the name of the split.
 
     Raises:
-        UserError: If nothing can be written there, or its name ends otherwise.
+        UserError: If the flags name both.
     """
-    default = trained.folder.root / f"{kind}_{_source(values)}{trained.suffix}{suffix}"
-    output = pathlib.Path(values["output"] or default)
-    check_output(output, (suffix,))
-    return output
-
-
-def _source(values: Flags) -> str:
-    """`input`, or the name of the split."""
     if values["input"] and values["split"]:
         raise UserError("--input and --split both say which images to take; leave one of them out")
     return "input" if values["input"] else values["split"] or _SPLIT
 
 
-def pictures_of(images: NamedImages, numbers: np.ndarray) -> np.ndarray:
+def pictures_of(images: NamedImages, numbers: slice | np.ndarray) -> np.ndarray:
     """Some of the images as values in [0, 1]."""
     return np.asarray(images.split.images[numbers], np.float32) / images.split.max_value
 

@@ -1,18 +1,15 @@
 """`interpolate`: what lies between images in the space of latents."""
 
-import pathlib
+import itertools
+from collections.abc import Sequence
 
-import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from vae_jax.cli.encode import encode_images
-from vae_jax.cli.flags import Flags, define_replica, define_workdir
+from vae_jax.cli.flags import Flags, define_run, output_file
 from vae_jax.cli.images import chosen_images, define_images, pictures_of, some_images
-from vae_jax.cli.show import decode_all
 from vae_jax.cli.terminal import say
 from vae_jax.errors import UserError
-from vae_jax.files import check_output
 from vae_jax.memory import check_images_fit
 from vae_jax.pictures import grid, write_png
 from vae_jax.trained import open_run
@@ -22,8 +19,7 @@ PATHS = ("linear", "spherical")
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
     """The flags of this verb."""
-    define_workdir(values)
-    define_replica(values)
+    define_run(values)
     define_images(values)
     meaning = "names or numbers of two images or more; a row from each to the next"
     flags.DEFINE_list("between", ["0", "1"], meaning, flag_values=values)
@@ -36,25 +32,21 @@ def run(values: Flags) -> None:
     """Runs the verb."""
     trained = open_run(values["workdir"], values["checkpoint"], values["replica"], values["allow_custom"])
     default = trained.folder.images / f"interpolation_{values['path']}{trained.suffix}.png"
-    output = pathlib.Path(values["output"] or default)
-    check_output(output, (".png",))
+    output = output_file(values, default, ".png")
     check_images_fit(values["steps"] * max(1, len(values["between"]) - 1), trained.kind.image_shape)
     images = chosen_images(trained, values)
-    images = some_images(images, _numbers(list(map(str, images.names)), values["between"]))
-    z = encode_images(trained, images)["mean"]
-    rows = []
-    originals = pictures_of(images, np.arange(len(images.names)))
-    for first in range(len(images.names) - 1):
-        points = between(z[first], z[first + 1], values["steps"] + 2, values["path"])
-        labels = None
-        if trained.model.num_classes and images.split.labels is not None:
-            # The nearer end's class.
-            nearer = first + (np.arange(len(points)) >= len(points) // 2)
-            labels = jnp.asarray(images.split.labels[nearer])
-        decoded = decode_all(trained.model, trained.params, jnp.asarray(points), None, "mean", labels)
-        rows.append(np.concatenate([originals[first : first + 1], decoded, originals[first + 1 : first + 2]]))
-    picture = grid(np.concatenate(rows), len(rows[0]))
-    write_png(output, picture)
+    images = some_images(images, _numbers(images.names, values["between"]))
+    originals, labels = pictures_of(images, slice(None)), images.split.labels if trained.model.num_classes else None
+    count, classes = values["steps"] + 2, None
+    z = trained.encode(originals, labels)
+    points = [between(first, last, count, values["path"]) for first, last in itertools.pairwise(z)]
+    if labels is not None:
+        # The class of the nearer end.
+        halves = count // 2, count - count // 2
+        classes = np.concatenate([np.repeat(ends, halves) for ends in itertools.pairwise(labels)])
+    decoded = trained.decode(np.concatenate(points), classes).reshape(len(points), count, *originals.shape[1:])
+    rows = np.concatenate([originals[:-1, None], decoded, originals[1:, None]], axis=1)
+    write_png(output, grid(rows.reshape(-1, *originals.shape[1:]), count + 2))
     say(f"{' to '.join(images.names)}: originals at the ends, {values['path']} in between, in {output}")
 
 
@@ -85,7 +77,7 @@ def between(first: np.ndarray, last: np.ndarray, count: int, path: str) -> np.nd
     return (np.sin((1.0 - t) * angle) * first + np.sin(t * angle) * last) / np.sin(angle)
 
 
-def _numbers(names: list[str], wanted: list[str]) -> np.ndarray:
+def _numbers(names: Sequence[str], wanted: list[str]) -> np.ndarray:
     """The places of the wanted images: names come before numbers."""
     if min(len(wanted), len(names)) < 2:
         raise UserError("interpolation needs two images or more; set --between=FIRST,SECOND")

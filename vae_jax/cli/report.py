@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from vae_jax.cli.flags import Flags, define_allow_custom, define_replica
+from vae_jax.cli.flags import Flags, define_choice, output_file
 from vae_jax.cli.terminal import say
 from vae_jax.errors import UserError
-from vae_jax.files import check_output, replacing
+from vae_jax.files import replacing
 from vae_jax.report import comparison_page, report_page
 from vae_jax.trained import TrainedModel, open_run
 
@@ -18,9 +18,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     """The flags of this verb."""
     meaning = "folder of the run; give it several times to compare runs"
     flags.DEFINE_multi_string("workdir", None, meaning, flag_values=values)
-    flags.DEFINE_string("checkpoint", "latest", "a step, 'best' or 'latest'", flag_values=values)
-    define_replica(values)
-    define_allow_custom(values)
+    define_choice(values)
     meaning = "HTML file; report.html in the run's folder, or comparison.html in the first one's, if not given"
     flags.DEFINE_string("output", None, meaning, flag_values=values)
 
@@ -31,8 +29,7 @@ def run(values: Flags) -> None:
     _check_different(folders)
     runs = [open_run(folder, values["checkpoint"], values["replica"], values["allow_custom"]) for folder in folders]
     name = f"report{runs[0].suffix}.html" if len(runs) == 1 else "comparison.html"
-    output = pathlib.Path(values["output"] or runs[0].folder.root / name)
-    check_output(output, (".html",))
+    output = output_file(values, runs[0].folder.root / name, ".html")
     page = report_page(runs[0]) if len(runs) == 1 else comparison_page(runs)
     write_page(output, page.html)
     for line in page.left_out:

@@ -8,9 +8,10 @@ import numpy as np
 from absl import flags
 
 from vae_jax.cli.evaluate import importance_estimates
-from vae_jax.cli.flags import Flags, define_replica, define_workdir, given_section
-from vae_jax.cli.images import chosen_images, define_images, output_file, pictures_of
+from vae_jax.cli.flags import Flags, define_run, define_section, given_section, output_file
+from vae_jax.cli.images import chosen_images, define_images, pictures_of, source_of
 from vae_jax.cli.terminal import say
+from vae_jax.config import EvaluateConfig
 from vae_jax.data.user_images import NamedImages
 from vae_jax.escaping import counted
 from vae_jax.evaluation import ImportanceEstimate
@@ -19,23 +20,22 @@ from vae_jax.pictures import grid, write_png
 from vae_jax.trained import open_run
 
 _SHOWN, _COLUMNS, _PRINTED = 64, 8, 10
+_TERMS = ("elbo", "reconstruction", "kl", "effective_sample_size")
 
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
     """The flags of this verb."""
-    define_workdir(values)
-    define_replica(values)
+    define_run(values)
     define_images(values)
-    for name, meaning in (("num_samples", "samples of z for each image"), ("memory_mb", "memory for samples, in MiB")):
-        text = f"{meaning}; as in the run's config if not given"
-        flags.DEFINE_integer(name, None, text, flag_values=values, lower_bound=1)
+    define_section(values, EvaluateConfig)
     flags.DEFINE_string("output", None, ".csv file; in the run's folder if not given", flag_values=values)
 
 
 def run(values: Flags) -> None:
     """Runs the verb."""
     trained = open_run(values["workdir"], values["checkpoint"], values["replica"], values["allow_custom"])
-    output = output_file(trained, values, "scores", ".csv")
+    default = trained.folder.root / f"scores_{source_of(values)}{trained.suffix}.csv"
+    output = output_file(values, default, ".csv")
     images = chosen_images(trained, values)
     settings = given_section(values, trained.config.evaluate)
     estimates = importance_estimates(trained, images.split, settings)
@@ -78,10 +78,7 @@ def _rows(images: NamedImages, estimates: ImportanceEstimate, num_dims: int, ord
             "log_likelihood": float(estimates.log_likelihood[number]),
             "standard_error": float(np.sqrt(estimates.log_likelihood_variance[number])),
             "bits_per_dim": -float(estimates.log_likelihood[number]) / num_dims / math.log(2.0),
-            "elbo": float(estimates.elbo[number]),
-            "reconstruction": float(estimates.reconstruction[number]),
-            "kl": float(estimates.kl[number]),
-            "effective_sample_size": float(estimates.effective_sample_size[number]),
+            **{name: float(getattr(estimates, name)[number]) for name in _TERMS},
         }
         for number in order.tolist()
     ]

@@ -13,17 +13,16 @@ from vae_jax.pictures import grid, side_by_side
 from vae_jax.priors import StandardNormal
 from vae_jax.vae import VAE, Label, Params, apply
 
-SHOWS = ("mean", "sample")
 _COLUMNS = 8
 _DECODED_AT_ONCE = 512
 # Compiled once for all checkpoints of a run.
 _apply = jax.jit(apply, static_argnums=(0, 2))
 
 
-def sample_images(
+def sample_grid(
     model: VAE, params: Params, num_images: int, seed: int, show: str, label: int | None = None
 ) -> np.ndarray:
-    """Images of latents drawn from the prior.
+    """A picture of latents drawn from the prior; one column a class where each class has its turn.
 
     Args:
         model: The model.
@@ -32,9 +31,6 @@ def sample_images(
         seed: What they are drawn from.
         show: `mean` of p(x|z), which for binary pixels is their probability, or a `sample` of it.
         label: Class of all images of a conditional model; None for one class after the other.
-
-    Returns:
-        `float32[N, H, W, C]`.
 
     Raises:
         UserError: If the model has no prior that its decoder was trained on, or no such class.
@@ -49,34 +45,29 @@ def sample_images(
         raise UserError(f"there is no class {label}; the classes are {classes}")
     key = jax.random.key(seed)
     z = apply(model, params, "sample_prior", stream_key(key, Stream.SAMPLES, 0), num_images)
-    labels = None
-    if model.num_classes:
-        labels = jnp.arange(num_images) % model.num_classes if label is None else jnp.full((num_images,), label)
-    return decoded(model, params, z, key, show, labels)
+    labels, columns = None, _COLUMNS
+    if label is not None:
+        labels = jnp.full((num_images,), label)
+    elif model.num_classes:
+        labels, columns = jnp.arange(num_images) % model.num_classes, model.num_classes
+    return grid(decoded(model, params, z, key, show, labels), columns)
 
 
-def decoded(
-    model: VAE, params: Params, z: jax.Array, key: jax.Array | None, show: str, label: Label = None
-) -> np.ndarray:
+def decoded(model: VAE, params: Params, z: jax.Array, key: jax.Array, show: str, label: Label = None) -> np.ndarray:
     """The mean of p(x|z), or a draw from it."""
-    if show == "mean" or key is None:
+    if show == "mean":
         return np.asarray(_apply(model, params, "decode_mean", z, label))
     return np.asarray(_apply(model, params, "decode_sample", z, stream_key(key, Stream.SAMPLES, 1), label))
 
 
-def decode_all(
-    model: VAE, params: Params, z: jax.Array, key: jax.Array | None, show: str, label: Label = None
-) -> np.ndarray:
-    """`decoded` for any number of latents, so many at a time; no key is needed for means."""
-    starts = range(0, len(z), _DECODED_AT_ONCE)
-    keys = [None] * len(starts) if key is None else jax.random.split(key, len(starts))
-    parts = [slice(start, start + _DECODED_AT_ONCE) for start in starts]
-    return np.concatenate(
-        [
-            decoded(model, params, z[part], each, show, None if label is None else label[part])
-            for part, each in zip(parts, keys, strict=True)
-        ]
-    )
+def decode_all(model: VAE, params: Params, z: jax.Array, key: jax.Array, show: str, label: Label) -> np.ndarray:
+    """`decoded` for any number of latents, so many at a time."""
+    parts = [slice(start, start + _DECODED_AT_ONCE) for start in range(0, len(z), _DECODED_AT_ONCE)]
+    images = [
+        decoded(model, params, z[part], each, show, None if label is None else label[part])
+        for part, each in zip(parts, jax.random.split(key, len(parts)), strict=True)
+    ]
+    return np.concatenate(images)
 
 
 def manifold_grid(model: VAE, params: Params, num_images: int, seed: int, show: str) -> np.ndarray:
@@ -91,12 +82,8 @@ def manifold_grid(model: VAE, params: Params, num_images: int, seed: int, show: 
 
     Raises:
         UserError: If there is no such plane, or the images fill no square.
-
-    Source:
-        Kingma & Welling 2014, figure 4.
     """
-    latents = getattr(model.prior, "latents", 0)
-    if not isinstance(model.prior, StandardNormal) or latents != 2 or model.num_classes:
+    if not isinstance(model.prior, StandardNormal) or model.prior.latents != 2 or model.num_classes:
         raise UserError(
             "a picture of the manifold needs two latents with a standard normal prior and no labels; train with "
             "--config.model.latents=2, or leave --manifold out"
@@ -104,19 +91,10 @@ def manifold_grid(model: VAE, params: Params, num_images: int, seed: int, show: 
     side = math.isqrt(num_images)
     if side**2 != num_images:
         raise UserError(f"{num_images} images fill no square; try --num_images={side**2} or {(side + 1) ** 2}")
-    quantiles = jax.scipy.special.ndtri((jnp.arange(side) + 0.5) / side)
-    # Rows from the top are the second latent from its largest value down, as in a diagram.
-    across, up = jnp.meshgrid(quantiles, quantiles[::-1])
-    z = jnp.stack([across.ravel(), up.ravel()], axis=-1)
-    return grid(decoded(model, params, z, jax.random.key(seed), show), side)
+    # Importing what a report needs takes a second that other pictures needn't wait.
+    from vae_jax.report.pictures import manifold_latents
 
-
-def sample_grid(
-    model: VAE, params: Params, num_images: int, seed: int, show: str, label: int | None = None
-) -> np.ndarray:
-    """A picture of `sample_images`; one column a class where each class has its turn."""
-    columns = model.num_classes if model.num_classes and label is None else _COLUMNS
-    return grid(sample_images(model, params, num_images, seed, show, label), columns)
+    return grid(decoded(model, params, jnp.asarray(manifold_latents(side)), jax.random.key(seed), show), side)
 
 
 def reconstruction_grid(model: VAE, params: Params, split: Split, num_images: int, show: str, seed: int) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import Any
 from vae_jax.report import facts
 from vae_jax.report.latents import axes
 from vae_jax.report.page import Page, render
-from vae_jax.report.pictures import SAMPLES, comparison_samples
+from vae_jax.report.pictures import comparison_sheet
 from vae_jax.report.run_page import encode_some
 from vae_jax.trained import TrainedModel
 
@@ -20,14 +20,11 @@ def comparison_page(runs: Sequence[TrainedModel]) -> Page:
         runs: At least two.
     """
     names = _names(runs)
-    samples = comparison_samples(runs, SAMPLES)
     rows, data, left_out = [], [], []
-    notes = _notes(runs)
-    for name, trained, sheet in zip(names, runs, samples, strict=True):
+    for name, trained in zip(names, runs, strict=True):
         encoded, _, problems = encode_some(trained)
         left_out += [f"{name}: {problem}" for problem in [*problems, *facts.left_out(trained)]]
-        result = facts.read_result(trained)
-        start = (facts.read_starts(trained.folder) or [{}])[-1]
+        result, start, sheet = facts.read_result(trained), facts.last_start(trained), comparison_sheet(trained)
         found = None if encoded is None else axes(trained, encoded)
         kl = None if encoded is None or encoded.kl is None else sorted(map(float, encoded.kl), reverse=True)
         rows.append(
@@ -38,8 +35,8 @@ def comparison_page(runs: Sequence[TrainedModel]) -> Page:
                 "active": "–" if found is None else f"{found.num_active} of {len(found.order)}",
                 "step": trained.step,
                 "model": facts.model_line(trained),
-                "command": start.get("command", ""),
-                "hardware": start.get("devices", ""),
+                "command": start["command"],
+                "hardware": start["devices"],
                 "has_samples": sheet is not None,
             }
         )
@@ -56,7 +53,7 @@ def comparison_page(runs: Sequence[TrainedModel]) -> Page:
         {"runs": data},
         title=f"{', '.join(names)} – vae_jax",
         runs=rows,
-        notes=[*notes, *left_out],
+        notes=[*_notes(runs), *left_out],
         titles=[title for title in _TITLES if any(title in row["quantities"] for row in rows)],
         any_samples=any(row["has_samples"] for row in rows),
         samples_caption=_samples_caption(runs),
@@ -78,18 +75,13 @@ def _notes(runs: Sequence[TrainedModel]) -> list[str]:
     measures = {trained.model.likelihood.base_measure for trained in runs}
     if len(measures) > 1:
         notes.append(f"Densities of different measures ({', '.join(sorted(measures))}) can't be compared in nats.")
-    prints = {_fingerprint(trained) for trained in runs} - {""}
+    prints = {facts.last_start(trained)["data"]["fingerprint"] for trained in runs} - {""}
     binarized = {(trained.config.data.binarization, trained.config.data.seed) for trained in runs}
     if len(prints) > 1:
         notes.append("The runs were trained on different data: their nats are of different images.")
     elif len(binarized) > 1:
         notes.append("The runs see different pixels (data.binarization or data.seed differ), so nats don't compare.")
     return notes
-
-
-def _fingerprint(trained: TrainedModel) -> str:
-    starts = facts.read_starts(trained.folder)
-    return starts[-1]["data"].get("fingerprint", "") if starts else ""
 
 
 def _samples_caption(runs: Sequence[TrainedModel]) -> str:

@@ -27,33 +27,21 @@ _TOLERANCE = 0.5 / 255.0
 _DECODED_AT_ONCE = 256
 
 
-class Decoding:
-    """Means of p(x|z) of one model, compiled once for any number of latents.
+_apply = jax.jit(apply, static_argnums=(0, 2))
 
-    Args:
-        model: The model.
-        params: Its parameters.
-    """
 
-    def __init__(self, model: VAE, params: Params) -> None:
-        self._params = params
-        self._decode = jax.jit(lambda params, z, label: apply(model, params, "decode_mean", z, label))
-
-    def __call__(self, z: Float[np.ndarray, "n d"], labels: np.ndarray | None) -> Float[np.ndarray, "n h w c"]:
-        """The mean of p(x|z) for each z."""
-        return self.with_decoder(self._params["decoder"], z, labels)
-
-    def with_decoder(self, decoder: Any, z: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
-        """The same with other parameters of the decoder."""
-        params = {**self._params, "decoder": decoder}
-        parts = []
-        for start in range(0, len(z), _DECODED_AT_ONCE):
-            # Filled up, so that one compiled function serves all.
-            rows = np.minimum(np.arange(start, start + _DECODED_AT_ONCE), len(z) - 1)
-            label: Label = None if labels is None else jnp.asarray(labels[rows], jnp.int32)
-            images = self._decode(params, jnp.asarray(z[rows], jnp.float32), label)
-            parts.append(np.asarray(images)[: len(z) - start])
-        return np.concatenate(parts)
+def decoded(
+    model: VAE, params: Params, z: Float[np.ndarray, "n d"], labels: np.ndarray | None
+) -> Float[np.ndarray, "n h w c"]:
+    """The mean of p(x|z) for each z."""
+    parts = []
+    for start in range(0, len(z), _DECODED_AT_ONCE):
+        # Filled up, so that one compiled function serves all.
+        rows = np.minimum(np.arange(start, start + _DECODED_AT_ONCE), len(z) - 1)
+        label: Label = None if labels is None else jnp.asarray(labels[rows], jnp.int32)
+        images = _apply(model, params, "decode_mean", jnp.asarray(z[rows], jnp.float32), label)
+        parts.append(np.asarray(images)[: len(z) - start])
+    return np.concatenate(parts)
 
 
 TOO_LARGE = f"The decoder's weights take more than the {MOST_BYTES / 1e6:g} MB that a page has room for"
@@ -79,7 +67,7 @@ def obstacle(model: VAE) -> str:
 
 
 def live_decoder(
-    model: VAE, params: Params, decoding: Decoding, z: Float[np.ndarray, "n d"], labels: np.ndarray | None
+    model: VAE, params: Params, z: Float[np.ndarray, "n d"], labels: np.ndarray | None
 ) -> dict[str, Any] | None:
     """What `decoder.js` needs to compute the mean of p(x|z), for a fully connected decoder of moderate size.
 
@@ -89,7 +77,6 @@ def live_decoder(
     Args:
         model: The model.
         params: Its parameters.
-        decoding: Of the same model.
         z: Latents to try the rounding at.
         labels: Their classes, for a conditional model.
 
@@ -101,7 +88,7 @@ def live_decoder(
         return None
     network: Any = model.decoder
     layers = [params["decoder"][f"Dense_{index}"] for index in range(len(network.hidden) + 1)]
-    exact = decoding(z, labels)
+    exact = decoded(model, params, z, labels)
     for dtype in (np.float16, np.float32):
         # Weights beyond the range of float16 become infinite, and are noticed below.
         with np.errstate(over="ignore"):
@@ -109,8 +96,8 @@ def live_decoder(
         if sum(leaf.nbytes for leaf in jax.tree.leaves(rounded)) > MOST_BYTES:
             return None
         widened = {f"Dense_{i}": jax.tree.map(np.float32, layer) for i, layer in enumerate(rounded)}
-        error = np.abs(decoding.with_decoder(widened, z, labels) - exact).max()
-        if error <= _TOLERANCE:
+        moved = decoded(model, {**params, "decoder": widened}, z, labels) - exact
+        if np.abs(moved).max() <= _TOLERANCE:
             break
     height, width, outputs = network.image_shape
     return {

@@ -1,5 +1,6 @@
 """What a run's files say of it: its result, its curves, its config and where it came from."""
 
+import collections
 import dataclasses
 import math
 import pathlib
@@ -14,6 +15,13 @@ from vae_jax.runs import RunFolder, read_rows
 from vae_jax.trained import TrainedModel
 
 _TERMS = ("elbo", "reconstruction", "kl")
+_TITLES = {"log_likelihood": "log p(x)", "elbo": "ELBO", "kl": "KL"}
+# What each error bar of a number is of.
+_ERRORS = {
+    "standard_error_images": "images",
+    "standard_error_estimator": "estimator",
+    "stddev": "standard deviation between seeds",
+}
 _MOST_ROWS = 1000
 _SPLITS = ("test", "validation", "train")
 
@@ -69,51 +77,29 @@ def read_result(trained: TrainedModel) -> Result | None:
 def _of_evaluation(evaluation: dict[str, Any]) -> Result:
     images = images_of(evaluation["num_images"], evaluation["split"])
     source = f"{images}, importance sampling with K = {evaluation['num_samples']:,}, density: {evaluation['measure']}"
+    found = evaluation
     if "over_replicas" in evaluation:
-        spread, count = evaluation["over_replicas"], evaluation["num_replicas"]
-        names = (("log p(x)", "log_likelihood"), *((_title(name), name) for name in _TERMS))
-        return Result(
-            tuple(
-                Quantity(
-                    title, float(spread[name]["mean"]), ((spread[name]["stddev"], "standard deviation between seeds"),)
-                )
-                for title, name in names
-            ),
-            f"{source}, mean of {count} seeds",
-        )
+        found = evaluation["over_replicas"]
+        source += f", mean of {evaluation['num_replicas']} seeds"
+    return Result(tuple(_quantity(name, found[name]) for name in ("log_likelihood", *_TERMS)), source)
 
-    def with_errors(title: str, entry: dict[str, Any]) -> Quantity:
-        errors = [(entry[f"standard_error_{of}"], of) for of in ("images", "estimator")]
-        return Quantity(title, float(entry["mean"]), tuple((error, of) for error, of in errors if error is not None))
 
-    return Result(
-        (
-            with_errors("log p(x)", evaluation["log_likelihood"]),
-            with_errors("ELBO", evaluation["elbo"]),
-            Quantity("reconstruction", float(evaluation["reconstruction"])),
-            Quantity("KL", float(evaluation["kl"])),
-        ),
-        source,
-    )
+def _quantity(name: str, found: Any, **errors: Any) -> Quantity:
+    """A number of an evaluation or a row, with the error bars that it has."""
+    if isinstance(found, dict):
+        found, errors = found["mean"], found
+    bars = tuple((errors[key], of) for key, of in _ERRORS.items() if errors.get(key) is not None)
+    return Quantity(_TITLES.get(name, name), float(found), bars)
 
 
 def _of_row(row: dict[str, Any]) -> Result:
     images = images_of(row["num_images"], row["split"]) if "num_images" in row else f"{row['split']} images"
     if row["elbo"] is None:
-        return Result(
-            (Quantity("reconstruction", row["reconstruction"]),), f"{images}; no bound, since q(z|x) has no density"
-        )
-    errors = [
-        (row.get("elbo_standard_error"), "images"),
-        (row.get("elbo_spread"), "standard deviation between seeds"),
-    ]
-    first = Quantity("ELBO", row["elbo"], tuple((error, of) for error, of in errors if error is not None))
-    rest = tuple(Quantity(_title(name), row[name]) for name in _TERMS[1:])
-    return Result((first, *rest), f"{images}, measured in training")
-
-
-def _title(name: str) -> str:
-    return {"elbo": "ELBO", "kl": "KL"}.get(name, name)
+        only = _quantity("reconstruction", row["reconstruction"])
+        return Result((only,), f"{images}; no bound, since q(z|x) has no density")
+    errors = {"standard_error_images": row.get("elbo_standard_error"), "stddev": row.get("elbo_spread")}
+    rest = (_quantity(name, row[name]) for name in _TERMS[1:])
+    return Result((_quantity("elbo", row["elbo"], **errors), *rest), f"{images}, measured in training")
 
 
 def read_curves(folder: RunFolder) -> dict[str, dict[str, list[Any]]]:
@@ -128,9 +114,8 @@ def read_curves(folder: RunFolder) -> dict[str, dict[str, list[Any]]]:
         every = math.ceil(len(of_split) / _MOST_ROWS) or 1
         kept = of_split[::-1][::every][::-1]
         names = ["step", "epoch", *_TERMS, *(f"{term}_spread" for term in _TERMS)]
-        columns = {name: [row.get(name) for row in kept] for name in names if kept and name in kept[0]}
         if kept:
-            curves[split] = columns
+            curves[split] = {name: [row.get(name) for row in kept] for name in names if name in kept[0]}
     return curves
 
 
@@ -192,12 +177,18 @@ def read_starts(folder: RunFolder) -> list[dict[str, Any]]:
         return []  # Written by another version.
 
 
+def last_start(trained: TrainedModel) -> dict[str, Any]:
+    """The last of `read_starts`; with empty texts where there is none."""
+    return (read_starts(trained.folder) or [_start({})])[-1]
+
+
 def _start(start: dict[str, Any]) -> dict[str, Any]:
     data, versions = start.get("data") or {}, start.get("versions") or {}
+    devices = collections.Counter(map(str, start.get("devices") or []))
     return {
         **{name: str(start.get(name) or "") for name in ("time", "commit", "platform", "processor", "python")},
         "command": " ".join(map(str, start.get("command") or [])),
-        "devices": _counted(list(map(str, start.get("devices") or []))),
+        "devices": ", ".join(f"{count} × {name}" if count > 1 else name for name, count in devices.items()),
         "versions": {name: str(version) for name, version in versions.items() if version},
         "data": {name: str(data.get(name) or "") for name in ("name", "fingerprint")},
     }
@@ -215,11 +206,6 @@ def model_line(trained: TrainedModel) -> str:
         f"{network}{told}; p(x|z) {config.model.likelihood}, q(z|x) {config.model.posterior}, "
         f"p(z) {config.model.prior}; {parameters:,} parameters"
     )
-
-
-def _counted(devices: list[str]) -> str:
-    names = list(dict.fromkeys(devices))
-    return ", ".join(f"{devices.count(name)} × {name}" if devices.count(name) > 1 else name for name in names)
 
 
 def _read(path: pathlib.Path) -> dict[str, Any] | None:

@@ -43,16 +43,13 @@ def render(template: str, data: dict[str, Any], **values: Any) -> str:
     # The scripts of a page see each other's names if they are one.
     ours = '"use strict";\n' + "\n".join(_file(name) for name in _SCRIPTS)
     scripts = [_inside_element(get_plotlyjs()), _inside_element(ours)]
-    return (
-        _environment()
-        .get_template(template)
-        .render(
-            data=Markup(to_json(data, _MOST_DATA)),
-            scripts=[Markup(script) for script in scripts],
-            style=Markup(_file("style.css")),
-            policy=_policy(scripts),
-            **values,
-        )
+    page = _environment().get_template(template)
+    return page.render(
+        data=Markup(to_json(data, _MOST_DATA)),
+        scripts=[Markup(script) for script in scripts],
+        style=Markup(_file("style.css")),
+        policy=_policy(scripts),
+        **values,
     )
 
 
@@ -74,11 +71,8 @@ def _file(name: str) -> str:
 
 @functools.cache
 def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_file),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    loader = jinja2.FunctionLoader(_file)
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
     environment.filters |= {"nats": _nats, "error": _error}
     return environment
 

@@ -1,6 +1,5 @@
 """The pictures of one run: computed in the page where its decoder is there, else beforehand."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -10,11 +9,11 @@ from jaxtyping import Float
 
 from vae_jax.data import Split
 from vae_jax.keys import Stream, stream_key
-from vae_jax.report.decoder import TOO_LARGE, Decoding, live_decoder, obstacle
+from vae_jax.report.decoder import TOO_LARGE, decoded, live_decoder, obstacle
 from vae_jax.report.latents import Axes, Encoded, axes
 from vae_jax.report.payload import Sheet, packed
 from vae_jax.trained import TrainedModel
-from vae_jax.vae import apply
+from vae_jax.vae import VAE, apply
 
 SAMPLES = 48
 _POOL = 480
@@ -41,95 +40,90 @@ class Pictures:
     """
 
     def __init__(self, trained: TrainedModel, encoded: Encoded | None) -> None:
-        self._trained = trained
-        self._encoded = encoded
-        self._decoding = Decoding(trained.model, trained.params)
+        self._trained, self._model, self._encoded = trained, trained.model, encoded
         self.axes: Axes = axes(trained, encoded)
-        z, labels = self._trial()
-        self.decoder = live_decoder(trained.model, trained.params, self._decoding, z, labels)
+        z = self._trial()
+        self.decoder = live_decoder(trained.model, trained.params, z, classes_in_turn(trained.model, len(z)))
         self.why_no_decoder = "" if self.decoder else obstacle(trained.model) or TOO_LARGE
 
     def all(self) -> dict[str, Any]:
         """Everything for the page's scripts; parts that this model hasn't are left out."""
+        model, encoded = self._model, self._encoded
         parts = {"decoder": self.decoder, "axes": self._axes(), "classes": self._classes}
         if self.decoder is None:
             parts["traversals"] = self._traversals()
-        if self._trained.model.posterior.has_density:
+        if model.posterior.has_density:
             parts["samples"] = self._samples()
-        if self._encoded is not None:
-            parts["originals"] = Sheet(_as_floats(self._encoded.split, _PAIRS))
-            parts["reconstructions"] = self._frames(*self._latents_of(_PAIRS))
-            if len(self._encoded.means) > 1:
-                parts["interpolation"] = self._interpolation()
-        if self._trained.model.prior.num_decoded == 2 and self._trained.model.prior.is_standard_normal:
+        if encoded is not None:
+            parts["originals"] = Sheet(_as_floats(encoded.split, _PAIRS))
+            parts["reconstructions"] = self._frames(*self._latents_of(encoded, _PAIRS))
+            if len(encoded.means) > 1:
+                parts["interpolation"] = self._interpolation(encoded)
+        if model.prior.num_decoded == 2 and model.prior.is_standard_normal:
             parts["manifold"] = self._manifold()
         return parts
 
     @property
-    def _num_classes(self) -> int:
-        return self._trained.model.num_classes
-
-    @property
     def _classes(self) -> int:
         """How many classes there are to choose from in the page."""
-        return self._num_classes if self.decoder is not None else min(self._num_classes, _CLASSES)
+        return self._model.num_classes if self.decoder is not None else min(self._model.num_classes, _CLASSES)
 
-    def _trial(self) -> tuple[np.ndarray, np.ndarray | None]:
+    def _middle(self, count: int) -> np.ndarray:
+        """So many latents in the middle of all axes."""
+        z = np.zeros((count, self._model.prior.latents), np.float32)
+        z[:, : len(self.axes.centre)] = self.axes.centre
+        return z
+
+    def _trial(self) -> np.ndarray:
         """Latents at which the page is to be right: from the prior, of images, and far out along each axis."""
-        latents = self._trained.model.prior.latents
-        far = np.zeros((2 * len(self.axes.order), latents), np.float32)
-        for index, dimension in enumerate(self.axes.order):
-            far[2 * index : 2 * index + 2, : len(self.axes.centre)] = self.axes.centre
-            far[2 * index, dimension] -= self.axes.reach[dimension]
-            far[2 * index + 1, dimension] += self.axes.reach[dimension]
+        order, reach = self.axes.order, self.axes.reach
+        far = self._middle(2 * len(order))
+        for index, dimension in enumerate(order):
+            far[2 * index : 2 * index + 2, dimension] += (-reach[dimension], reach[dimension])
         parts = [far]
-        if self._trained.model.posterior.has_density:
+        if self._model.posterior.has_density:
             parts.append(prior_latents(self._trained, _POOL))
         if self._encoded is not None:
             parts.append(self._encoded.means[:_POOL])
-        z = np.concatenate(parts)
-        return z, np.arange(len(z)) % self._num_classes if self._num_classes else None
+        return np.concatenate(parts)
 
     def _frames(self, z: Float[np.ndarray, "n d"], labels: np.ndarray | None) -> dict[str, Any]:
         """Images of latents: the latents alone where the page can decode them."""
         if self.decoder is None:
-            return {"sheet": Sheet(self._decoding(z, labels))}
-        seen = z[:, : self._trained.model.prior.num_decoded].astype(np.float32)
+            return {"sheet": Sheet(decoded(self._model, self._trained.params, z, labels))}
+        seen = z[:, : self._model.prior.num_decoded].astype(np.float32)
         return {"latents": packed(seen), "labels": None if labels is None else labels.tolist()}
 
     def _for_each_class(self, z: np.ndarray) -> dict[str, Any]:
         """Frames of the same latents, for one class after the other."""
-        if not self._num_classes:
+        if not self._model.num_classes:
             return self._frames(z, None)
         return self._frames(np.tile(z, (self._classes, 1)), np.repeat(np.arange(self._classes), len(z)))
 
     def _axes(self) -> dict[str, Any]:
-        encoded, order = self._encoded, self.axes.order.tolist()
+        encoded = self._encoded
         return {
-            "order": order,
+            "order": self.axes.order.tolist(),
             "numActive": self.axes.num_active,
             "centre": self.axes.centre.tolist(),
             "reach": self.axes.reach.tolist(),
-            "kl": None if encoded is None or encoded.kl is None else [float(value) for value in encoded.kl],
+            "kl": None if encoded is None or encoded.kl is None else encoded.kl.tolist(),
             "stops": _STOPS,
         }
 
     def _samples(self) -> dict[str, Any]:
         z = prior_latents(self._trained, _POOL if self.decoder is not None else SAMPLES)
-        labels = np.arange(len(z)) % self._num_classes if self._num_classes else None
-        return {"shown": SAMPLES, **self._frames(z, labels)}
+        return {"shown": SAMPLES, **self._frames(z, classes_in_turn(self._model, len(z)))}
 
-    def _latents_of(self, count: int) -> tuple[np.ndarray, np.ndarray | None]:
+    def _latents_of(self, encoded: Encoded, count: int) -> tuple[np.ndarray, np.ndarray | None]:
         """Posterior means of the first images, and their classes if the model is told them."""
-        assert self._encoded is not None
-        labels = self._encoded.split.labels
-        return self._encoded.means[:count], None if labels is None or not self._num_classes else labels[:count]
+        labels = encoded.split.labels if self._model.num_classes else None
+        return encoded.means[:count], None if labels is None else labels[:count]
 
-    def _interpolation(self) -> dict[str, Any]:
+    def _interpolation(self, encoded: Encoded) -> dict[str, Any]:
         """Images to pick from, and the way from each to each other; the class is that of the nearer end."""
-        assert self._encoded is not None
-        count = min(len(self._encoded.means), _PICKED if self.decoder is None else _PICKED_LIVE)
-        split, (means, labels) = self._encoded.split, self._latents_of(count)
+        count = min(len(encoded.means), _PICKED if self.decoder is None else _PICKED_LIVE)
+        split, (means, labels) = encoded.split, self._latents_of(encoded, count)
         shown = None if split.labels is None else split.labels[:count].tolist()
         found = {"images": Sheet(_as_floats(split, count)), "labels": shown, "length": _PATH}
         if self.decoder is not None:
@@ -144,10 +138,8 @@ class Pictures:
 
     def _traversals(self) -> dict[str, Any]:
         """For each class and each active dimension its stops, all other dimensions in the middle."""
-        size = len(self.axes.centre)
         active = self.axes.order[: self.axes.num_active]
-        z = np.zeros((1 + len(active) * _STOPS, self._trained.model.prior.latents), np.float32)
-        z[:, :size] = self.axes.centre
+        z = self._middle(1 + len(active) * _STOPS)
         for index, dimension in enumerate(active):
             stops = np.linspace(-1.0, 1.0, _STOPS) * self.axes.reach[dimension]
             z[1 + index * _STOPS : 1 + (index + 1) * _STOPS, dimension] += stops
@@ -182,15 +174,14 @@ def _as_floats(split: Split, count: int) -> Float[np.ndarray, "n h w c"]:
     return np.asarray(split.images[:count], np.float32) / split.max_value
 
 
-def comparison_samples(runs: Sequence[TrainedModel], count: int) -> list[Sheet | None]:
-    """Means of p(x|z) of each model at the same latents; None for a model without a prior to draw from."""
-    sheets = []
-    for trained in runs:
-        if not trained.model.posterior.has_density:
-            sheets.append(None)
-            continue
-        classes = trained.model.num_classes
-        labels = np.arange(count) % classes if classes else None
-        images = Decoding(trained.model, trained.params)(prior_latents(trained, count), labels)
-        sheets.append(Sheet(images))
-    return sheets
+def classes_in_turn(model: VAE, count: int) -> np.ndarray | None:
+    """One class after the other; None for a model without classes."""
+    return np.arange(count) % model.num_classes if model.num_classes else None
+
+
+def comparison_sheet(trained: TrainedModel) -> Sheet | None:
+    """Means of p(x|z) at the same latents for each model; None for a model without a prior to draw from."""
+    if not trained.model.posterior.has_density:
+        return None
+    z, labels = prior_latents(trained, SAMPLES), classes_in_turn(trained.model, SAMPLES)
+    return Sheet(decoded(trained.model, trained.params, z, labels))

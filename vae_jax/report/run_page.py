@@ -26,17 +26,15 @@ def report_page(trained: TrainedModel) -> Page:
     shown, axes = pictures.all(), pictures.axes
     curves = facts.read_curves(trained.folder)
     scatter, caption = _scatter(trained, encoded, split)
-    diagnosis = facts.read_diagnosis(trained)
     notes = [*left_out, *_notes(trained, shown, axes.num_active, pictures.why_no_decoder)]
-    kl = None if encoded is None or encoded.kl is None else encoded.kl
-    starts = facts.read_starts(trained.folder)
+    kl = None if encoded is None else encoded.kl
     name = trained.folder.root.resolve().name
     html = render(
         "report.html",
         {"pictures": shown, "curves": curves, "scatter": scatter, "class_names": _class_names(trained)},
         title=f"{name} – vae_jax",
         name=name,
-        data_name=starts[-1]["data"].get("name", "") if starts else trained.config.data.source,
+        data_name=facts.last_start(trained)["data"]["name"] or trained.config.data.source,
         step=trained.step,
         num_replicas=trained.config.num_seeds,
         result=facts.read_result(trained),
@@ -46,12 +44,10 @@ def report_page(trained: TrainedModel) -> Page:
         has={
             "samples": shown["samples"]["shown"] if "samples" in shown else 0,
             "manifold": "manifold" in shown,
-            "kl": kl is not None,
             "density": trained.model.posterior.has_density,
         },
         live=pictures.decoder is not None,
         classes=_class_names(trained)[: shown["classes"]],
-        encoded=encoded is not None,
         split=split,
         num_encoded=0 if encoded is None else len(encoded.means),
         images_encoded="" if encoded is None else facts.images_of(len(encoded.means), split),
@@ -59,12 +55,11 @@ def report_page(trained: TrainedModel) -> Page:
         num_picked=len(shown["interpolation"]["images"].images) if "interpolation" in shown else 0,
         num_active=axes.num_active,
         num_latents=len(axes.order),
-        scatter=scatter is not None,
         scatter_caption=caption,
         kl_total=None if kl is None else float(kl.sum()),
         kl_rows=[] if kl is None else [(int(dimension) + 1, float(kl[dimension])) for dimension in axes.order],
-        diagnosis=diagnosis,
-        starts=starts,
+        diagnosis=facts.read_diagnosis(trained),
+        starts=facts.read_starts(trained.folder),
         settings=facts.settings(trained.config),
     )
     return Page(html, tuple(left_out))
@@ -92,23 +87,19 @@ def _scatter(trained: TrainedModel, encoded: Encoded | None, split: str) -> tupl
         return None, ""
     size = trained.model.prior.num_decoded
     labels = None if encoded.split.labels is None else encoded.split.labels.tolist()
+    titles = ["z1", "z2"]
     found = projection(encoded.means[:, :size])
     shares = found.pop("shares")
     by_label = "" if labels is None else " by label"
-    what = f"Means of q(z|x) of {facts.images_of(len(encoded.means), split)}{by_label}"
-    if size == 1:
-        heights = [0] * len(found["x"]) if labels is None else labels
-        return {
-            "x": found["x"],
-            "y": heights,
-            "labels": labels,
-            "titles": ["z1", "label" if labels else ""],
-        }, f"{what}."
-    if shares is None:
-        return {**found, "labels": labels, "titles": ["z1", "z2"]}, f"{what}."
-    titles = [f"principal component {number + 1} ({share:.0%})" for number, share in enumerate(shares)]
-    caption = f"{what}, on the two principal components that hold {sum(shares):.0%} of their variance."
-    return {**found, "labels": labels, "titles": titles}, caption
+    caption = f"Means of q(z|x) of {facts.images_of(len(encoded.means), split)}{by_label}"
+    if size == 1 and labels is not None:
+        found["y"], titles = labels, ["z1", "label"]
+    elif size == 1:
+        titles = ["z1", ""]
+    elif shares is not None:
+        titles = [f"principal component {number + 1} ({share:.0%})" for number, share in enumerate(shares)]
+        caption += f", on the two principal components that hold {sum(shares):.0%} of their variance"
+    return {**found, "labels": labels, "titles": titles}, f"{caption}."
 
 
 def _notes(trained: TrainedModel, shown: dict[str, Any], num_active: int, why_no_decoder: str) -> list[str]:
