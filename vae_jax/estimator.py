@@ -24,14 +24,7 @@ from sklearn.utils.validation import check_is_fitted
 from vae_jax import api
 from vae_jax.config import Config, TrainConfig
 from vae_jax.errors import UserError, check_count
-from vae_jax.estimation.compiled import (
-    ROWS_AT_ONCE,
-    compiled,
-    compiled_log_likelihood,
-    map_rows,
-    sample_rows,
-    trained,
-)
+from vae_jax.estimation.compiled import ROWS_AT_ONCE, compiled, compiled_log_likelihood, map_rows, sample_rows, trained
 from vae_jax.estimation.fitted import Fitted, check_has_density, new_seed, precision, rows_of
 from vae_jax.estimation.parameters import Design, check_continues, config_of, design_of
 from vae_jax.estimation.rows import Standard, check_density, check_range, content_ids
@@ -40,7 +33,7 @@ from vae_jax.vae import VAE, Params
 
 
 class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    """A variational autoencoder as a scikit-learn transformer and density.
+    """A variational autoencoder (Kingma & Welling, arXiv 1312.6114) as a scikit-learn transformer and density.
 
     `p(x) = integral p(x|z) p(z) dz` with a decoder network in p(x|z), and an encoder network for q(z|x) that is trained
     with it, by `max E_q[log p(x|z)] - KL(q(z|x) || p(z))`.
@@ -83,9 +76,6 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         image_shape_: Height, width and channels that the networks see; `(1, D, 1)` for rows that aren't images.
         n_features_in_: Numbers in a row.
         feature_names_in_: Names of X's columns, where it has any.
-
-    Source:
-        Kingma & Welling, arXiv 1312.6114.
     """
 
     def __init__(

@@ -19,15 +19,7 @@ from vae_jax.likelihoods import (
     Gaussian,
     GaussianPerPixel,
 )
-from vae_jax.networks import (
-    UPSAMPLING,
-    ConvDecoder,
-    ConvEncoder,
-    MLPDecoder,
-    MLPEncoder,
-    ResNetDecoder,
-    ResNetEncoder,
-)
+from vae_jax.networks import UPSAMPLING, ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder, ResNetDecoder, ResNetEncoder
 from vae_jax.posteriors import IAF, DiagonalGaussian, FullGaussian, HierarchicalPosterior, PlanarFlow, PointMass
 from vae_jax.priors import GaussianMixture, HierarchicalPrior, RealNVP, StandardNormal, VampPrior
 from vae_jax.vae import VAE, refusal

@@ -51,8 +51,7 @@ OBJECTIVES: Mapping[str, Callable[[Config, int], Objective]] = {
     "beta": lambda config, num_images: _beta(config),
     "free_bits": lambda config, num_images: _elbo(config, FreeBits(config.objective.free_nats, config.model.latents)),
     "capacity": lambda config, num_images: _elbo(
-        config,
-        Capacity(config.objective.capacity_weight, config.objective.capacity, config.objective.annealing_steps),
+        config, Capacity(config.objective.capacity_weight, config.objective.capacity, config.objective.annealing_steps)
     ),
     "iwae": lambda config, num_images: Iwae(config.objective.num_samples),
     "dreg": lambda config, num_images: Dreg(config.objective.num_samples),

@@ -58,11 +58,7 @@ def run(values: Flags) -> None:
             "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "command": command_line(),
             "machine": {"cores": os.cpu_count(), **surroundings()},
-            "data": {
-                "name": data.name,
-                "num_images": len(data.training.images),
-                "image_shape": list(data.image_shape),
-            },
+            "data": {"name": data.name, "num_images": len(data.training.images), "image_shape": list(data.image_shape)},
             "config": {name: value for name, value, _ in flatten(config)},
             **result,
         },

@@ -137,11 +137,7 @@ def _facts(config: Config, values: Flags) -> ImageFacts:
         raise UserError(f"{error}; or {instead}") from error
     images = data.train_images
     return ImageFacts(
-        data.image_shape,
-        len(images),
-        data.num_classes,
-        data.max_value,
-        streamed=isinstance(images, StreamedImages),
+        data.image_shape, len(images), data.num_classes, data.max_value, streamed=isinstance(images, StreamedImages)
     )
 
 

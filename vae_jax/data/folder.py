@@ -217,8 +217,7 @@ def _decoded(root: str, name: str, grey: bool | None, sizing: Sizing) -> np.ndar
         # Pillow raises many kinds of exceptions for a damaged file.
         reason = one_line(error).removesuffix(f" '{printable(path)}'")
         raise DataError(
-            f"'{path}' can't be read as an image: {reason}",
-            "repair or remove it, or set --config.data.unreadable=skip",
+            f"'{path}' can't be read as an image: {reason}", "repair or remove it, or set --config.data.unreadable=skip"
         ) from error
 
 

@@ -57,10 +57,7 @@ def shuffled(positions: Words, num_images: int, seed: Words, epoch: Words) -> Wo
 
 
 def batch_indices(
-    seeds: UInt32[np.ndarray | Array, "r"],
-    steps: UInt32[np.ndarray | Array, "s"],
-    batch_size: int,
-    num_images: int,
+    seeds: UInt32[np.ndarray | Array, "r"], steps: UInt32[np.ndarray | Array, "s"], batch_size: int, num_images: int
 ) -> Int[np.ndarray | Array, "s r b"]:
     """Which images make up the batches of some steps.
 

@@ -23,17 +23,7 @@ from vae_jax.errors import UserError
 from vae_jax.escaping import one_line
 from vae_jax.files import sync
 from vae_jax.processes import is_writer, together
-from vae_jax.runs.records import (
-    STATE,
-    Checkpoint,
-    best,
-    checksums,
-    damage,
-    folders,
-    listing,
-    unreadable,
-    write_record,
-)
+from vae_jax.runs.records import STATE, Checkpoint, best, checksums, damage, folders, listing, unreadable, write_record
 
 _UNFINISHED = ".unfinished-"
 # What Orbax's index and our record take besides the numbers.
