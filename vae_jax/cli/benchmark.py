@@ -1,6 +1,7 @@
 """`benchmark`: how fast the training step of a config is."""
 
 import datetime
+import functools
 import os
 
 import jax
@@ -43,13 +44,8 @@ def run(values: Flags) -> None:
     remembers = jax.config.values["jax_enable_compilation_cache"]
     jax.config.update("jax_enable_compilation_cache", False)
     try:
-        result = benchmark(
-            config,
-            data,
-            values["repeats"],
-            values["steps"],
-            lambda compiled, mesh: check_memory(compiled, mesh, config),
-        )
+        fits = functools.partial(check_memory, config=config)
+        result = benchmark(config, data, values["repeats"], values["steps"], fits)
     finally:
         jax.config.update("jax_enable_compilation_cache", remembers)
     write_json(

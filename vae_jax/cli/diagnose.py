@@ -39,15 +39,12 @@ def run(values: Flags) -> None:
     settings = given_section(values, trained.config.diagnose)
     split = trained.data.for_evaluation(values["split"])
     if len(split.images) < 2:
-        raise UserError(
-            f"the {values['split']} split has one image; a diagnosis compares images, choose another --split"
-        )
+        raise UserError(f"the {values['split']} split has one image, and a diagnosis needs two; set another --split")
     allowed = bool(values["features"]) or values["allow_custom"]
     check_custom_name("diagnose.features", settings.features, trained.folder.root, allowed)
     features = _features(settings.features, trained)
-    is_training = values["split"] == "train"
-    key = evaluation_key(trained)
-    subject = Subject(trained.model, trained.params, trained.data, split, key, settings, is_training)
+    noise, is_training = evaluation_key(trained), values["split"] == "train"
+    subject = Subject(trained.model, trained.params, trained.data, split, noise, settings, is_training)
     with tqdm.tqdm(total=len(STAGES), unit="stage", disable=not sys.stderr.isatty(), leave=False) as bar:
 
         def on_stage(name: str) -> None:
@@ -64,17 +61,14 @@ def run(values: Flags) -> None:
         **found.result,
         "advice": advice(found.result, trained.config),
     }
-    num_images = result["likelihood"]["elbo"]["num_images"]
-    say(
-        f"{num_images} of {len(split.images)} {values['split']} images, step {trained.step}, {result['unit']}, "
-        f"density: {result['measure']}"
-    )
+    images = f"{result['likelihood']['elbo']['num_images']} of {len(split.images)} {values['split']} images"
+    say(f"{images}, step {trained.step}, {result['unit']}, density: {result['measure']}")
     say("\n".join([table(result), "", *sentences(result)]))
     folder, split_name = trained.folder, "" if values["split"] == "test" else f"_{values['split']}"
-    name = f"diagnosis{split_name}{trained.suffix}"
-    folder.write_json(folder.root / f"{name}.json", result)
-    _draw(folder.images, name, found)
-    say(f"written to {folder.root / f'{name}.json'}; pictures in {folder.images}")
+    path = folder.root / f"diagnosis{split_name}{trained.suffix}.json"
+    folder.write_json(path, result)
+    _draw(folder.images, path.stem, found)
+    say(f"written to {path}; pictures in {folder.images}")
 
 
 def _features(name: str, trained: TrainedModel) -> Features:
@@ -88,12 +82,10 @@ def _features(name: str, trained: TrainedModel) -> Features:
         except (Exception, SystemExit) as error:
             # It is a program of the user's: it can raise anything.
             raise UserError(f"features '{name}' can't be used ({type(error).__name__}: {error})") from error
-        real = np.issubdtype(vectors.dtype, np.floating) or np.issubdtype(vectors.dtype, np.integer)
-        if vectors.ndim != 2 or len(vectors) != len(images) or not real or not np.all(np.isfinite(vectors)):
-            raise UserError(
-                f"features '{name}' made {vectors.dtype}{list(vectors.shape)} of {len(images)} images; a vector of "
-                f"finite numbers for each is wanted, [{len(images)}, F]"
-            )
+        count, real = len(images), vectors.dtype.kind in "iuf"
+        if vectors.ndim != 2 or len(vectors) != count or not real or not np.all(np.isfinite(vectors)):
+            made = f"{vectors.dtype}{list(vectors.shape)} of {count} images"
+            raise UserError(f"features '{name}' made {made}; a vector of finite numbers for each is wanted")
         return vectors
 
     # Now, on real images, not after minutes of other work.

@@ -1,7 +1,6 @@
 """Explains why the numbers of a run are no longer finite, and what to try."""
 
 import dataclasses
-from collections.abc import Sequence
 
 from vae_jax import build
 from vae_jax.cli.terminal import say
@@ -37,11 +36,8 @@ def divergence(run: TrainingRun, step: int) -> UserError:
         config = dataclasses.replace(run.config, train=train)
         steps = build.build_steps(config, run.model, run.data, run.schedule, run.mesh)
     broken = find_broken_step(steps, state, step, run.schedule.longest, run.num_replicas)
-    saved = (
-        f"the checkpoint of step {start} is good"
-        if checkpoints.listing(run.folder.checkpoints)
-        else "no checkpoint was written yet"
-    )
+    any_saved = checkpoints.listing(run.folder.checkpoints)
+    saved = f"the checkpoint of step {start} is good" if any_saved else "no checkpoint was written yet"
     if broken is None:
         return UserError(
             f"training diverged by step {step}, but not when the steps after {start} were taken again; {saved}: run "
@@ -57,15 +53,11 @@ def divergence(run: TrainingRun, step: int) -> UserError:
 
 def _cause(broken: BrokenStep) -> str:
     """Which terms and parameters aren't finite."""
-    parameters = f"not finite after it: {_shortened(broken.paths)}"
-    if broken.terms:
-        return f"{', '.join(f'{name} is {value}' for name, value in broken.terms.items())}; {parameters}"
-    return f"the loss is finite, but its gradient or the optimizer's update isn't; {parameters}"
-
-
-def _shortened(paths: Sequence[str]) -> str:
+    paths, terms = broken.paths, ", ".join(f"{name} is {value}" for name, value in broken.terms.items())
     more = f" and {len(paths) - _NUM_PATHS} more" if len(paths) > _NUM_PATHS else ""
-    return (", ".join(paths[:_NUM_PATHS]) or "none of the parameters") + more
+    parameters = (", ".join(paths[:_NUM_PATHS]) or "none of the parameters") + more
+    terms = terms or "the loss is finite, but its gradient or the optimizer's update isn't"
+    return f"{terms}; not finite after it: {parameters}"
 
 
 def _advice(broken: BrokenStep, run: TrainingRun) -> str:
@@ -75,10 +67,8 @@ def _advice(broken: BrokenStep, run: TrainingRun) -> str:
         advice.append("raise --config.train.adam_epsilon (now 0: where a gradient is 0, Adam divides 0 by 0)")
     # Only a density of continuous pixels exceeds 1.
     if broken.loss_before is not None and broken.loss_before < 0.0:
-        advice.append(
-            "the noise of p(x|z) may have shrunk to nothing, as it does if some pixels never vary: use "
-            "--config.model.likelihood=discretized_logistic or gaussian"
-        )
+        likelihoods = "--config.model.likelihood=discretized_logistic or gaussian"
+        advice.append(f"the noise of p(x|z) may have shrunk to nothing, if some pixels never vary: use {likelihoods}")
     if config.model.dtype != "float32":
         advice.append("use --config.model.dtype=float32")
     advice.append(f"{SLOWER} (the learning rate is {config.train.learning_rate:g})")

@@ -33,9 +33,8 @@ def check_memory(compiled: jax.stages.Compiled, mesh: Mesh, config: Config) -> N
     replicas = f", --config.num_seeds (now {config.num_seeds})" if config.num_seeds > 1 else ""
     raise UserError(
         f"a step needs {in_words(arguments + work)} of memory, but {in_words(free)} are free; images, parameters and "
-        f"the optimizer's state take {in_words(arguments)}, what is computed {in_words(work)}; lower "
-        f"--config.train.batch_size (now {train.batch_size}), --config.model.hidden (now {model.hidden}), "
-        f"--config.model.latents (now {model.latents}), --config.objective.num_samples (now "
+        f"the optimizer's state take {in_words(arguments)}; lower --config.train.batch_size (now {train.batch_size}), "
+        f"--config.model.hidden (now {model.hidden}), --config.objective.num_samples (now "
         f"{config.objective.num_samples}){replicas}, raise --config.train.accumulation (now {train.accumulation}), or "
         f"stream images with --config.data.resident_mb (now {config.data.resident_mb})"
     )
@@ -44,9 +43,7 @@ def check_memory(compiled: jax.stages.Compiled, mesh: Mesh, config: Config) -> N
 def free_bytes(mesh: Mesh) -> int | None:
     """Memory that can still be had: of one device, or of the machine where devices share that; None if unknown."""
     device = mesh.local_mesh.devices.flat[0]
-    stats = device.memory_stats() if device.platform != "cpu" else None
-    if stats and "bytes_limit" in stats:
-        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
-    if device.platform != "cpu":
-        return None
-    return available_memory()
+    if device.platform == "cpu":
+        return available_memory()
+    stats = device.memory_stats() or {}
+    return stats["bytes_limit"] - stats.get("bytes_in_use", 0) if "bytes_limit" in stats else None

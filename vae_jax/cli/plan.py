@@ -4,7 +4,6 @@ import dataclasses
 import importlib.util
 import json
 import os
-import pathlib
 import subprocess
 import sys
 from typing import Any
@@ -12,13 +11,13 @@ from typing import Any
 from absl import flags
 
 from vae_jax import build
-from vae_jax.cli.flags import Flags, define_config, parse_image_shape, read_config
+from vae_jax.cli.flags import Flags, define_config, output_file, parse_image_shape, read_config
 from vae_jax.cli.terminal import say
 from vae_jax.config import Config, from_mapping
 from vae_jax.data import tfds
 from vae_jax.data.streamed import StreamedImages
 from vae_jax.errors import UserError
-from vae_jax.files import check_output, write_json
+from vae_jax.files import write_json
 from vae_jax.performance.chips import Topology, parse_topology
 from vae_jax.performance.plan import ImageFacts, plan_step
 
@@ -62,9 +61,7 @@ def run(values: Flags) -> None:
     topology = parse_topology(values["topology"])
     if importlib.util.find_spec("libtpu") is None:
         raise UserError("libtpu, which compiles for TPUs, isn't installed; pip install libtpu")
-    output = None if values["output"] is None else pathlib.Path(values["output"])
-    if output is not None:
-        check_output(output, (".json",))
+    output = output_file(values, "", ".json") if values["output"] is not None else None
     plan = _compiled_elsewhere(config, _facts(config, values), topology, values["quick"])
     say("\n".join(_lines(plan, config, topology)))
     if output is not None:
@@ -84,7 +81,7 @@ def compile_request(request: str) -> None:
     try:
         topology = parse_topology(wanted["topology"])
         plan = plan_step(from_mapping(wanted["config"]), ImageFacts(**facts), topology)
-        answer = {"plan": dataclasses.asdict(plan) | {"fits": plan.memory.fits, "note": _NOTE}}
+        answer = {"plan": {**plan, "note": _NOTE}}
     except UserError as error:
         answer = {"error": str(error)}
     except Exception as error:
@@ -136,9 +133,8 @@ def _facts(config: Config, values: Flags) -> ImageFacts:
     except UserError as error:
         raise UserError(f"{error}; or {instead}") from error
     images = data.train_images
-    return ImageFacts(
-        data.image_shape, len(images), data.num_classes, data.max_value, streamed=isinstance(images, StreamedImages)
-    )
+    streamed = isinstance(images, StreamedImages)
+    return ImageFacts(data.image_shape, len(images), data.num_classes, data.max_value, streamed)
 
 
 def _lines(plan: dict[str, Any], config: Config, topology: Topology) -> list[str]:
@@ -147,22 +143,20 @@ def _lines(plan: dict[str, Any], config: Config, topology: Topology) -> list[str
     replicas = f", {plan['num_seeds']} replicas" if plan["num_seeds"] > 1 else ""
     lines = [f"one training step on {plan['topology']}: a batch of {batch_size} images over {used} chips{replicas}"]
     if used < chips:
-        above = -(-batch_size // chips) * chips
-        lines.append(
-            f"  {chips - used} of {chips} chips would have nothing to do; --config.train.batch_size={above} uses all"
-        )
+        idle, above = f"{chips - used} of {chips} chips", -(-batch_size // chips) * chips
+        lines.append(f"  {idle} would have nothing to do; --config.train.batch_size={above} uses all")
     lines += _memory_lines(plan, config)
-    if plan["estimate"] is None:
-        return lines
     estimate, chip = plan["estimate"], topology.chip
-    seconds = {name: estimate[f"{name}_seconds"] for name in ("compute", "memory")}
+    if estimate is None:
+        return lines
+    compute, memory = estimate["compute_seconds"], estimate["memory_seconds"]
+    done, moved = f"{_si(estimate['flops'])}FLOP", f"{_si(estimate['bytes_accessed'])}B"
     return [
         *lines,
-        f"  a step             {_si(max(seconds.values()))}s ({_NOTE})",
-        f"    compute          {_si(seconds['compute'])}s for {_si(estimate['flops'])}FLOP a chip at "
-        f"{_si(chip.flops_per_second)}FLOP/s (float32 products are one bfloat16 pass)",
-        f"    memory           {_si(seconds['memory'])}s for {_si(estimate['bytes_accessed'])}B a chip at "
-        f"{_si(chip.memory_bandwidth)}B/s",
+        f"  a step             {_si(max(compute, memory))}s ({_NOTE})",
+        f"    compute          {_si(compute)}s for {done} a chip at {_si(chip.flops_per_second)}FLOP/s "
+        "(float32 products are one bfloat16 pass)",
+        f"    memory           {_si(memory)}s for {moved} a chip at {_si(chip.memory_bandwidth)}B/s",
         f"compiled in {plan['compile_seconds']:.0f} s",
     ]
 

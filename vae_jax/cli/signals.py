@@ -12,10 +12,7 @@ from collections.abc import Iterator
 # 130 as in shells for SIGINT; 75 (EX_TEMPFAIL of sysexits.h): trying again later helps.
 INTERRUPTED_STATUS, STOPPED_STATUS = 130, 75
 # SIGHUP: the terminal or the connection is gone.
-_HANGUP = getattr(signal, "SIGHUP", None)
-_STATUSES = {signal.SIGINT: INTERRUPTED_STATUS, signal.SIGTERM: STOPPED_STATUS}
-if _HANGUP is not None:
-    _STATUSES[_HANGUP] = STOPPED_STATUS
+_STATUSES = {signal.SIGINT: INTERRUPTED_STATUS, signal.SIGTERM: STOPPED_STATUS, signal.SIGHUP: STOPPED_STATUS}
 
 
 def end_at_once() -> None:
@@ -29,7 +26,7 @@ def end_at_once() -> None:
 
 def _signals() -> list[signal.Signals]:
     """The handled signals, without SIGHUP if `nohup` turned it off."""
-    return [number for number in _STATUSES if number != _HANGUP or signal.getsignal(number) != signal.SIG_IGN]
+    return [number for number in _STATUSES if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
 
 
 def _end(status: int, number: int, frame: object) -> None:
@@ -40,7 +37,7 @@ def _end(status: int, number: int, frame: object) -> None:
 
 
 def _tell(number: int, text: str) -> None:
-    if number == _HANGUP:
+    if number == signal.SIGHUP:
         # Writing to a terminal that is gone fails, and would stop the run before it is saved.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         for stream in (1, 2):

@@ -15,8 +15,7 @@ from vae_jax.cli.listeners import CollapseWatch, Console, Listener, MetricsFile,
 from vae_jax.cli.report import write_report
 from vae_jax.cli.signals import StopRequest
 from vae_jax.cli.terminal import say
-from vae_jax.cli.training_run import TrainingRun
-from vae_jax.config import Config
+from vae_jax.cli.training_run import ADVICE, TrainingRun
 from vae_jax.errors import Stopped, UserError
 from vae_jax.escaping import one_line
 from vae_jax.processes import end_together, is_writer, join
@@ -42,40 +41,26 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 
 
 def run(values: Flags) -> None:
-    """Runs `train`."""
-    join(values["coordinator_address"], values["num_processes"], values["process_id"])
-    folder = RunFolder(pathlib.Path(values["workdir"]))
-    train(read_config(values), folder, values["init_from"], values["wandb"], values["quiet"])
-
-
-def train(
-    config: Config, folder: RunFolder, init_from: str | None = None, wandb: bool = False, quiet: bool = False
-) -> None:
     """Trains or continues the run in a folder.
-
-    Args:
-        config: The run.
-        folder: Its folder.
-        init_from: Folder of another run; a new run starts from its parameters.
-        wandb: Whether Weights & Biases gets the metrics too.
-        quiet: Whether only the result and warnings are printed.
 
     Raises:
         UserError: For an error that a user can fix; earlier checkpoints stay good.
         Stopped: If a signal stopped the run after a checkpoint.
     """
+    join(values["coordinator_address"], values["num_processes"], values["process_id"])
+    config, folder = read_config(values), RunFolder(pathlib.Path(values["workdir"]))
+    wandb, quiet = values["wandb"], values["quiet"]
     if wandb:
         Wandb.check()
     with contextlib.ExitStack() as stack:
-        training = TrainingRun.prepare(config, folder, init_from, stack)
+        training = TrainingRun.prepare(config, folder, values["init_from"], stack)
         _say_idle_devices(training)
         start, num_steps = int(training.state.step), training.schedule.num_steps
         if is_writer():
             folder.add_to_manifest(command_line(), training.data)
         if start >= num_steps:
             if is_writer():
-                result = _last_result(folder)
-                say(f"{folder.root} is finished: it has {start} of {num_steps} steps. {result}")
+                say(f"{folder.root} is finished: it has {start} of {num_steps} steps. {_last_result(folder)}")
             return
         if is_writer() and not quiet:
             if start:
@@ -85,17 +70,13 @@ def train(
         try:
             last = _train_to_end(training, wandb, quiet)
         except OSError as error:
-            raise UserError(
-                f"{folder.root} can't be written ({error.strerror or error}); make room, then run the same command "
-                "again to continue from the last checkpoint"
-            ) from error
+            raise UserError(f"{folder.root} can't be written ({error.strerror or error}); {ADVICE}") from error
         if last.step < num_steps:
             raise Stopped(
                 f"stopped and saved at step {last.step} of {num_steps}; the same command continues from there"
             )
         if is_writer():
-            seconds = time.perf_counter() - began
-            _finish(training, last, f"{num_steps - start} steps in {seconds:.1f} s", quiet)
+            _finish(training, last, f"{num_steps - start} steps in {time.perf_counter() - began:.1f} s", quiet)
 
 
 def _train_to_end(training: TrainingRun, wandb: bool, quiet: bool) -> CheckpointDue | Interrupted:

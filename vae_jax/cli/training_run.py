@@ -44,7 +44,7 @@ from vae_jax.vae import VAE
 # The pictures written with a checkpoint show the mean of p(x|z).
 _SHOW = "mean"
 _NUM_RECONSTRUCTIONS = 32
-_ADVICE = "make room, then run the same command again to continue from the last checkpoint"
+ADVICE = "make room, then run the same command again to continue from the last checkpoint"
 
 
 @dataclasses.dataclass
@@ -206,9 +206,9 @@ class TrainingRun:
         params, images = self.trained_run(event).params, self.folder.images
         if self.model.posterior.has_density:
             samples = sample_grid(self.model, params, 10 * self.model.num_classes or 64, 0, _SHOW)
-            write_png(images / f"samples_{_SHOW}_{event.step:07d}.png", samples, _ADVICE)
+            write_png(images / f"samples_{_SHOW}_{event.step:07d}.png", samples, ADVICE)
         picture = reconstruction_grid(self.model, params, self._images_to_reconstruct, _NUM_RECONSTRUCTIONS, _SHOW, 0)
-        write_png(images / f"reconstructions_{_SHOW}_{event.step:07d}.png", picture, _ADVICE)
+        write_png(images / f"reconstructions_{_SHOW}_{event.step:07d}.png", picture, ADVICE)
 
     @functools.cached_property
     def _images_to_reconstruct(self) -> Split:

@@ -24,6 +24,7 @@ _LARGE = {"cpu": (2048, 1)}
 _LARGE_ELSEWHERE = (8192, 3)
 # No learning rate schedule ends while steps are timed.
 _ENOUGH_STEPS = 10**8
+_SHOWN_MEMORY = ("compiled_total", "compiled_intermediates", "process_peak")
 _COMPILATION = "/jax/core/compile/backend_compile_duration"
 
 
@@ -32,7 +33,7 @@ def benchmark(
     data: Dataset,
     repeats: int,
     num_steps: int,
-    on_compiled: Callable[[jax.stages.Compiled, Mesh], None] = lambda compiled, mesh: None,
+    on_compiled: Callable[[jax.stages.Compiled, Mesh], None],
 ) -> dict[str, Any]:
     """Times the training step of a config, and one large matrix product in alternation with it.
 
@@ -100,21 +101,15 @@ def table(result: dict[str, Any]) -> str:
     devices = f", {step['devices']} devices" if step["devices"] > 1 else ""
     images = f"{step['images']} images of {'x'.join(map(str, step['image_shape']))}{devices}"
     rate = f"{large['flops_per_second']['median'] / 1e9:,.0f} GFLOP/s"
+    tracing, compiling = compilation["trace_and_lower_seconds"], compilation["compile_seconds"]
+    total, between, process = (f"{memory[name] / 2**20:,.0f} MB" for name in _SHOWN_MEMORY)
     rows = [
         ("step", f"{_range(step['seconds'], '{:.3g}', 1e3)} ms"),
         ("images per second", f"{_range(step['images_per_second'], '{:,.0f}')} ({images})"),
         (f"share of a {large['size']}² product's rate", f"{_range(large['share_reached'], '{:.1%}')} of {rate}"),
         *([] if waited is None else [("time waited for images", _range(waited, "{:.1%}"))]),
-        (
-            "compilation",
-            f"{compilation['trace_and_lower_seconds']:.2f} s tracing and lowering, "
-            f"{compilation['compile_seconds']:.2f} s compiling",
-        ),
-        (
-            "memory",
-            f"{_mb(memory['compiled_total'])} planned on a device, {_mb(memory['compiled_intermediates'])} of it "
-            f"intermediate; process {_mb(memory['process_peak'])} at most",
-        ),
+        ("compilation", f"{tracing:.2f} s tracing and lowering, {compiling:.2f} s compiling"),
+        ("memory", f"{total} planned on a device, {between} of it intermediate; process {process} at most"),
     ]
     return "\n".join(f"{name:<34} {text}" for name, text in rows)
 
@@ -182,15 +177,13 @@ def _large_product(mesh: Mesh) -> tuple[int, Callable[[], float]]:
 def _memory(compiled: jax.stages.Compiled) -> dict[str, int | None]:
     """Bytes that the compiler plans for a device, the most a device has used, and the most of this process."""
     analysis, stats = compiled.memory_analysis(), jax.local_devices()[0].memory_stats() or {}
-    planned = None
-    if analysis is not None:
-        results = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
-        planned = analysis.argument_size_in_bytes + results + analysis.temp_size_in_bytes
+    assert analysis is not None
+    results = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
     # Linux counts in KB, macOS in bytes.
     unit = 1 if sys.platform == "darwin" else 1024
     return {
-        "compiled_total": planned,
-        "compiled_intermediates": None if analysis is None else analysis.temp_size_in_bytes,
+        "compiled_total": analysis.argument_size_in_bytes + results + analysis.temp_size_in_bytes,
+        "compiled_intermediates": analysis.temp_size_in_bytes,
         "device_peak": stats.get("peak_bytes_in_use"),
         "process_peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
     }
@@ -203,7 +196,3 @@ def _spread(values: np.ndarray) -> dict[str, float]:
 def _range(values: dict[str, float], form: str, factor: float = 1.0) -> str:
     median, low, high = (form.format(factor * values[name]) for name in ("median", "minimum", "maximum"))
     return f"{median} ({low} to {high})"
-
-
-def _mb(count: int | None) -> str:
-    return "unknown" if count is None else f"{count / 2**20:,.0f} MB"

@@ -51,81 +51,20 @@ class ImageFacts:
     streamed: bool = False
 
 
-@dataclasses.dataclass(frozen=True)
-class Memory:
-    """Bytes on one chip.
-
-    Attributes:
-        arguments: The state, and images that live on the device; None where the compiler refused the step.
-        outputs: The next state.
-        aliased: What of the outputs takes the place of arguments.
-        temporaries: All between.
-        needed: At once; at least so much where the compiler refused.
-        available: Of the HBM, what the runtime leaves to programs.
-    """
-
-    arguments: int | None
-    outputs: int | None
-    aliased: int | None
-    temporaries: int | None
-    needed: int
-    available: int
-
-    @property
-    def fits(self) -> bool:
-        """Whether the step runs."""
-        return self.arguments is not None and self.needed <= self.available
-
-
-@dataclasses.dataclass(frozen=True)
-class Estimate:
-    """One step of one chip at its peak rates: estimated, not measured.
-
-    Attributes:
-        flops: As XLA counts them.
-        bytes_accessed: What operations read and write, in HBM and in the chip's own memory, as XLA counts them.
-        compute_seconds: FLOPs over the peak rate.
-        memory_seconds: Bytes over the bandwidth of HBM, as if none stayed in the chip's own memory.
-    """
-
-    flops: int
-    bytes_accessed: int
-    compute_seconds: float
-    memory_seconds: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """A training step on a TPU slice.
-
-    Attributes:
-        topology: The slice.
-        num_chips: Of the slice.
-        used_chips: The largest number of them that divides a batch.
-        batch_size: Over all chips, of each replica.
-        num_seeds: Replicas.
-        memory: Whether it fits.
-        estimate: None where the compiler refused the step.
-        compile_seconds: On this machine.
-    """
-
-    topology: str
-    num_chips: int
-    used_chips: int
-    batch_size: int
-    num_seeds: int
-    memory: Memory
-    estimate: Estimate | None
-    compile_seconds: float
-
-
-def plan_step(config: Config, facts: ImageFacts, topology: Topology) -> Plan:
+def plan_step(config: Config, facts: ImageFacts, topology: Topology) -> dict[str, Any]:
     """Compiles one training step of a run for a slice; needs `libtpu`, and no TPU.
 
     Args:
         config: The run.
         facts: Its data.
         topology: Where it is to run.
+
+    Returns:
+        Numbers and texts by name. `used_chips` is the largest number of chips that divides a batch, `batch_size` is
+        over all chips, of each replica. `memory` has the bytes on one chip: `arguments` (the state, and images that
+        live on the device), `outputs`, what of these takes the place of arguments (`aliased`), `temporaries`, all that
+        is `needed` at once, and what is `available` of the HBM to programs. `estimate` is one step of one chip at its
+        peak rates, not measured. Where the compiler refused the step it is None, as are the parts of the memory.
 
     Raises:
         UserError: If the config can't be trained, the chips can't share a batch, or there is no such slice.
@@ -143,28 +82,29 @@ def plan_step(config: Config, facts: ImageFacts, topology: Topology) -> Plan:
         needed = _refused_bytes(error)
         if needed is None and mesh.size < topology.num_chips:
             # v5e and v6e run some programs on all chips of a slice or on none.
-            whole = -(-config.train.batch_size // topology.num_chips) * topology.num_chips
+            batch_size, chips = config.train.batch_size, topology.num_chips
             raise UserError(
-                f"a batch of {config.train.batch_size} images gives work to only {mesh.size} of the "
-                f"{topology.num_chips} chips of {topology.name}, which the compiler refuses; set "
-                f"--config.train.batch_size={whole} or another multiple of {topology.num_chips}"
+                f"a batch of {batch_size} images uses only {mesh.size} of the {chips} chips of {topology.name}, which "
+                f"the compiler refuses; set --config.train.batch_size={-(-batch_size // chips) * chips}"
             ) from error
         if needed is None:
             raise
-        memory = Memory(None, None, None, None, needed, topology.chip.memory_bytes)
+        memory = {**dict.fromkeys(("arguments", "outputs", "aliased", "temporaries")), "needed": needed}
     else:
-        memory = _memory(compiled, topology.chip)
+        memory = _memory(compiled)
         estimate = _estimate(compiled, topology.chip, config.train.accumulation)
-    return Plan(
-        topology=topology.name,
-        num_chips=topology.num_chips,
-        used_chips=mesh.size,
-        batch_size=config.train.batch_size,
-        num_seeds=config.num_seeds,
-        memory=memory,
-        estimate=estimate,
-        compile_seconds=time.perf_counter() - began,
-    )
+    available = topology.chip.memory_bytes
+    return {
+        "topology": topology.name,
+        "num_chips": topology.num_chips,
+        "used_chips": mesh.size,
+        "batch_size": config.train.batch_size,
+        "num_seeds": config.num_seeds,
+        "memory": {**memory, "available": available},
+        "estimate": estimate,
+        "compile_seconds": time.perf_counter() - began,
+        "fits": estimate is not None and memory["needed"] <= available,
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,24 +160,25 @@ def _one_step(
     return ResidentSteps(step, mesh, shape_only, labels, order, longest=1, unroll=True), state
 
 
-def _memory(compiled: jax.stages.Compiled, chip: Chip) -> Memory:
+def _memory(compiled: jax.stages.Compiled) -> dict[str, Any]:
     stats = compiled.memory_analysis()
     assert stats is not None
-    parts = (
-        stats.argument_size_in_bytes,
-        stats.output_size_in_bytes,
-        stats.alias_size_in_bytes,
-        stats.temp_size_in_bytes,
-    )
-    arguments, outputs, aliased, temporaries = parts
-    return Memory(*parts, needed=arguments + outputs - aliased + temporaries, available=chip.memory_bytes)
+    fields = {"arguments": "argument", "outputs": "output", "aliased": "alias", "temporaries": "temp"}
+    parts = {name: getattr(stats, f"{field}_size_in_bytes") for name, field in fields.items()}
+    return {**parts, "needed": sum(parts.values()) - 2 * parts["aliased"]}
 
 
-def _estimate(compiled: jax.stages.Compiled, chip: Chip, num_parts: int) -> Estimate:
+def _estimate(compiled: jax.stages.Compiled, chip: Chip, num_parts: int) -> dict[str, Any]:
     costs = compiled.cost_analysis() or {}
     # XLA counts the body of a loop once; nearly all work of a batch in parts is in one.
     flops, num_bytes = (round(num_parts * costs[name]) for name in ("flops", "bytes accessed"))
-    return Estimate(flops, num_bytes, flops / chip.flops_per_second, num_bytes / chip.memory_bandwidth)
+    return {
+        "flops": flops,
+        "bytes_accessed": num_bytes,
+        "compute_seconds": flops / chip.flops_per_second,
+        # As if no byte stayed in the chip's own memory.
+        "memory_seconds": num_bytes / chip.memory_bandwidth,
+    }
 
 
 def _refused_bytes(error: Exception) -> int | None:
