@@ -106,10 +106,7 @@ class LinearGaussian:
         tree = {
             "posterior": {
                 "mean": {"kernel": self.encoder.T, "bias": -self.encoder @ self.bias},
-                "log_diagonal": {
-                    "kernel": np.zeros((pixels, self.latents)),
-                    "bias": np.log(np.diag(factor)),
-                },
+                "log_diagonal": {"kernel": np.zeros((pixels, self.latents)), "bias": np.log(np.diag(factor))},
                 "below": {"kernel": np.zeros((pixels, len(rows))), "bias": factor[rows, columns]},
             },
             "decoder": {"Dense_0": {"kernel": self.weights.T, "bias": self.bias}},

@@ -37,10 +37,7 @@ def originals() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     arrays = []
     for count in (NUM_TRAIN, NUM_TEST):
-        arrays += [
-            rng.integers(0, 256, (count, 28, 28), np.uint8),
-            rng.integers(0, 10, count, np.uint8),
-        ]
+        arrays += [rng.integers(0, 256, (count, 28, 28), np.uint8), rng.integers(0, 10, count, np.uint8)]
     return dict(zip(FILES, arrays, strict=True))
 
 

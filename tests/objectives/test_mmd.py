@@ -89,8 +89,7 @@ def test_expectation_is_zero_for_one_distribution() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mean", "variances"),
-    [([0.5, -0.3, 0.0], [1.0, 1.0, 1.0]), ([0.0, 0.0], [0.2, 0.5]), ([2.0], [0.3])],
+    ("mean", "variances"), [([0.5, -0.3, 0.0], [1.0, 1.0, 1.0]), ([0.0, 0.0], [0.2, 0.5]), ([2.0], [0.3])]
 )
 def test_expectation_is_the_closed_form_of_two_gaussians(mean: list[float], variances: list[float]) -> None:
     expected = population(np.array(mean), np.array(variances))

@@ -64,8 +64,7 @@ def test_ramps_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("free_nats", "expected"),
-    [(0.0, 3.8), (0.5, 0.5 + 1.0 + 2.5), (1.2, 1.2 + 1.2 + 2.5), (10.0, 30.0)],
+    ("free_nats", "expected"), [(0.0, 3.8), (0.5, 0.5 + 1.0 + 2.5), (1.2, 1.2 + 1.2 + 2.5), (10.0, 30.0)]
 )
 def test_free_bits_are_given_per_dimension_after_the_mean_over_images(free_nats: float, expected: float) -> None:
     np.testing.assert_allclose(FreeBits(free_nats, 3)(KL, START), expected, rtol=1e-6)

@@ -112,10 +112,7 @@ def test_config_that_cannot_be_trained_is_refused() -> None:
             "exceeds available HBM (30.75G).",
             50 * 2**30,
         ),
-        (
-            "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.5G of 15.75G hbm. Exceeded",
-            20.5 * 2**30,
-        ),
+        ("RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.5G of 15.75G hbm. Exceeded", 20.5 * 2**30),
     ],
 )
 def test_refusal_for_memory_is_an_answer(monkeypatch: pytest.MonkeyPatch, message: str, needed: float) -> None:

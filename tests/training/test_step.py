@@ -17,14 +17,7 @@ from vae_jax.keys import Stream, stream_key
 from vae_jax.noise import standard_normal
 from vae_jax.objectives import Elbo, ElboTerms
 from vae_jax.sharding import batch_mesh, replicated
-from vae_jax.training import (
-    BatchOrder,
-    ResidentSteps,
-    TrainState,
-    create_state,
-    make_optimizer,
-    make_train_step,
-)
+from vae_jax.training import BatchOrder, ResidentSteps, TrainState, create_state, make_optimizer, make_train_step
 from vae_jax.vae import VAE, init_params
 
 SHAPE = (8, 8, 1)
