@@ -3,13 +3,13 @@
 import json
 import math
 import pathlib
-import types
-from typing import Any
+from unittest import mock
 
 import pytest
 
 from vae_jax.cli import main
 from vae_jax.cli.divergence import _advice
+from vae_jax.cli.training_run import TrainingRun
 from vae_jax.config import Config
 from vae_jax.training import BrokenStep
 
@@ -42,7 +42,7 @@ def test_learning_rate(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) ->
 def test_learned_noise_that_shrinks_to_nothing(loss_before: float | None, told: bool) -> None:
     """Only a density of continuous pixels gives a negative loss: what comes before such a break is told."""
     broken = BrokenStep(7, None, {"reconstruction": math.nan}, [], loss_before)
-    run: Any = types.SimpleNamespace(config=Config())
+    run = mock.Mock(spec=TrainingRun, config=Config())
     assert ("the noise of p(x|z) may have shrunk" in _advice(broken, run)) == told
 
 
