@@ -13,7 +13,7 @@ import scipy.stats
 
 from vae_jax.build import build_model
 from vae_jax.config import ModelConfig
-from vae_jax.vae import VAE, Params, init_params
+from vae_jax.models import VAE, Variables, init_variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,8 +79,10 @@ class LinearGaussian:
         config = ModelConfig(hidden=(), latents=self.latents, likelihood="gaussian_learned", posterior=posterior)
         return build_model(config, self.shape)
 
-    def params(self, variances: np.ndarray | None = None, shift: float = 0.0, variance: float | None = None) -> Params:
-        """Its parameters with q(z|x) = N(E[z|x] + shift, diag(variances)); by default the best diagonal q.
+    def variables(
+        self, variances: np.ndarray | None = None, shift: float = 0.0, variance: float | None = None
+    ) -> Variables:
+        """Its variables with q(z|x) = N(E[z|x] + shift, diag(variances)); by default the best diagonal q.
 
         In the precision that JAX has been set to.
         """
@@ -94,12 +96,12 @@ class LinearGaussian:
             "decoder": {"Dense_0": {"kernel": self.weights.T, "bias": self.bias}},
             "likelihood": {"logvar": np.log(self.variance if variance is None else variance)},
         }
-        fresh = jax.eval_shape(lambda: init_params(self.vae(), jax.random.key(0), self.shape))
+        fresh = jax.eval_shape(lambda: init_variables(self.vae(), jax.random.key(0), self.shape))["params"]
         precision = jax.dtypes.canonicalize_dtype(np.float64)
-        return jax.tree.map(lambda old, new: jnp.asarray(new, precision).reshape(old.shape), fresh, tree)
+        return {"params": jax.tree.map(lambda old, new: jnp.asarray(new, precision).reshape(old.shape), fresh, tree)}
 
-    def exact_params(self) -> Params:
-        """Its parameters with the full-covariance posterior at p(z|x), for `vae("full_gaussian")`."""
+    def exact_variables(self) -> Variables:
+        """Its variables with the full-covariance posterior at p(z|x), for `vae("full_gaussian")`."""
         factor = np.linalg.cholesky(self.covariance)
         rows, columns = np.tril_indices(self.latents, -1)
         pixels = len(self.bias)
@@ -112,6 +114,8 @@ class LinearGaussian:
             "decoder": {"Dense_0": {"kernel": self.weights.T, "bias": self.bias}},
             "likelihood": {"logvar": np.log(self.variance)},
         }
-        fresh = jax.eval_shape(lambda: init_params(self.vae("full_gaussian"), jax.random.key(0), self.shape))
+        fresh = jax.eval_shape(lambda: init_variables(self.vae("full_gaussian"), jax.random.key(0), self.shape))[
+            "params"
+        ]
         precision = jax.dtypes.canonicalize_dtype(np.float64)
-        return jax.tree.map(lambda old, new: jnp.asarray(new, precision).reshape(old.shape), fresh, tree)
+        return {"params": jax.tree.map(lambda old, new: jnp.asarray(new, precision).reshape(old.shape), fresh, tree)}

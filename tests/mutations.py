@@ -41,8 +41,8 @@ MUTATIONS = (
     Mutation(
         "the sign of the KL",
         GAUSSIAN,
-        "    return jnp.sum(kl_to_standard_normal(parameters.mean, parameters.logvar), axis=-1)",
-        "    return -jnp.sum(kl_to_standard_normal(parameters.mean, parameters.logvar), axis=-1)",
+        "        return kl_to_standard_normal(*map(self._flat, parameters))",
+        "        return -kl_to_standard_normal(*map(self._flat, parameters))",
         "tests/posteriors/test_diagonal_gaussian.py",
     ),
     Mutation(
@@ -90,8 +90,8 @@ MUTATIONS = (
     Mutation(
         "the raw parameters evaluated instead of their average",
         "vae_jax/training/step.py",
-        "return self.params if self.average is None else self.average",
-        "return self.params",
+        "return self.variables(self.params if self.average is None else self.average)",
+        "return self.variables(self.params)",
         "tests/training/test_step.py",
     ),
     Mutation(

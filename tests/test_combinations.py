@@ -21,8 +21,8 @@ from vae_jax.build.objective import OBJECTIVES
 from vae_jax.config import Config, DataConfig, ModelConfig, ObjectiveConfig, TrainConfig
 from vae_jax.data import Dataset
 from vae_jax.errors import UserError
+from vae_jax.models import VAE, init_variables
 from vae_jax.training import TrainState, create_state, make_train_step
-from vae_jax.vae import VAE, Params, init_params
 
 BATCH = 4
 NUM_STEPS = 3
@@ -74,7 +74,7 @@ def reason_against(combination: Combination) -> str | None:
     if prior == "vampprior" and posterior not in WITH_DENSITY_ANYWHERE:
         return "the prior is a mixture of posteriors, whose density it needs at any z"
     if prior == "vampprior" and parts["labels"] == "conditional":
-        return "the images that the prior learns have no label"
+        return "the images that the prior learns have none"
     if objective == "autoencoder":
         return None if posterior == "point_mass" else "a z that is a function of x alone"
     if posterior == "point_mass" and objective != "mmd":
@@ -167,7 +167,7 @@ def train(combination: Combination, compiled: bool = True):
     labels = source.training.labels.reshape(NUM_STEPS, BATCH) if config.model.conditional else None
     key = jax.random.key(0)
 
-    def start(init: Callable[..., Params]) -> TrainState:
+    def start(init: Callable[..., Variables]) -> TrainState:
         return create_state(init(model, source.image_shape), tx, with_average=False)
 
     def run(batches: np.ndarray, labels: np.ndarray | None):
@@ -198,8 +198,8 @@ def train(combination: Combination, compiled: bool = True):
     return jax.device_get((before.params, state.params, jax.tree.map(lambda *steps: np.stack(steps), *rows)))
 
 
-def fresh_params(model: VAE, image_shape: tuple[int, int, int]) -> Params:
-    return init_params(model, jax.random.key(0), image_shape)
+def fresh_params(model: VAE, image_shape: tuple[int, int, int]) -> Variables:
+    return init_variables(model, jax.random.key(0), image_shape)
 
 
 # Objectives share their models.

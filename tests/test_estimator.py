@@ -277,7 +277,7 @@ def test_functions_of_the_package_take_model_and_parameters() -> None:
     X = linear_gaussian(50)
     vae = tiny().fit(X)
     x = ((X - vae.mean_) / vae.scale_).reshape(50, *vae.image_shape_).astype(np.float32)
-    z = vae_jax.encode(vae.model_, vae.params_, jnp.asarray(x))
+    z = vae_jax.encode(vae.model_, vae.variables_, jnp.asarray(x))
     np.testing.assert_allclose(vae.transform(X), z, rtol=1e-4, atol=1e-5)
 
 

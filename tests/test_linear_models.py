@@ -15,14 +15,15 @@ import scipy.optimize
 import scipy.stats
 import sklearn.datasets
 import sklearn.decomposition
+from losses import loss_of
 
 from vae_jax import build
 from vae_jax.build import build_model
 from vae_jax.config import Config, ModelConfig, ObjectiveConfig, TrainConfig
 from vae_jax.keys import Stream, stream_key
+from vae_jax.models import VAE, init_variables
 from vae_jax.objectives import Elbo
 from vae_jax.training import create_state, make_train_step
-from vae_jax.vae import VAE, apply, init_params
 
 MAX_VALUE = 16
 KEY = jax.random.key(0)
@@ -40,12 +41,14 @@ def test_training_reaches_the_maximum_of_probabilistic_pca() -> None:
     )
     model = build.build_model(config.model, shape, MAX_VALUE)
     tx = build.build_optimizer(config, num_steps)
-    train_step = make_train_step(build.build_loss(config, model), tx, lambda images, key: images / MAX_VALUE)
+    train_step = make_train_step(
+        build.build_loss(config, model), tx, lambda images, given, key: Batch(images / MAX_VALUE)
+    )
     order = np.random.default_rng(0).integers(0, len(train), (num_steps, 200))
 
     @jax.jit
     def run(images: jax.Array) -> dict:
-        state = create_state(init_params(model, stream_key(KEY, Stream.PARAMETERS), shape), tx, with_average=False)
+        state = create_state(init_variables(model, stream_key(KEY, Stream.PARAMETERS), shape), tx, with_average=False)
         return jax.lax.scan(lambda state, rows: (train_step(state, images[rows], KEY)[0], None), state, order)[0].params
 
     params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), run(jnp.asarray(train)))
@@ -103,11 +106,11 @@ def trained_encoder(posterior: str) -> tuple[VAE, dict]:
 
     @jax.jit
     def run() -> dict:
-        trainable = {"posterior": init_params(model, KEY, SHAPE)["posterior"]}
+        trainable = {"posterior": init_variables(model, KEY, SHAPE)["params"]["posterior"]}
 
         def loss(trainable: dict, step: jax.Array) -> jax.Array:
             key = stream_key(KEY, Stream.POSTERIOR_NOISE, step)
-            return objective(model, {**trainable, "decoder": decoder}, x, key, step)[0]
+            return loss_of(objective, model, {**trainable, "decoder": decoder}, x, key, step)[0]
 
         def body(carry: tuple, step: jax.Array) -> tuple:
             trainable, opt_state = carry
@@ -124,7 +127,8 @@ def bound_and_error(model: VAE, params: dict) -> tuple[float, float]:
     """The mean bound of the images from fresh samples, and its standard error."""
     x = jnp.asarray(images().reshape(BATCH, *SHAPE), jnp.float32)
     noise = jax.random.normal(stream_key(KEY, Stream.EVALUATION), (20_000, BATCH, 2))
-    weights = np.asarray(jax.jit(lambda p: apply(model, p, "__call__", x, noise).log_weights)(params), np.float64)
+    weigh = jax.jit(lambda params: model.joint({"params": params}, Batch(x), noise=noise).log_weights)
+    weights = np.asarray(weigh(params), np.float64)
     return weights.mean(), weights.mean(axis=1).std() / np.sqrt(len(weights))
 
 

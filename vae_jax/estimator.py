@@ -21,7 +21,6 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
-from vae_jax import api
 from vae_jax.config import Config, TrainConfig
 from vae_jax.errors import UserError, check_count
 from vae_jax.estimation.compiled import ROWS_AT_ONCE, compiled, compiled_log_likelihood, map_rows, sample_rows, trained
@@ -29,7 +28,7 @@ from vae_jax.estimation.fitted import Fitted, check_has_density, new_seed, preci
 from vae_jax.estimation.parameters import Design, check_continues, config_of, design_of
 from vae_jax.estimation.rows import Standard, check_density, check_range, content_ids
 from vae_jax.memory import check_images_fit
-from vae_jax.vae import VAE, Params
+from vae_jax.models import Model, Variables, decode_flat, flat_point, num_latents
 
 
 class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -158,11 +157,11 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
     def transform(self, X: Any) -> Float[np.ndarray, "n d"]:
         """Means of q(z|x), `[N, n_components]`, in float32 if X is, else in float64."""
-        design, standard, _, params = self._fitted()
+        design, standard, _, variables = self._fitted()
         rows, _ = self._rows(X, reset=False)
-        encode = compiled(design, api.encode)
+        encode = compiled(design, flat_point)
         images = standard.of(rows).reshape(-1, *design.image_shape)
-        return map_rows(lambda x, ids: encode(params, x), images).astype(precision(rows))
+        return map_rows(lambda batch, ids: encode(variables, batch), images).astype(precision(rows))
 
     def inverse_transform(self, X: Any) -> Float[np.ndarray, "n *row"]:
         """Means of p(x|z), in the shape of the fitted rows or images.
@@ -173,14 +172,14 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         Raises:
             UserError: If the number of latents is wrong.
         """
-        design, standard, _, params = self._fitted()
+        design, standard, _, variables = self._fitted()
         z = check_array(X, input_name="Z", estimator=self)
         if z.shape[1] != self._n_features_out:
             raise UserError(f"the latents have {z.shape[1]} components, but {self._n_features_out} were fitted")
-        decode = compiled(design, api.decode)
+        decode = compiled(design, _means)
         # As images of one row of pixels.
         latents = z.astype(np.float32)[:, np.newaxis, np.newaxis]
-        images = map_rows(lambda z, ids: decode(params, z[:, 0, 0]), latents)
+        images = map_rows(lambda batch, ids: decode(variables, batch.x[:, 0, 0]), latents)
         return standard.undone(images.reshape(len(z), -1)).reshape(len(z), *self._row_shape).astype(precision(z))
 
     def score_samples(self, X: Any) -> Float[np.ndarray, "n"]:
@@ -196,7 +195,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         Raises:
             UserError: If the likelihood isn't a density of such values, or the posterior has no density.
         """
-        design, standard, seed, params = self._fitted()
+        design, standard, seed, variables = self._fitted()
         num_samples = config_of(self.get_params(deep=False)).evaluate.num_samples
         rows, _ = self._rows(X, reset=False)
         check_has_density(design)
@@ -204,7 +203,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         check_density(design, standardized)
         estimate, content = compiled_log_likelihood(design, num_samples), content_ids(standardized)
         scores = map_rows(
-            lambda x, ids: estimate(params, x, content[np.asarray(ids)], seed),
+            lambda batch, ids: estimate(variables, batch, content[np.asarray(ids)], seed),
             standardized.reshape(-1, *design.image_shape),
         )
         # The density of X is that of standardized X times the determinant of standardizing.
@@ -224,29 +223,29 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         Raises:
             UserError: If the model has no distribution, or `n_samples` is below 1.
         """
-        design, standard, _, params = self._fitted()
+        design, standard, _, variables = self._fitted()
         check_count("n_samples", n_samples)
         check_has_density(design)
         check_images_fit(int(n_samples), self._row_shape)
         draw = compiled(design, sample_rows)
         seed = new_seed(self.random_state if random_state is None else random_state)
-        batches = [np.asarray(draw(params, seed, np.int32(i))) for i in range(-(-n_samples // ROWS_AT_ONCE))]
+        batches = [np.asarray(draw(variables, seed, np.int32(i))) for i in range(-(-n_samples // ROWS_AT_ONCE))]
         images = np.concatenate(batches)[:n_samples]
         return standard.undone(images.reshape(n_samples, -1)).reshape(n_samples, *self._row_shape)
 
     @property
-    def params_(self) -> Params:
-        """Parameters of the model, as the functions of `vae_jax` take them: nested dictionaries of arrays."""
-        return self._fitted().params
+    def variables_(self) -> Variables:
+        """Variables of the model, as the functions of `vae_jax` take them: nested dictionaries of arrays."""
+        return self._fitted().variables
 
     @property
-    def model_(self) -> VAE:
-        """The model that belongs to `params_`."""
+    def model_(self) -> Model:
+        """The model that belongs to `variables_`."""
         return self._fitted().design.model
 
     @property
     def _n_features_out(self) -> int:
-        return self.model_.posterior.latents
+        return num_latents(self.model_)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "n_iter_")
@@ -264,7 +263,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         """Trains a fresh model."""
         rows, row_shape = self._rows(X, reset=True)
         design = design_of(config, self.image_shape, self.max_value, row_shape, len(rows))
-        standardize = self.standardize and "real" in design.model.likelihood.support
+        standardize = self.standardize and "real" in design.model.support
         standard = Standard.fitted_to(rows) if standardize else Standard(np.zeros(rows.shape[1]), 1.0)
         self._train(design, standard, rows, config.train, num_epochs, None)
         self._row_shape, (self.mean_, self.scale_) = row_shape, standard
@@ -290,10 +289,14 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         self.loss_curve_ = [*curve, *losses]
         self.image_shape_ = design.image_shape
         self._design, self._seed = dataclasses.asdict(design), int(seed)
-        self._state, self._params = jax.tree.leaves(state), state.evaluated_params
+        self._state, self._variables = jax.tree.leaves(state), state.evaluated
 
     def _fitted(self) -> Fitted:
         """The result of `fit`, made from the plain values that the estimator holds."""
         check_is_fitted(self)
         standard = Standard(self.mean_, self.scale_)
-        return Fitted(Design.from_plain(self._design), standard, np.uint32(self._seed), self._params)
+        return Fitted(Design.from_plain(self._design), standard, np.uint32(self._seed), self._variables)
+
+
+def _means(model: Model, variables: Variables, z: Any) -> Any:
+    return decode_flat(model, variables, z).mean()

@@ -8,14 +8,14 @@ import numpy as np
 from vae_jax import build
 from vae_jax.config import Config
 from vae_jax.data import Dataset
-from vae_jax.data.dataset import Labels
+from vae_jax.data.dataset import Given
 from vae_jax.evaluation import Watched, active_units, make_bound, map_images
 from vae_jax.evaluation.batches import ImageSource
 from vae_jax.keys import Stream, stream_key
+from vae_jax.models import Model, Variables, noise_stddev
 from vae_jax.numerics import estimate
 from vae_jax.sharding import filled_up, put, replicated, whole_mesh
-from vae_jax.trained import replica_params
-from vae_jax.vae import VAE, Params, apply
+from vae_jax.trained import replica_variables
 
 _SPLITS = ("validation", "test")
 _BOUND_SAMPLES = 1
@@ -25,7 +25,7 @@ _IMAGES_AT_ONCE = 1000
 class _Part(NamedTuple):
     images: ImageSource
     max_value: int
-    labels: Labels | None
+    given: Given
 
 
 class Monitor:
@@ -39,7 +39,7 @@ class Monitor:
         model: Its model.
     """
 
-    def __init__(self, config: Config, data: Dataset, model: VAE) -> None:
+    def __init__(self, config: Config, data: Dataset, model: Model) -> None:
         self._config, self._model, self._mesh = config, model, whole_mesh()
         self._num_replicas = num_replicas(config)
         self._bound = make_bound(model, _BOUND_SAMPLES, self._num_replicas is not None, build.must_unroll(model))
@@ -50,32 +50,32 @@ class Monitor:
             split: _Part(
                 put(np.asarray(part.images), everywhere) if fits else part.images,
                 part.max_value,
-                part.labels if model.num_classes else None,
+                part.given if model.context_size else None,
             )
             for split, part in parts.items()
         }
 
-    def rows(self, params: Params) -> list[dict[str, Any]]:
+    def rows(self, variables: Variables) -> list[dict[str, Any]]:
         """A row of metrics for each split, in nats per image.
 
         Args:
-            params: Parameters on the host, with an axis for the replicas in front if there are several.
+            variables: Of the model, on the host, with an axis for the replicas in front if there are several.
         """
-        return [self._row(split, part, params) for split, part in self._parts.items()]
+        return [self._row(split, part, variables) for split, part in self._parts.items()]
 
-    def _row(self, split: str, part: _Part, params: Params) -> dict[str, Any]:
+    def _row(self, split: str, part: _Part, variables: Variables) -> dict[str, Any]:
         everywhere = replicated(self._mesh)
         key = jax.jit(
             lambda: stream_key(jax.random.key(self._config.data.seed), Stream.EVALUATION), out_shardings=everywhere
         )()
-        on_devices = put(params, everywhere)
+        on_devices = put(variables, everywhere)
         watched: Watched = map_images(
-            lambda x, ids, label: self._bound(on_devices, x, ids, key, label),
+            lambda batch, ids: self._bound(on_devices, batch, ids, key),
             part.images,
             part.max_value,
             filled_up(max(1, _IMAGES_AT_ONCE // self._config.num_seeds), self._mesh),
             self._mesh,
-            part.labels,
+            part.given,
         )
         terms, one_model = watched.terms, self._num_replicas is None
         elbo = None if terms.elbo is None else estimate(terms.elbo.mean(axis=() if one_model else (1,)))
@@ -85,7 +85,7 @@ class Monitor:
         }
         replicas = range(self._config.num_seeds)
         stddevs = [
-            apply(self._model, replica_params(params, self._num_replicas, index), "noise_stddev") for index in replicas
+            noise_stddev(self._model, replica_variables(variables, self._num_replicas, index)) for index in replicas
         ]
         stddevs = [float(stddev) for stddev in stddevs if stddev is not None]
         z = np.asarray(watched.means)

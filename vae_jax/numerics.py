@@ -6,12 +6,14 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Shaped
+
+from vae_jax.shapes import Nats
 
 LOG_2PI = math.log(2.0 * math.pi)
 
 
-def flat_event(values: Float[Array, "*batch h w c"]) -> Float[Array, "*batch p"]:
+def flat_event(values: Shaped[Array, "*batch h w c"]) -> Shaped[Array, "*batch p"]:
     """The pixel values of each image in one axis.
 
     A likelihood starts with this: with a last axis of one channel the compiler's inner loops have a single turn,
@@ -20,8 +22,15 @@ def flat_event(values: Float[Array, "*batch h w c"]) -> Float[Array, "*batch p"]
     return values.reshape(*values.shape[:-3], math.prod(values.shape[-3:]))
 
 
-def sum_event(values: Float[Array, "*batch p"]) -> Float[Array, "*batch"]:
-    """Sums over the pixel values in float32, whatever they were computed in."""
+def flat_mask(observed: Bool[Array, "*batch h w c"] | None) -> Bool[Array, "*batch p"] | None:
+    """The same of a mask, where there is one."""
+    return None if observed is None else flat_event(observed)
+
+
+def sum_event(values: Float[Array, "*batch p"], observed: Bool[Array, "*#batch p"] | None = None) -> Nats:
+    """Sums over the values that are observed (None: all) in float32, whatever they were computed in."""
+    if observed is not None:
+        values = jnp.where(observed, values, 0.0)
     return jnp.sum(values.astype(jnp.promote_types(values.dtype, jnp.float32)), axis=-1)
 
 

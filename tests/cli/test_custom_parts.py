@@ -14,6 +14,8 @@ PARTS = """
 import flax.linen as nn
 import jax.numpy as jnp
 
+from vae_jax.posteriors import Posterior
+
 
 class Encoder(nn.Module):
     @nn.compact
@@ -66,13 +68,8 @@ class Unsummed(Squares):
         return outputs
 
 
-class Narrow(nn.Module):
+class Narrow(Posterior):
     latents: int = 2
-    noise_size: int = 2
-    analytic_kl = False
-    has_density = True
-    log_prob_anywhere = False
-    reparameterized = True
 
     def __call__(self, features):
         return features
@@ -117,7 +114,7 @@ def narrow(config):
 
 
 def pair(config, num_images):
-    def objective(model, params, x, key, step, label):
+    def objective(model, variables, batch, key, step):
         return jnp.zeros(2), None
 
     objective.needs = ()
@@ -142,7 +139,7 @@ WRONG = {
     "likelihood without a method": ("model.likelihood", "squares", ["failed"]),
     "likelihood that isn't summed": ("model.likelihood", "unsummed", ["failed"]),
     "posterior of another size": ("model.posterior", "narrow", ["posterior_mean", "(2, 1)", "(2, 2)"]),
-    "objective that returns no terms": ("objective.name", "pair", ["_asdict"]),
+    "objective that returns no terms": ("objective.name", "pair", ["players"]),
     "objective without its needs": ("objective.name", "needless", ["needs", "vae_jax.objectives.Objective"]),
     "source without images": ("data.source", "source", ["list", "vae_jax.data.Dataset"]),
 }

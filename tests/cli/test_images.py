@@ -15,7 +15,6 @@ from PIL import Image
 from vae_jax.cli import main
 from vae_jax.cli.interpolate import between
 from vae_jax.trained import open_run
-from vae_jax.vae import apply
 
 pytestmark = pytest.mark.long
 
@@ -54,17 +53,17 @@ def test_latents_of_a_split(name: str, runs, tmp_path: pathlib.Path) -> None:
     main(["encode", f"--workdir={runs[name]}", f"--output={output}"])
     found, trained = archive(output), open_run(str(runs[name]))
     split = trained.data.for_evaluation("test")
-    label = jnp.asarray(split.labels) if trained.model.num_classes else None
+    label = jnp.asarray(split.labels) if trained.model.context_size else None
     x = jnp.asarray(split.images, jnp.float32)  # binary already
     np.testing.assert_allclose(
-        found["mean"], apply(trained.model, trained.params, "posterior_mean", x, label), atol=1e-5
+        found["mean"], flat_point(trained.model, trained.variables, Batch(x, context=label)), atol=1e-5
     )
     np.testing.assert_array_equal(found["labels"], split.labels)
     assert found["names"].tolist() == [str(number) for number in range(len(split.images))]
     # Of a flow's q(z|x) no variances are known.
     assert ("logvar" in found) == (name != "flow")
     if name != "flow":
-        logvar = apply(trained.model, trained.params, "encode", x, label).logvar
+        logvar = trained.model.encode(trained.variables, Batch(x, context=label)).logvar
         np.testing.assert_allclose(found["logvar"], logvar, atol=1e-5)
 
 
@@ -120,8 +119,8 @@ def test_latents_come_back_as_images(runs, tmp_path: pathlib.Path) -> None:
         main(["encode", f"--workdir={runs[name]}", f"--output={latents}"])
         main(["decode", f"--workdir={runs[name]}", f"--latents={latents}", f"--output={output}"])
         trained, found = open_run(str(runs[name])), archive(latents)
-        label = jnp.asarray(found["labels"]) if trained.model.num_classes else None
-        logits = apply(trained.model, trained.params, "decode", jnp.asarray(found["mean"]), label)
+        label = jnp.asarray(found["labels"]) if trained.model.context_size else None
+        logits = decode_flat(trained.model, trained.variables, jnp.asarray(found["mean"]), label).outputs
         expected = 255.0 * scipy.special.expit(np.asarray(logits, np.float64))
         assert np.abs(archive(output)["images"] - expected).max() <= 0.51
     np.save(tmp_path / "z.npy", np.zeros((5, 2)))
@@ -284,7 +283,7 @@ def test_strangest_come_first(runs, tmp_path: pathlib.Path) -> None:
     split = trained.data.for_evaluation("test")
     axis = np.linspace(-6.0, 6.0, 121)
     z = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
-    logits = np.asarray(apply(trained.model, trained.params, "decode", jnp.asarray(z, jnp.float32)), np.float64)
+    logits = np.asarray(decode_flat(trained.model, trained.variables, jnp.asarray(z, jnp.float32)).outputs, np.float64)
     logits = logits.reshape(len(z), -1)
     log_prior = scipy.stats.norm.logpdf(z).sum(axis=1)
     for row in rows[:5]:

@@ -20,7 +20,6 @@ from vae_jax.cli import main
 from vae_jax.config import from_mapping
 from vae_jax.runs import checkpoints
 from vae_jax.trained import open_run
-from vae_jax.vae import apply
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 TINY = [
@@ -207,7 +206,7 @@ def test_manifold_is_the_decoder_at_the_quantiles_of_the_prior(run: pathlib.Path
     trained = open_run(str(run))
     # Second row, third column: the median up, the highest sixth to the right.
     z = jnp.array([[scipy.stats.norm.ppf(5 / 6), 0.0]])
-    expected = np.round(255 * np.asarray(apply(trained.model, trained.params, "decode_mean", z)))[0, ..., 0]
+    expected = np.round(255 * np.asarray(decode_flat(trained.model, trained.variables, z).mean()))[0, ..., 0]
     with Image.open(run / "images" / "manifold_mean_step12.png") as image:
         assert image.size == (3 * 57 + 1, 3 * 57 + 1)
         shown = np.asarray(image)[1 + 57 : 57 + 57 : 7, 1 + 2 * 57 : 57 + 2 * 57 : 7]

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 
 from vae_jax.evaluation import map_images
+from vae_jax.models import Batch
 from vae_jax.sharding import batch_mesh
 
 IMAGES = np.arange(23 * 4, dtype=np.uint8).reshape(23, 2, 2, 1)
 
 
 @jax.jit
-def sums(x: jax.Array, image_ids: jax.Array, label: jax.Array | None) -> dict[str, jax.Array]:
+def sums(batch: Batch, image_ids: jax.Array) -> dict[str, jax.Array]:
+    x, label = batch.x, batch.context
     return {"sum": jnp.sum(x, axis=(1, 2, 3)), "id": image_ids, "pixels": x.reshape(len(x), -1), "label": label}
 
 
@@ -29,7 +31,8 @@ def test_no_image_is_lost_or_counted_twice(batch_size: int) -> None:
 def test_one_compiled_function_serves_all_batches() -> None:
     shapes = []
 
-    def remember(x: jax.Array, image_ids: jax.Array, label: None) -> jax.Array:
+    def remember(batch: Batch, image_ids: jax.Array) -> jax.Array:
+        x = batch.x
         shapes.append((x.shape, x.sharding.num_devices))
         return image_ids
 

@@ -9,7 +9,7 @@ from linear_gaussian import LinearGaussian
 from vae_jax.build import build_model
 from vae_jax.config import ModelConfig
 from vae_jax.evaluation import Gaps, make_gaps
-from vae_jax.vae import init_params
+from vae_jax.models import Batch, init_variables
 
 KEY = jax.random.key(3)
 IMAGES = 40
@@ -18,7 +18,7 @@ IMAGES = 40
 def measure(truth: LinearGaussian, params, posterior: str = "diagonal_gaussian", double: bool = False) -> tuple:
     x = truth.sample(IMAGES).astype(np.float64 if double else np.float32)
     gaps = make_gaps(truth.vae(posterior), num_steps=400, num_measured=400)
-    found: Gaps = jax.device_get(gaps(params, jnp.asarray(x), jnp.arange(IMAGES), KEY))
+    found: Gaps = jax.device_get(gaps(params, Batch(jnp.asarray(x)), jnp.arange(IMAGES), KEY))
     return x, found
 
 
@@ -37,7 +37,7 @@ def test_diagonal_family_falls_short_by_the_known_divergence(
     with jax.enable_x64(double):
         truth = LinearGaussian.draw(shape, latents)
         variances, shift = np.full(latents, 0.4), 0.25
-        x, gaps = measure(truth, truth.params(variances, shift), double=double)
+        x, gaps = measure(truth, truth.variables(variances, shift), double=double)
         assert gaps.own.value.dtype == x.dtype
     exact = truth.log_likelihood(x)
     of_encoder = truth.kl_to_posterior(np.full((IMAGES, latents), shift), variances)
@@ -57,7 +57,7 @@ def test_diagonal_family_falls_short_by_the_known_divergence(
 @pytest.mark.long
 def test_best_diagonal_encoder_has_no_amortization_gap() -> None:
     truth = LinearGaussian.draw((5, 5, 1), 3)
-    _x, gaps = measure(truth, truth.params())
+    _x, gaps = measure(truth, truth.variables())
     assert abs(gaps.amortization.value.mean()) < 4 * np.sqrt(gaps.amortization.variance.sum()) / IMAGES + 1e-3
     np.testing.assert_allclose(gaps.own.value.mean(), gaps.diagonal.value.mean(), rtol=1e-6)
 
@@ -65,7 +65,7 @@ def test_best_diagonal_encoder_has_no_amortization_gap() -> None:
 @pytest.mark.long
 def test_exact_posterior_has_no_gap_at_all() -> None:
     truth = LinearGaussian.draw((5, 5, 1), 3)
-    x, gaps = measure(truth, truth.exact_params(), "full_gaussian")
+    x, gaps = measure(truth, truth.exact_variables(), "full_gaussian")
     # Every weight is p(x), so that not even noise is left.
     np.testing.assert_allclose(gaps.encoder.value, truth.log_likelihood(x), atol=1e-3)
     np.testing.assert_allclose(gaps.own.value, truth.log_likelihood(x), atol=2e-3)
@@ -80,7 +80,7 @@ def test_stated_errors_cover_the_truth() -> None:
     variances = np.full(3, 0.5)
     x = truth.sample(300).astype(np.float32)
     gaps = make_gaps(truth.vae(), num_steps=1, num_measured=200)
-    found = jax.device_get(gaps(truth.params(variances, 0.2), jnp.asarray(x), jnp.arange(300), KEY))
+    found = jax.device_get(gaps(truth.variables(variances, 0.2), Batch(jnp.asarray(x)), jnp.arange(300), KEY))
     exact = truth.log_likelihood(x) - truth.kl_to_posterior(np.full((300, 3), 0.2), variances)
     scores = (found.encoder.value - exact) / np.sqrt(found.encoder.variance)
     assert 0.9 < np.mean(np.abs(scores) < 1.96) < 0.99
@@ -102,11 +102,11 @@ def test_optimizing_helps_in_every_family(posterior: str) -> None:
         prior=prior,
     )
     model = build_model(config, (4, 4, 1))
-    params = init_params(model, jax.random.key(0), (4, 4, 1))
+    params = init_variables(model, jax.random.key(0), (4, 4, 1))
     # A decoder that says something of z, and an encoder that knows nothing of it.
-    params["decoder"] = jax.tree.map(lambda leaf: 2.0 * leaf, params["decoder"])
+    params["params"]["decoder"] = jax.tree.map(lambda leaf: 2.0 * leaf, params["params"]["decoder"])
     x = jnp.asarray(np.random.default_rng(0).integers(0, 2, (20, 4, 4, 1)), jnp.float32)
-    gaps = make_gaps(model, num_steps=200, num_measured=200)(params, x, jnp.arange(20), KEY)
+    gaps = make_gaps(model, num_steps=200, num_measured=200)(params, Batch(x), jnp.arange(20), KEY)
     assert gaps.amortization.value.mean() > 3 * np.sqrt(gaps.amortization.variance.sum()) / 20
     assert gaps.flow_gain.value.mean() > -0.02
     # No bound is above the estimate of log p(x) by more than its noise.
@@ -117,8 +117,8 @@ def test_optimizing_helps_in_every_family(posterior: str) -> None:
 def test_batches_change_nothing() -> None:
     truth = LinearGaussian.draw((4, 4, 1), 2)
     x = jnp.asarray(truth.sample(6), jnp.float32)
-    function, params = make_gaps(truth.vae(), num_steps=30, num_measured=40), truth.params(shift=0.3)
-    whole = function(params, x, jnp.arange(6), KEY)
-    part = function(params, x[2:4], jnp.arange(2, 4), KEY)
+    function, params = make_gaps(truth.vae(), num_steps=30, num_measured=40), truth.variables(shift=0.3)
+    whole = function(params, Batch(x), jnp.arange(6), KEY)
+    part = function(params, Batch(x[2:4]), jnp.arange(2, 4), KEY)
     for of_part, of_whole in zip(jax.tree.leaves(part), jax.tree.leaves(whole), strict=True):
         np.testing.assert_allclose(of_part, of_whole[2:4], rtol=2e-3, atol=1e-4)

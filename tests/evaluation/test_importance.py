@@ -10,8 +10,8 @@ from linear_gaussian import LinearGaussian
 from vae_jax.build import build_model
 from vae_jax.config import ModelConfig
 from vae_jax.evaluation import make_bound, make_importance_estimate, samples_at_once
+from vae_jax.models import VAE, Batch, init_variables
 from vae_jax.noise import normal_per_image
-from vae_jax.vae import VAE, apply, init_params
 
 SHAPE = (4, 4, 1)
 KEY = jax.random.key(2)
@@ -23,7 +23,7 @@ def small_model() -> VAE:
 
 
 def parameters():
-    params = init_params(small_model(), jax.random.key(0), SHAPE)
+    params = init_variables(small_model(), jax.random.key(0), SHAPE)
     return jax.tree.map(
         lambda leaf: leaf + 0.3 * jnp.cos(jnp.arange(leaf.size, dtype=jnp.float32)).reshape(leaf.shape), params
     )
@@ -36,8 +36,8 @@ def images() -> jax.Array:
 def log_weights(num_samples: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """All weights at once, the reconstruction terms and the KL; in float64."""
     noise = normal_per_image(KEY, IDS, jnp.arange(num_samples), 3)
-    joint = apply(small_model(), parameters(), "__call__", images(), noise)
-    return tuple(np.asarray(part, np.float64) for part in (joint.log_weights, joint.log_likelihood, joint.kl))
+    joint = small_model().joint(parameters(), Batch(images()), noise=noise)
+    return tuple(np.asarray(part, np.float64) for part in (joint.log_weights, joint.log_likelihood, joint.kl.sum(-1)))
 
 
 @pytest.mark.long
@@ -45,7 +45,7 @@ def log_weights(num_samples: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def test_every_number_is_that_of_numpy_on_all_weights(chunk: int) -> None:
     # 20 samples in chunks of 64 or in chunks of 4: the padding of a last chunk counts for nothing.
     weights, reconstruction, kl = log_weights(20)
-    estimate = make_importance_estimate(small_model(), 20, chunk)(parameters(), images(), IDS, KEY)
+    estimate = make_importance_estimate(small_model(), 20, chunk)(parameters(), Batch(images()), IDS, KEY)
     relative = np.exp(weights - weights.max(0))
     expected = {
         "log_likelihood": scipy.special.logsumexp(weights, axis=0) - np.log(20),
@@ -69,7 +69,7 @@ def test_intervals_cover_the_exact_log_likelihood(shape: tuple[int, int, int], l
         truth = LinearGaussian.draw(shape, latents)
         x = jnp.asarray(truth.sample(400), jnp.float64 if double else jnp.float32)
         function = make_importance_estimate(truth.vae(), 1000, 50)
-        estimate = jax.device_get(function(truth.params(shift=0.1), x, jnp.arange(400), KEY))
+        estimate = jax.device_get(function(truth.variables(shift=0.1), Batch(x), jnp.arange(400), KEY))
         assert estimate.log_likelihood.dtype == x.dtype
     assert estimate.effective_sample_size.min() > 100
     error = np.asarray(estimate.log_likelihood, np.float64) - truth.log_likelihood(np.asarray(x, np.float64))
@@ -79,7 +79,7 @@ def test_intervals_cover_the_exact_log_likelihood(shape: tuple[int, int, int], l
 
 
 def test_one_sample_tells_no_variance() -> None:
-    estimate = make_importance_estimate(small_model(), 1, 1)(parameters(), images(), IDS, KEY)
+    estimate = make_importance_estimate(small_model(), 1, 1)(parameters(), Batch(images()), IDS, KEY)
     assert np.all(np.isinf(estimate.log_likelihood_variance)) and np.all(np.isinf(estimate.elbo_variance))
     np.testing.assert_allclose(estimate.effective_sample_size, 1.0)
 
@@ -87,10 +87,10 @@ def test_one_sample_tells_no_variance() -> None:
 @pytest.mark.long
 def test_noise_of_an_image_is_its_own() -> None:
     function = make_importance_estimate(small_model(), 8, 8)
-    whole = function(parameters(), images(), IDS, KEY).log_likelihood
+    whole = function(parameters(), Batch(images()), IDS, KEY).log_likelihood
     part = function(parameters(), images()[jnp.array([4, 1])], jnp.array([4, 1]), KEY).log_likelihood
     np.testing.assert_allclose(part, whole[jnp.array([4, 1])], rtol=1e-5)
-    renamed = function(parameters(), images(), IDS + 10, KEY).log_likelihood
+    renamed = function(parameters(), Batch(images()), IDS + 10, KEY).log_likelihood
     assert np.all(np.asarray(renamed) != np.asarray(whole))
 
 
@@ -105,10 +105,10 @@ def test_compiled_program_stays_within_its_memory(
     model = build_model(ModelConfig(hidden=hidden, latents=latents), shape)
     chunk = samples_at_once(model, shape, batch, memory_mb)
     assert chunk > 1
-    params = jax.eval_shape(lambda: init_params(model, jax.random.key(0), shape))
+    params = jax.eval_shape(lambda: init_variables(model, jax.random.key(0), shape))
     x, ids = jax.ShapeDtypeStruct((batch, *shape), jnp.float32), jax.ShapeDtypeStruct((batch,), jnp.int32)
     function = make_importance_estimate(model, 50 * chunk, chunk)
-    analysis = function.lower(params, x, ids, jax.random.key(0)).compile().memory_analysis()
+    analysis = function.lower(params, Batch(x), ids, jax.random.key(0)).compile().memory_analysis()
     assert analysis.temp_size_in_bytes <= memory_mb * 2**20
     # The bound is not met by wasting the room either.
     assert analysis.temp_size_in_bytes > memory_mb * 2**20 / 20
@@ -123,5 +123,5 @@ def test_one_sample_is_always_allowed() -> None:
 def test_no_key_is_used_twice() -> None:
     with jax.debug_key_reuse(True):
         key = jax.random.key(11)
-        make_importance_estimate(small_model(), 6, 4)(parameters(), images(), IDS, key)
-        make_bound(small_model(), 2)(parameters(), images(), IDS, key)
+        make_importance_estimate(small_model(), 6, 4)(parameters(), Batch(images()), IDS, key)
+        make_bound(small_model(), 2)(parameters(), Batch(images()), IDS, key)

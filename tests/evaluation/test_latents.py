@@ -10,15 +10,15 @@ from linear_gaussian import LinearGaussian
 from vae_jax.build import build_model
 from vae_jax.config import ModelConfig
 from vae_jax.evaluation import active_units, aggregate_terms, label_accuracy, make_latent_terms
-from vae_jax.vae import init_params
+from vae_jax.models import Batch, init_variables
 
 KEY = jax.random.key(0)
 
 
 def aggregate(truth: LinearGaussian, variances: np.ndarray, num_images: int):
     x = jnp.asarray(truth.sample(num_images), jnp.float32)
-    params = truth.params(variances)
-    terms = make_latent_terms(truth.vae())(params, x, jnp.arange(num_images), KEY)
+    params = truth.variables(variances)
+    terms = make_latent_terms(truth.vae())(params, Batch(x), jnp.arange(num_images), KEY)
     return params, terms, aggregate_terms(truth.vae(), params, terms)
 
 
@@ -72,9 +72,9 @@ def test_aggregate_density_is_scipys_mixture() -> None:
 @pytest.mark.long
 def test_what_has_no_aggregate_is_refused() -> None:
     model = build_model(ModelConfig(hidden=(4,), latents=2, posterior="iaf", posterior_hidden=(4,)), (3, 3, 1))
-    params = init_params(model, KEY, (3, 3, 1))
-    terms = make_latent_terms(model)(params, jnp.zeros((3, 3, 3, 1)), jnp.arange(3), KEY)
-    with pytest.raises(ValueError, match="log_prob_anywhere"):
+    params = init_variables(model, KEY, (3, 3, 1))
+    terms = make_latent_terms(model)(params, Batch(jnp.zeros((3, 3, 3, 1))), jnp.arange(3), KEY)
+    with pytest.raises(ValueError, match="density_anywhere"):
         aggregate_terms(model, params, terms)
     truth = LinearGaussian.draw((3, 3, 1), 2)
     with pytest.raises(ValueError, match="one image"):
@@ -85,7 +85,7 @@ def test_kl_of_each_dimension_is_the_textbooks() -> None:
     truth = LinearGaussian.draw((3, 3, 1), 3)
     variances = np.array([0.2, 0.5, 0.9])
     x = jnp.asarray(truth.sample(10), jnp.float32)
-    terms = make_latent_terms(truth.vae())(truth.params(variances), x, jnp.arange(10), KEY)
+    terms = make_latent_terms(truth.vae())(truth.variables(variances), Batch(x), jnp.arange(10), KEY)
     mean = np.asarray(terms.mean, np.float64)
     np.testing.assert_allclose(terms.kl_per_dimension, 0.5 * (mean**2 + variances - 1 - np.log(variances)), rtol=1e-4)
 

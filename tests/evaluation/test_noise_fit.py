@@ -10,6 +10,7 @@ from linear_gaussian import LinearGaussian
 
 from vae_jax.evaluation import best_log_factor, make_rescaled_estimate
 from vae_jax.likelihoods import DiscretizedLogistic, DiscretizedLogisticMixture, Gaussian, GaussianPerPixel
+from vae_jax.models import Batch
 
 SHAPE = (3, 4, 2)
 FACTORS = [-1.0, 0.0, 0.7]
@@ -26,7 +27,7 @@ def test_gaussian_with_wider_noise_is_scipys(log_factor: float) -> None:
     outputs, x = draw(2)
     member = Gaussian(0.3).bind({})
     expected = scipy.stats.norm(outputs, 0.3 * np.exp(log_factor)).logpdf(x).sum((1, 2, 3))
-    found = member.log_prob_rescaled(outputs, x, jnp.asarray(log_factor))
+    found = member.log_prob(outputs, x, log_factor=jnp.asarray(log_factor))
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
@@ -36,7 +37,7 @@ def test_per_pixel_gaussian_with_wider_noise_is_scipys(log_factor: float) -> Non
     member = GaussianPerPixel()
     mean, logvar = member.parameters(outputs)
     expected = scipy.stats.norm(mean, np.exp(0.5 * np.asarray(logvar) + log_factor)).logpdf(x).sum((1, 2, 3))
-    np.testing.assert_allclose(member.log_prob_rescaled(outputs, x, jnp.asarray(log_factor)), expected, rtol=1e-5)
+    np.testing.assert_allclose(member.log_prob(outputs, x, log_factor=jnp.asarray(log_factor)), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("log_factor", FACTORS)
@@ -49,7 +50,7 @@ def test_discretized_logistic_with_wider_noise_is_scipys(log_factor: float) -> N
     upper = np.where(level < 16, logistic.cdf((2 * level + 1 - 16) / 16), 1.0)
     lower = np.where(level > 0, logistic.cdf((2 * level - 1 - 16) / 16), 0.0)
     expected = np.log(upper - lower).sum((1, 2, 3))
-    np.testing.assert_allclose(member.log_prob_rescaled(outputs, x, jnp.asarray(log_factor)), expected, rtol=1e-4)
+    np.testing.assert_allclose(member.log_prob(outputs, x, log_factor=jnp.asarray(log_factor)), expected, rtol=1e-4)
 
 
 @pytest.mark.long
@@ -60,9 +61,9 @@ def test_mixture_of_one_is_the_discretized_logistic() -> None:
     x = jnp.asarray(rng.integers(0, 17, (5, 3, 4, 1)) / 16, jnp.float32)
     mixture, single = DiscretizedLogisticMixture(17, components=1), DiscretizedLogistic(17)
     for log_factor in FACTORS:
-        found = mixture.log_prob_rescaled(outputs, x, jnp.asarray(log_factor))
+        found = mixture.log_prob(outputs, x, log_factor=jnp.asarray(log_factor))
         np.testing.assert_allclose(
-            found, single.log_prob_rescaled(outputs[..., 1:], x, jnp.asarray(log_factor)), rtol=1e-5
+            found, single.log_prob(outputs[..., 1:], x, log_factor=jnp.asarray(log_factor)), rtol=1e-5
         )
 
 
@@ -76,7 +77,7 @@ def test_refitting_finds_the_maximum_of_the_exact_marginal_likelihood() -> None:
     key = jax.random.key(0)
 
     def mean_log_likelihood(factors: np.ndarray) -> np.ndarray:
-        found = estimate(wrong.params(), x, jnp.arange(60), key, jnp.asarray(factors, jnp.float32))
+        found = estimate(wrong.variables(), Batch(x), jnp.arange(60), key, jnp.asarray(factors, jnp.float32))
         return np.asarray(found.log_likelihood, np.float64).mean(0)
 
     def exact(log_factor: float) -> float:
@@ -85,7 +86,7 @@ def test_refitting_finds_the_maximum_of_the_exact_marginal_likelihood() -> None:
     best = scipy.optimize.minimize_scalar(lambda value: -exact(value), bounds=(-2, 2), method="bounded").x
     assert abs(best - np.log(1 / 1.6)) < 0.05
     assert abs(best_log_factor(mean_log_likelihood) - best) < 0.02
-    found = estimate(wrong.params(), x, jnp.arange(60), key, jnp.asarray([0.0, best], jnp.float32))
+    found = estimate(wrong.variables(), Batch(x), jnp.arange(60), key, jnp.asarray([0.0, best], jnp.float32))
     gain = np.asarray(found.log_likelihood[:, 1] - found.log_likelihood[:, 0], np.float64)
     error = np.sqrt(np.asarray(found.log_likelihood_variance, np.float64).sum()) / 60
     assert abs(gain.mean() - (exact(best) - exact(0.0))) < 4 * error + 0.01

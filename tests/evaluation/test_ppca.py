@@ -16,8 +16,8 @@ import sklearn.decomposition
 from vae_jax.build import build_model
 from vae_jax.config import ModelConfig
 from vae_jax.evaluation import make_bound, make_importance_estimate, map_images
+from vae_jax.models import VAE, init_variables
 from vae_jax.sharding import batch_mesh
-from vae_jax.vae import VAE, init_params
 
 SHAPE = (8, 8, 1)
 LATENTS = 6
@@ -63,8 +63,8 @@ class LinearModel:
             "decoder": {"Dense_0": {"kernel": self.weights.T, "bias": self.bias}},
             "likelihood": {"logvar": np.log(self.variance)},
         }
-        fresh = jax.eval_shape(lambda: init_params(vae(), jax.random.key(0), SHAPE))
-        return jax.tree.map(lambda old, new: np.asarray(new, old.dtype).reshape(old.shape), fresh, tree)
+        fresh = jax.eval_shape(lambda: init_variables(vae(), jax.random.key(0), SHAPE))
+        return jax.tree.map(lambda old, new: np.asarray(new, old.dtype).reshape(old.shape), fresh, {"params": tree})
 
     def exact_params(self) -> dict:
         return self.params(self.encoder, -self.encoder @ self.bias, np.diag(np.linalg.inv(self.precision)))
@@ -106,7 +106,7 @@ def skewed() -> LinearModel:
 def importance(params: dict, images: np.ndarray, num_samples: int, chunk: int = 64, batch: int = BATCH, devices=None):
     function = make_importance_estimate(vae(), num_samples, chunk)
     mesh = batch_mesh(batch, devices)
-    return map_images(lambda x, ids, label: function(params, x, ids, KEY), images, MAX_VALUE, batch, mesh)
+    return map_images(lambda batch, ids: function(params, batch, ids, KEY), images, MAX_VALUE, batch, mesh)
 
 
 @pytest.mark.long
@@ -147,7 +147,7 @@ def test_training_bound_is_the_same_bound(skewed: LinearModel, images: np.ndarra
     variances = np.diag(np.linalg.inv(skewed.precision))
     bound = make_bound(vae(), num_samples=200)
     mesh = batch_mesh(BATCH)
-    watched = map_images(lambda x, ids, label: bound(params, x, ids, KEY), images, MAX_VALUE, BATCH, mesh)
+    watched = map_images(lambda batch, ids: bound(params, batch, ids, KEY), images, MAX_VALUE, BATCH, mesh)
     mean = (x - skewed.bias) @ skewed.encoder.T
     exact = skewed.log_likelihood(x) - skewed.kl_to_posterior(x, mean, variances)
     error = watched.terms.elbo - exact

@@ -19,7 +19,6 @@ from vae_jax.export import read_export, write_export
 from vae_jax.export.functions import params_like
 from vae_jax.runs import RunFolder
 from vae_jax.trained import TrainedModel
-from vae_jax.vae import apply
 
 # Sides that no stage halves, three colours.
 KIND = ImageKind((6, 5, 3), 255, 4)
@@ -92,7 +91,7 @@ def trained_run(name: str, place: pathlib.Path) -> TrainedModel:
     def no_data():
         raise AssertionError("an export needs no data")
 
-    return TrainedModel(RunFolder(place / "no run"), config, KIND, model, params, 7, 0, no_data)
+    return TrainedModel(RunFolder(place / "no run"), config, KIND, model, {"params": params}, 7, 0, no_data)
 
 
 def inputs(trained: TrainedModel, count: int) -> dict[str, np.ndarray]:
@@ -101,7 +100,7 @@ def inputs(trained: TrainedModel, count: int) -> dict[str, np.ndarray]:
         "x": rng.integers(0, 2, (count, *KIND.image_shape)).astype(np.float32),
         "z": rng.normal(size=(count, trained.model.prior.latents)).astype(np.float32),
     }
-    return given | ({"label": rng.integers(0, 4, count).astype(np.int32)} if trained.model.num_classes else {})
+    return given | ({"label": rng.integers(0, 4, count).astype(np.int32)} if trained.model.context_size else {})
 
 
 def said_by_the_model(trained: TrainedModel, given: dict[str, np.ndarray]) -> dict[str, jax.Array]:
@@ -110,14 +109,14 @@ def said_by_the_model(trained: TrainedModel, given: dict[str, np.ndarray]) -> di
     @jax.jit
     def outputs(params, x, z, label):
         said = {
-            "mean": apply(model, params, "posterior_mean", x, label),
-            "decoded": apply(model, params, "decode_mean", z, label),
+            "mean": flat_point(model, params, Batch(x, context=label)),
+            "decoded": decode_flat(model, params, z, label).mean(),
         }
         if trained.config.model.posterior == "diagonal_gaussian":
-            said["logvar"] = apply(model, params, "encode", x, label).logvar
+            said["logvar"] = model.encode(params, Batch(x, context=label)).logvar
         return said
 
-    return outputs(trained.params, given["x"], given["z"], given.get("label"))
+    return outputs(trained.variables, given["x"], given["z"], given.get("label"))
 
 
 @pytest.fixture(scope="module")
@@ -171,8 +170,8 @@ def test_parameters_come_back_bit_for_bit(name: str, reloaded) -> None:
     trained, folder = reloaded[name]
     found = read_export(folder)
     assert (found.config, found.kind, found.step) == (trained.config, KIND, 7)
-    jax.tree.map(np.testing.assert_array_equal, found.params, trained.params)
-    assert jax.tree.structure(found.params) == jax.tree.structure(trained.params)
+    jax.tree.map(np.testing.assert_array_equal, found.variables, trained.variables)
+    assert jax.tree.structure(found.variables) == jax.tree.structure(trained.variables)
 
 
 @pytest.mark.long

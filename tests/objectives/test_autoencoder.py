@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
+from losses import loss_of
 
 from vae_jax.build import build_model
 from vae_jax.config import ModelConfig
+from vae_jax.models import init_variables
 from vae_jax.objectives import Autoencoder
-from vae_jax.vae import init_params
 
 SHAPE = (2, 3, 1)
 STDDEV = 0.7
@@ -28,9 +29,9 @@ def evaluated(likelihood: str, seed: int = 0):
     """Parameters, value and terms, and gradient."""
     config = ModelConfig(hidden=(), latents=2, posterior="point_mass", likelihood=likelihood, likelihood_stddev=STDDEV)
     model = build_model(config, SHAPE)
-    params, x = init_params(model, jax.random.key(0), SHAPE), jnp.asarray(images(likelihood), jnp.float32)
+    params, x = init_variables(model, jax.random.key(0), SHAPE)["params"], jnp.asarray(images(likelihood), jnp.float32)
     loss = jax.value_and_grad(
-        lambda params: Autoencoder()(model, params, x, jax.random.key(seed), jnp.int32(0)), has_aux=True
+        lambda params: loss_of(Autoencoder(), model, params, x, jax.random.key(seed), jnp.int32(0)), has_aux=True
     )
     return jax.device_get((params, *jax.jit(loss)(params)))
 

@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+from losses import loss_of
 
 from vae_jax.build import build_model
 from vae_jax.config import ModelConfig
+from vae_jax.models import Batch, init_variables
 from vae_jax.noise import standard_normal
 from vae_jax.objectives import BetaTcvae, Elbo, kl_parts
-from vae_jax.vae import apply, init_params
 
 SHAPE = (2, 2, 1)
 MODEL = build_model(ModelConfig(hidden=(4,), latents=3), SHAPE)
@@ -28,14 +29,16 @@ def images() -> jax.Array:
 
 @functools.cache
 def parameters() -> dict:
-    params = init_params(MODEL, jax.random.key(0), SHAPE)
+    params = init_variables(MODEL, jax.random.key(0), SHAPE)["params"]
     rng = np.random.default_rng(1)
     return jax.tree.map(lambda leaf: jnp.asarray(leaf + 0.7 * rng.normal(size=leaf.shape), jnp.float32), params)
 
 
 @functools.cache
 def loss_and_terms(beta: float):
-    return jax.jit(lambda params: BetaTcvae(beta, NUM_IMAGES)(MODEL, params, images(), KEY, STEP))(parameters())
+    return jax.jit(lambda params: loss_of(BetaTcvae(beta, NUM_IMAGES), MODEL, params, images(), KEY, STEP))(
+        parameters()
+    )
 
 
 def by_loops(mean: np.ndarray, stddev: np.ndarray, z: np.ndarray, num_images: int) -> tuple[float, float, float]:
@@ -58,7 +61,7 @@ def by_loops(mean: np.ndarray, stddev: np.ndarray, z: np.ndarray, num_images: in
 @functools.cache
 def drawn() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Means, standard deviations and the z that the objective draws with `KEY`."""
-    encoded = jax.jit(lambda params: apply(MODEL, params, "encode", images()))(parameters())
+    encoded = jax.jit(lambda params: MODEL.encode({"params": params}, Batch(images())))(parameters())
     mean, stddev = np.asarray(encoded.mean, np.float64), np.exp(0.5 * np.asarray(encoded.logvar, np.float64))
     return mean, stddev, mean + stddev * np.asarray(standard_normal(KEY, (1, BATCH, 3)))[0]
 
@@ -107,7 +110,7 @@ def test_loss_is_the_weighted_sum_of_the_parts_of_its_own_draw(beta: float) -> N
 @pytest.mark.long
 def test_weight_one_is_the_elbo_by_monte_carlo_in_value_and_gradient() -> None:
     def losses(objective):
-        return jax.jit(jax.value_and_grad(lambda params: objective(MODEL, params, images(), KEY, STEP)[0]))
+        return jax.jit(jax.value_and_grad(lambda params: loss_of(objective, MODEL, params, images(), KEY, STEP)[0]))
 
     loss, gradient = losses(BetaTcvae(1.0, NUM_IMAGES))(parameters())
     expected, other = losses(Elbo(1, analytic_kl=False))(parameters())

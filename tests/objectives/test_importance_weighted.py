@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import scipy.special
 import scipy.stats
+from losses import loss_of
 
 from vae_jax.build import build_model
 from vae_jax.config import ModelConfig
+from vae_jax.models import Batch
 from vae_jax.noise import standard_normal
 from vae_jax.objectives import Dreg, Elbo, Iwae, importance_weighted_bound
-from vae_jax.vae import apply
 
 SHAPE = (2, 2, 1)
 STDDEV = 0.5
@@ -52,7 +53,8 @@ def images() -> jax.Array:
 def log_weights(num_samples: int, distance: float = 0.2) -> np.ndarray:
     """`[K, B]` from NumPy's noise, by the model."""
     noise = np.random.default_rng(2).normal(size=(num_samples, 3, LATENTS))
-    return np.asarray(apply(MODEL, parameters(distance), "__call__", images(), jnp.asarray(noise)).log_weights)
+    variables = {"params": parameters(distance)}
+    return np.asarray(MODEL.joint(variables, Batch(images()), noise=jnp.asarray(noise)).log_weights)
 
 
 def test_bound_is_the_log_of_the_mean_of_the_weights() -> None:
@@ -69,14 +71,14 @@ def test_bound_is_the_log_of_the_mean_of_the_weights() -> None:
 def test_surrogate_is_minus_the_mean_bound_of_its_own_noise(objective: type) -> None:
     with jax.enable_x64(True):
         key, params = jax.random.key(4), parameters(0.2)
-        surrogate, terms = jax.jit(lambda params: objective(6)(MODEL, params, images(), key, STEP))(params)
+        surrogate, terms = jax.jit(lambda params: loss_of(objective(6), MODEL, params, images(), key, STEP))(params)
         noise = standard_normal(key, (6, 3, LATENTS))
-        joint = apply(MODEL, params, "__call__", images(), noise)
+        joint = MODEL.joint({"params": params}, Batch(images()), noise=noise)
         bound = scipy.special.logsumexp(joint.log_weights, axis=0) - np.log(6)
         # The noise is of float32, whose last bit may differ between one compiled program and another.
         np.testing.assert_allclose(surrogate, -bound.mean(), rtol=1e-8)
         # What is reported beside it is the ELBO, not the bound that is optimized.
-        np.testing.assert_allclose(terms.elbo, np.mean(joint.log_likelihood, 0) - joint.kl, rtol=1e-8)
+        np.testing.assert_allclose(terms.elbo, np.mean(joint.log_likelihood, 0) - joint.kl.sum(-1), rtol=1e-8)
         assert np.all(np.asarray(joint.log_weights).mean(0) < bound)
 
 
@@ -84,7 +86,7 @@ def test_surrogate_is_minus_the_mean_bound_of_its_own_noise(objective: type) -> 
 def test_one_sample_gives_the_elbo_by_monte_carlo(objective: type) -> None:
     def surrogates(params: dict) -> list[jax.Array]:
         members = (objective(1), Elbo(1, analytic_kl=False))
-        return [member(MODEL, params, images(), jax.random.key(5), STEP)[0] for member in members]
+        return [loss_of(member, MODEL, params, images(), jax.random.key(5), STEP)[0] for member in members]
 
     np.testing.assert_allclose(*jax.jit(surrogates)(parameters(0.2)), rtol=1e-5)
 
@@ -115,7 +117,7 @@ def gradients(name: str, num_samples: int, distance: float, num_keys: int) -> di
     params, x = parameters(distance), images()
 
     def one(key):
-        gradient = jax.grad(lambda p: objective(MODEL, p, x, key, STEP)[0])(params)
+        gradient = jax.grad(lambda p: loss_of(objective, MODEL, p, x, key, STEP)[0])(params)
         return {part: jax.flatten_util.ravel_pytree(tree)[0] for part, tree in gradient.items()}
 
     # The two objectives get keys of their own, or their errors would not be independent.
@@ -140,7 +142,9 @@ def test_both_gradients_have_one_expectation(num_samples: int, part: str) -> Non
 def test_decoder_gradient_is_that_of_iwae_key_by_key() -> None:
     params, x, key = parameters(0.3), images(), jax.random.key(6)
     ours, others = (
-        jax.jit(jax.grad(lambda p, objective=objective: objective(MODEL, p, x, key, STEP)[0]))(params)["decoder"]
+        jax.jit(jax.grad(lambda p, objective=objective: loss_of(objective, MODEL, p, x, key, STEP)[0]))(params)[
+            "decoder"
+        ]
         for objective in (Dreg(5), Iwae(5))
     )
     for leaf, other in zip(jax.tree.leaves(ours), jax.tree.leaves(others), strict=True):
@@ -150,7 +154,7 @@ def test_decoder_gradient_is_that_of_iwae_key_by_key() -> None:
 def test_encoder_gradient_is_equation_7_written_out_in_numpy() -> None:
     with jax.enable_x64(True):
         params, key, num_samples = parameters(0.3), jax.random.key(7), 5
-        gradient = jax.jit(jax.grad(lambda p: Dreg(num_samples)(MODEL, p, images(), key, STEP)[0]))(params)
+        gradient = jax.jit(jax.grad(lambda p: loss_of(Dreg(num_samples), MODEL, p, images(), key, STEP)[0]))(params)
         noise = np.asarray(standard_normal(key, (num_samples, 3, LATENTS)))
     head, found = jax.tree.map(np.asarray, (params["posterior"], gradient["posterior"]))
     mean = X @ head["mean"]["kernel"] + head["mean"]["bias"]

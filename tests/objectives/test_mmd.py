@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from losses import loss_of
 
 from vae_jax.build import build_model
 from vae_jax.config import ModelConfig
+from vae_jax.models import Batch, init_variables
 from vae_jax.noise import standard_normal
 from vae_jax.objectives import Mmd, maximum_mean_discrepancy
-from vae_jax.vae import apply, init_params
 
 SHAPE = (2, 2, 1)
 KEY = jax.random.key(2)
@@ -22,7 +23,7 @@ def posed(posterior: str):
     """A small model, fresh parameters, six images."""
     model = build_model(ModelConfig(hidden=(3,), latents=2, posterior=posterior), SHAPE)
     x = jnp.asarray(np.random.default_rng(0).integers(0, 2, (6, *SHAPE)), jnp.float32)
-    return model, init_params(model, jax.random.key(0), SHAPE), x
+    return model, init_variables(model, jax.random.key(0), SHAPE)["params"], x
 
 
 @functools.cache
@@ -31,7 +32,7 @@ def draws(posterior: str) -> tuple[np.ndarray, np.ndarray]:
     model, params, x = posed(posterior)
     noise_key, prior_key = jax.random.split(KEY)
     noise = standard_normal(noise_key, (1, 6, model.noise_size))
-    z = jax.jit(lambda params: apply(model, params, "__call__", x, noise).z[0])(params)
+    z = jax.jit(lambda params: model.joint({"params": params}, Batch(x), noise=noise).z[0])(params)
     return np.asarray(z, np.float64), np.asarray(jax.random.normal(prior_key, (6, 2)), np.float64)
 
 
@@ -102,7 +103,7 @@ def test_expectation_is_the_closed_form_of_two_gaussians(mean: list[float], vari
 @pytest.mark.parametrize(("alpha", "weight"), [(1.0, 500.0), (0.0, 1.0), (0.3, 10.0), (-1.0, 4.0)])
 def test_loss_is_equation_6_of_infovae(alpha: float, weight: float) -> None:
     model, params, x = posed("diagonal_gaussian")
-    loss, terms = jax.jit(lambda params: Mmd(alpha, weight)(model, params, x, KEY, jnp.int32(0)))(params)
+    loss, terms = jax.jit(lambda params: loss_of(Mmd(alpha, weight), model, params, x, KEY, jnp.int32(0)))(params)
     discrepancy = by_loops(*draws("diagonal_gaussian"))
     expected = (1 - alpha) * np.mean(terms.kl) + (alpha + weight - 1) * discrepancy - np.mean(terms.reconstruction)
     np.testing.assert_allclose(loss, expected, rtol=1e-4)
@@ -111,7 +112,7 @@ def test_loss_is_equation_6_of_infovae(alpha: float, weight: float) -> None:
 
 def test_a_point_mass_is_a_wasserstein_autoencoder_without_a_bound() -> None:
     model, params, x = posed("point_mass")
-    loss, terms = jax.jit(lambda params: Mmd(1.0, 500.0)(model, params, x, KEY, jnp.int32(0)))(params)
+    loss, terms = jax.jit(lambda params: loss_of(Mmd(1.0, 500.0), model, params, x, KEY, jnp.int32(0)))(params)
     discrepancy = by_loops(*draws("point_mass"))
     np.testing.assert_allclose(loss, 500.0 * discrepancy - np.mean(terms.reconstruction), rtol=1e-4)
     assert terms.elbo is None and terms.kl is None

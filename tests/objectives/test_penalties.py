@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from losses import loss_of
 
 from vae_jax.build import build_model
 from vae_jax.config import ModelConfig
+from vae_jax.models import init_variables
 from vae_jax.objectives import Capacity, Elbo, FreeBits, Penalty, Weighted, cyclical_ramp, linear_ramp
-from vae_jax.vae import init_params
 
 SHAPE = (2, 2, 1)
 MODEL = build_model(ModelConfig(hidden=(3,), latents=2), SHAPE)
@@ -26,12 +27,14 @@ def images() -> jax.Array:
 
 @functools.cache
 def fresh(model) -> dict:
-    return init_params(model, jax.random.key(0), SHAPE)
+    return init_variables(model, jax.random.key(0), SHAPE)["params"]
 
 
 def surrogate_and_terms(penalty: Penalty, model=MODEL, step: int = 0):
     objective = Elbo(2, penalty=penalty)
-    return jax.jit(lambda params: objective(model, params, images(), jax.random.key(1), jnp.int32(step)))(fresh(model))
+    return jax.jit(lambda params: loss_of(objective, model, params, images(), jax.random.key(1), jnp.int32(step)))(
+        fresh(model)
+    )
 
 
 @pytest.mark.parametrize(("beta", "expected"), [(1.0, 3.8), (4.0, 15.2), (0.0, 0.0)])
@@ -130,7 +133,7 @@ def test_objective_gives_free_bits_to_each_latent_dimension() -> None:
         "logvar": {"kernel": nothing, "bias": jnp.zeros(2)},
     }
     objective = Elbo(penalty=FreeBits(1.0, 2))
-    surrogate, terms = jax.jit(lambda params: objective(MODEL, params, images(), jax.random.key(1), START))(
+    surrogate, terms = jax.jit(lambda params: loss_of(objective, MODEL, params, images(), jax.random.key(1), START))(
         {**fresh(MODEL), "posterior": heads}
     )
     np.testing.assert_allclose(terms.kl, np.full(5, 0.5 * (9.0 + 0.01)), rtol=1e-5)

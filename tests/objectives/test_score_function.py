@@ -7,11 +7,12 @@ import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from losses import loss_of
 
 from vae_jax.build import build_model
 from vae_jax.config import ModelConfig
+from vae_jax.models import init_variables
 from vae_jax.objectives import Elbo, FreeBits, Weighted, score_function_term
-from vae_jax.vae import init_params
 
 SHAPE = (2, 2, 1)
 STEP = jnp.int32(0)
@@ -31,7 +32,7 @@ def images() -> jax.Array:
 
 @functools.cache
 def parameters(model) -> dict:
-    params = init_params(model, jax.random.key(0), SHAPE)
+    params = init_variables(model, jax.random.key(0), SHAPE)["params"]
     rng = np.random.default_rng(1)
     return jax.tree.map(lambda leaf: jnp.asarray(leaf + 0.3 * rng.normal(size=leaf.shape), jnp.float32), params)
 
@@ -41,7 +42,7 @@ def gradients(model, objective: Elbo, num_keys: int, seed: int = 0) -> np.ndarra
     params, x = parameters(model), images()
 
     def one(key):
-        gradient = jax.grad(lambda p: objective(model, p, x, key, STEP)[0])(params)
+        gradient = jax.grad(lambda p: loss_of(objective, model, p, x, key, STEP)[0])(params)
         return jax.flatten_util.ravel_pytree(gradient)[0]
 
     keys = jax.random.split(jax.random.key(seed), num_keys)
@@ -115,7 +116,7 @@ def test_expectation_is_the_gradient_of_the_closed_form(analytic_kl: bool) -> No
 def test_its_value_is_minus_the_bound(analytic_kl: bool) -> None:
     def surrogates(params: dict) -> list:
         objectives = [Elbo(3, analytic_kl, gradient=name) for name in ("score_function", "reparameterized")]
-        return [objective(BINARY, params, images(), jax.random.key(3), STEP) for objective in objectives]
+        return [loss_of(objective, BINARY, params, images(), jax.random.key(3), STEP) for objective in objectives]
 
     (surrogate, terms), (other, other_terms) = jax.jit(surrogates)(parameters(BINARY))
     np.testing.assert_allclose(surrogate, -np.mean(terms.elbo), rtol=1e-6)

@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from losses import loss_of
 
 from vae_jax.build import build_model
 from vae_jax.config import ModelConfig
+from vae_jax.models import Batch, init_variables
 from vae_jax.noise import standard_normal
 from vae_jax.objectives import WakeSleep
-from vae_jax.vae import apply, init_params
 
 SHAPE = (2, 2, 1)
 BATCH = 5
@@ -28,7 +29,7 @@ def images() -> jax.Array:
 
 @functools.cache
 def parameters() -> dict:
-    params = init_params(MODEL, jax.random.key(0), SHAPE)
+    params = init_variables(MODEL, jax.random.key(0), SHAPE)["params"]
     rng = np.random.default_rng(1)
     return jax.tree.map(lambda leaf: jnp.asarray(leaf + 0.4 * rng.normal(size=leaf.shape), jnp.float32), params)
 
@@ -38,7 +39,7 @@ def found():
     """Value, terms and gradient of the objective."""
 
     def surrogate(params: dict):
-        return WakeSleep()(MODEL, params, images(), KEY, STEP)
+        return loss_of(WakeSleep(), MODEL, params, images(), KEY, STEP)
 
     (value, terms), gradient = jax.jit(jax.value_and_grad(surrogate, has_aux=True))(parameters())
     return value, terms, gradient
@@ -50,9 +51,10 @@ def draws() -> tuple[jax.Array, jax.Array, jax.Array]:
 
     def drawn(params: dict):
         noise_key, prior_key, dream_key = jax.random.split(KEY, 3)
-        awake = apply(MODEL, params, "__call__", images(), standard_normal(noise_key, (1, BATCH, 2))).z[0]
-        asleep = apply(MODEL, params, "sample_prior", prior_key, BATCH)
-        return awake, asleep, apply(MODEL, params, "decode_sample", asleep, dream_key)
+        variables = {"params": params}
+        awake = MODEL.joint(variables, Batch(images()), noise=standard_normal(noise_key, (1, BATCH, 2))).z[0]
+        asleep = MODEL.sample_prior(variables, prior_key, BATCH)
+        return awake, asleep, MODEL.decode(variables, asleep).sample(dream_key)
 
     return jax.jit(drawn)(parameters())
 

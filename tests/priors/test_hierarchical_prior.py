@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from vae_jax.priors import HierarchicalPrior
+from vae_jax.models import HierarchicalPrior
 
 
 def test_log_prob_and_samples_equal_the_joint_gaussian() -> None:
     with jax.enable_x64(True):
         prior = HierarchicalPrior(lower=3, upper=2, hidden=())
-        params = prior.init(jax.random.key(0), jnp.zeros((1, 5)), method="log_prob")["params"]
+        params = prior.init(jax.random.key(0), (jnp.zeros((1, 3)), jnp.zeros((1, 2))), method="log_prob")["params"]
         conditional = params["conditional"]
         conditional["logvar"] = {"kernel": jnp.zeros((2, 3)), "bias": jnp.asarray([0.4, -0.7, 0.1])}
         conditional["mean"]["bias"] = jnp.asarray([0.3, -0.2, 1.0])
@@ -22,10 +22,10 @@ def test_log_prob_and_samples_equal_the_joint_gaussian() -> None:
         mean = np.asarray([0.3, -0.2, 1.0, 0.0, 0.0])
 
         z = np.random.default_rng(0).normal(size=(4, 2, 5))
-        actual = prior.apply({"params": params}, jnp.asarray(z), method="log_prob")
+        actual = prior.apply({"params": params}, (jnp.asarray(z[..., :3]), jnp.asarray(z[..., 3:])), method="log_prob")
         np.testing.assert_allclose(actual, scipy.stats.multivariate_normal.logpdf(z, mean, covariance), rtol=1e-6)
 
-        samples = np.asarray(prior.apply({"params": params}, jax.random.key(1), 100_000, method="sample"))
+        samples = np.concatenate(prior.apply({"params": params}, jax.random.key(1), 100_000, method="sample"), axis=-1)
         scale = np.sqrt(np.outer(np.diag(covariance), np.diag(covariance)) / 100_000)
         assert np.all(np.abs(np.cov(samples.T) - covariance) < 6 * np.sqrt(2) * scale)
         assert np.all(np.abs(samples.mean(0) - mean) < 6 * np.sqrt(np.diag(covariance) / 100_000))
@@ -35,13 +35,13 @@ def test_log_prob_and_samples_equal_the_joint_gaussian() -> None:
 def test_density_integrates_to_one() -> None:
     with jax.enable_x64(True):
         prior = HierarchicalPrior(lower=1, upper=1, hidden=(5,))
-        variables = prior.init(jax.random.key(0), jnp.zeros((1, 2)), method="log_prob")
+        variables = prior.init(jax.random.key(0), (jnp.zeros((1, 1)), jnp.zeros((1, 1))), method="log_prob")
         axis = np.linspace(-12.0, 12.0, 801)
         z = jnp.asarray(np.stack(np.meshgrid(axis, axis), axis=-1))
-        density = np.exp(prior.apply(variables, z, method="log_prob"))
+        density = np.exp(prior.apply(variables, (z[..., :1], z[..., 1:]), method="log_prob"))
         np.testing.assert_allclose(density.sum() * (axis[1] - axis[0]) ** 2, 1.0, atol=1e-5)
 
 
 def test_the_decoder_sees_the_lower_layer() -> None:
     prior = HierarchicalPrior(lower=3, upper=2, hidden=())
-    assert (prior.latents, prior.num_decoded) == (5, 3)
+    assert (prior.shape, prior.decoded_shape) == (((3,), (2,)), (3,))

@@ -17,11 +17,11 @@ from tiny_runs import train
 from vae_jax import build_model
 from vae_jax.cli import main
 from vae_jax.config import ModelConfig
+from vae_jax.models import VAE, init_variables
 from vae_jax.report.decoder import MOST_BYTES, live_decoder
 from vae_jax.report.latents import encode
 from vae_jax.report.pictures import manifold_latents, prior_latents
 from vae_jax.trained import TrainedModel, open_run
-from vae_jax.vae import VAE, apply, init_params
 
 sync_api = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -88,7 +88,7 @@ def report(*folders: pathlib.Path) -> pathlib.Path:
 def decoded(trained: TrainedModel, z: np.ndarray, labels: list[int] | None = None) -> np.ndarray:
     """The mean of p(x|z) by the model itself, three channels."""
     label = None if labels is None else jnp.asarray(labels, jnp.int32)
-    images = np.asarray(apply(trained.model, trained.params, "decode_mean", jnp.asarray(z, jnp.float32), label))
+    images = np.asarray(decode_flat(trained.model, trained.variables, jnp.asarray(z, jnp.float32), label).mean())
     return np.broadcast_to(np.clip(images, 0, 1), (*images.shape[:-1], 3))
 
 
@@ -243,7 +243,7 @@ def with_parameters(settings: dict[str, Any], scale: float) -> tuple[VAE, Any]:
     """A model of colour images with parameters far from their start."""
     config = ModelConfig(**{"hidden": (30,), "latents": 4, **settings})
     model = build_model(config, (6, 5, 3), num_classes=7)
-    params = init_params(model, jax.random.key(0), (6, 5, 3))
+    params = init_variables(model, jax.random.key(0), (6, 5, 3))
     leaves, structure = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(1), len(leaves))
     moved = [scale * jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)]
@@ -257,16 +257,16 @@ def with_parameters(settings: dict[str, Any], scale: float) -> tuple[VAE, Any]:
 def test_decoder_in_the_page_is_the_models(settings: dict[str, Any], scale: float, opened: Opened) -> None:
     model, params = with_parameters(settings, scale)
     z = np.random.default_rng(0).normal(size=(20, model.prior.latents)).astype(np.float32)
-    labels = np.arange(20) % 7 if model.num_classes else None
+    labels = np.arange(20) % 7 if model.context_size else None
     found = live_decoder(model, params, z, labels)
     assert found is not None
     given = None if labels is None else jnp.asarray(labels)
-    expected = np.asarray(apply(model, params, "decode_mean", jnp.asarray(z), given))
+    expected = np.asarray(decode_flat(model, params, jnp.asarray(z), given).mean())
     script = """([source, z, labels]) => {
         const decoder = new Decoder(source);
         return z.map((each, i) => [...decoder.decode(each, labels && labels[i])]);
     }"""
-    seen = z[:, : model.prior.num_decoded].tolist()
+    seen = z[:, : model.num_decoded].tolist()
     images = opened.page.evaluate(script, [found, seen, None if labels is None else labels.tolist()])
     np.testing.assert_allclose(np.reshape(images, expected.shape), expected, atol=ONE_LEVEL)
     if scale < 1:
@@ -280,7 +280,7 @@ def test_weights_that_float16_would_change_stay_float32(opened: Opened) -> None:
     found = live_decoder(model, params, z, None)
     assert found is not None and found["layers"][0]["kernel"]["type"] == "float32"
     pixels = opened.page.evaluate("([source, z]) => [...new Decoder(source).decode(z)]", [found, z[0].tolist()])
-    expected = np.asarray(apply(model, params, "decode_mean", jnp.asarray(z[:1])))
+    expected = np.asarray(decode_flat(model, params, jnp.asarray(z[:1])).mean())
     np.testing.assert_allclose(pixels, expected.ravel(), atol=ONE_LEVEL)
 
 

@@ -11,7 +11,6 @@ from tiny_runs import train
 from vae_jax.report.latents import axes, encode, projection
 from vae_jax.report.pictures import manifold_latents, prior_latents
 from vae_jax.trained import TrainedModel, open_run
-from vae_jax.vae import apply
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +22,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> TrainedModel:
 def test_kl_of_each_dimension_orders_the_sliders(trained: TrainedModel) -> None:
     split = trained.data.for_evaluation("test")
     encoded = encode(trained, split)
-    parameters = apply(trained.model, trained.params, "encode", jnp.asarray(split.images, jnp.float32), None)
+    parameters = trained.model.encode(trained.variables, Batch(jnp.asarray(split.images, jnp.float32)))
     mean, variance = np.asarray(parameters.mean, np.float64), np.exp(np.asarray(parameters.logvar, np.float64))
     expected = np.mean(0.5 * (mean**2 + variance - 1.0 - np.log(variance)), axis=0)
     np.testing.assert_allclose(encoded.means, mean, atol=1e-5)

@@ -6,7 +6,8 @@ import numpy as np
 import optax
 import pytest
 
-from vae_jax.objectives import ElboTerms
+from vae_jax.models import Batch
+from vae_jax.objectives import ElboTerms, Loss
 from vae_jax.sharding import batch_mesh
 from vae_jax.training import (
     BatchOrder,
@@ -33,19 +34,20 @@ def images() -> np.ndarray:
     return values
 
 
-def prepare(batch, key):
-    return batch / 255.0
+def prepare(batch, given, key):
+    return Batch(batch / 255.0)
 
 
-def log_of_zero(params, x, key, step, label=None):
+def log_of_zero(variables, batch, key, step):
     """-(w - x)^2, but log 0 for an image of value 1."""
-    x = x[:, 0, 0, 0]
-    reconstruction = jnp.where(x == 1.0, -jnp.inf, -((params["w"] - x) ** 2))
-    return -jnp.mean(reconstruction), ElboTerms(reconstruction, reconstruction, jnp.zeros_like(reconstruction))
+    x = batch.x[:, 0, 0, 0]
+    reconstruction = jnp.where(x == 1.0, -jnp.inf, -((variables["params"]["w"] - x) ** 2))
+    terms = ElboTerms(reconstruction, reconstruction, jnp.zeros_like(reconstruction))
+    return Loss({"model": -jnp.mean(reconstruction)}, terms)
 
 
 def state_of(tx: optax.GradientTransformation = TX, **params: float):
-    return create_state({name: jnp.float32(value) for name, value in params.items()}, tx, False)
+    return create_state({"params": {name: jnp.float32(value) for name, value in params.items()}}, tx, False)
 
 
 def steps(skip: bool = False, num_parts: int = 1, seeds: tuple[int, ...] = (SEED,)) -> ResidentSteps:
@@ -80,11 +82,12 @@ def test_none_if_all_steps_are_finite() -> None:
 def test_parameter_is_found_if_the_loss_is_finite(tx: optax.GradientTransformation) -> None:
     """|w| as a root, which has no derivative at 0; a second parameter has the gradient 0, which Adam divides by 0."""
 
-    def steep(params, x, key, step, label=None):
+    def steep(variables, batch, key, step):
+        params, x = variables["params"], batch.x
         reconstruction = -((params["other"] - x[:, 0, 0, 0]) ** 2)
         terms = ElboTerms(reconstruction, reconstruction, jnp.zeros_like(reconstruction))
         root = jnp.sqrt(params["w"] ** 2) if tx is TX else 0.0 * params["w"]
-        return root - jnp.mean(reconstruction), terms
+        return Loss({"model": root - jnp.mean(reconstruction)}, terms)
 
     order = BatchOrder((SEED,), BATCH, NUM_IMAGES)
     run = ResidentSteps(make_train_step(steep, tx, prepare), batch_mesh(BATCH), images(), None, order, 8)
@@ -96,7 +99,7 @@ def test_parameter_is_found_if_the_loss_is_finite(tx: optax.GradientTransformati
 def test_replica_is_found() -> None:
     seeds = (SEED, SEED + 1)
     first = [batch_with_the_broken_image(seed)[0] for seed in seeds]
-    state = create_state({"w": jnp.full(2, 0.5)}, TX, False)
+    state = create_state({"params": {"w": jnp.full(2, 0.5)}}, TX, False)
     broken = find_broken_step(steps(seeds=seeds), state, 8, 8, num_replicas=2)
     assert broken is not None and broken.replica is not None
     assert broken.step == min(first) + 1 == first[broken.replica] + 1 and "loss" in broken.terms
@@ -123,18 +126,19 @@ def test_skipped_step_is_counted_and_changes_nothing(num_parts: int) -> None:
 def test_replicas_skip_steps_separately() -> None:
     seeds = (SEED, SEED + 1)
     run = steps(True, seeds=seeds)
-    first = create_state({"w": jnp.full(2, 0.5)}, TX, False)
+    first = create_state({"params": {"w": jnp.full(2, 0.5)}}, TX, False)
     _, metrics = run(first, 0, 8)
     np.testing.assert_allclose(metrics[0]["skipped"], 1 / 8)
     (step, _), (other, _) = (batch_with_the_broken_image(seed) for seed in seeds)
     assert step != other
-    _, metrics = run(create_state({"w": jnp.full(2, 0.5)}, TX, False), 0, min(step, other) + 1)
+    _, metrics = run(create_state({"params": {"w": jnp.full(2, 0.5)}}, TX, False), 0, min(step, other) + 1)
     assert sorted(np.asarray(metrics[0]["skipped"]) > 0) == [False, True]
 
 
 def test_mean_is_nan_if_every_step_is_skipped() -> None:
-    def never(params, x, key, step, label=None):
-        return jnp.nan * params["w"], ElboTerms(x[:, 0, 0, 0], x[:, 0, 0, 0], x[:, 0, 0, 0])
+    def never(variables, batch, key, step):
+        x = batch.x[:, 0, 0, 0]
+        return Loss({"model": jnp.nan * variables["params"]["w"]}, ElboTerms(x, x, x))
 
     step = make_train_step(never, TX, prepare, skip_nonfinite=True)
     run = ResidentSteps(step, batch_mesh(BATCH), images(), None, BatchOrder((SEED,), BATCH, NUM_IMAGES), 8)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +15,8 @@ from vae_jax.config import Config, ModelConfig, ObjectiveConfig, TrainConfig
 from vae_jax.data import Dataset
 from vae_jax.errors import UserError
 from vae_jax.keys import Stream, stream_key
+from vae_jax.models import Batch
+from vae_jax.objectives import ElboTerms, Loss
 from vae_jax.sharding import batch_mesh, replicated
 from vae_jax.training import TrainState, make_train_step, replica_of
 
@@ -96,20 +97,16 @@ def test_eight_devices_give_the_replicas_of_one() -> None:
     assert_close(other_metrics, metrics, 1e-4)
 
 
-class Terms(NamedTuple):
-    elbo: jax.Array
-
-
 def test_parts_of_a_batch_add_up() -> None:
     # A loss without noise, whose gradient is the mean of 2 (p - x) over all images, whatever the parts.
-    def loss(params, x, key, step, label):
-        error = jnp.sum(jnp.square(params - x), axis=(1, 2, 3))
-        return jnp.mean(error), Terms(error)
+    def loss(variables, batch, key, step):
+        error = jnp.sum(jnp.square(variables["params"] - batch.x), axis=(1, 2, 3))
+        return Loss({"model": jnp.mean(error)}, ElboTerms(error, error, error))
 
     images = data().training.images[:16]
     state = TrainState(jnp.int32(0), jnp.zeros(SHAPE), optax.sgd(0.5).init(jnp.zeros(SHAPE)), None)
     for num_parts in (1, 2, 8):
-        step = make_train_step(loss, optax.sgd(0.5), lambda x, key: x / 16.0, num_parts=num_parts)
+        step = make_train_step(loss, optax.sgd(0.5), lambda x, given, key: Batch(x / 16.0), num_parts=num_parts)
         after, metrics = step(state, jnp.asarray(images), jax.random.key(0))
         np.testing.assert_allclose(after.params, images.mean(axis=0) / 16.0, atol=1e-6)
         np.testing.assert_allclose(metrics["elbo"], np.sum((images / 16.0) ** 2, axis=(1, 2, 3)).mean(), rtol=1e-6)
@@ -125,10 +122,16 @@ def test_gradient_of_parts_is_the_mean_of_their_gradients() -> None:
     images, key = jnp.asarray(data().training.images[:16]), jax.random.key(5)
     after, _ = step(state, images, key)
     loss = build.build_loss(config, model)
-    x = prepare(images, stream_key(key, Stream.BINARIZATION, 0))
+    x = prepare(images, None, stream_key(key, Stream.BINARIZATION, 0)).x
     noise_key = stream_key(key, Stream.POSTERIOR_NOISE, 0)
+
+    def loss_of(params, x, key):
+        return loss({"params": params}, Batch(x), key, jnp.int32(0)).players["model"]
+
     parts = [
-        jax.grad(loss, has_aux=True)(state.params, x[part::4], jax.random.fold_in(noise_key, part), jnp.int32(0))[0]
+        jax.grad(lambda params, part=part: loss_of(params, x[part::4], jax.random.fold_in(noise_key, part)))(
+            state.params
+        )
         for part in range(4)
     ]
     mean = jax.tree.map(lambda *gradients: sum(gradients) / 4, *parts)

@@ -14,11 +14,11 @@ from vae_jax.build import build_model, must_unroll
 from vae_jax.config import ModelConfig
 from vae_jax.data.binarization import dynamic_binarization, scaled
 from vae_jax.keys import Stream, stream_key
+from vae_jax.models import VAE, Batch, init_variables
 from vae_jax.noise import standard_normal
-from vae_jax.objectives import Elbo, ElboTerms
+from vae_jax.objectives import Elbo, ElboTerms, Loss
 from vae_jax.sharding import batch_mesh, replicated
 from vae_jax.training import BatchOrder, ResidentSteps, TrainState, create_state, make_optimizer, make_train_step
-from vae_jax.vae import VAE, init_params
 
 SHAPE = (8, 8, 1)
 SEED = 3
@@ -34,17 +34,14 @@ def small_model(hidden: tuple[int, ...] = (8,)) -> VAE:
 
 
 def fresh(model: VAE, tx: optax.GradientTransformation, with_average: bool = False) -> TrainState:
-    return create_state(init_params(model, jax.random.key(0), SHAPE), tx, with_average)
+    return create_state(init_variables(model, jax.random.key(0), SHAPE), tx, with_average)
 
 
 def step_of(model: VAE, tx: optax.GradientTransformation, ema_decay: float = 0.0):
-    objective = Elbo()
+    loss = functools.partial(Elbo(), model)
 
-    def loss(params, x, key, step, label):
-        return objective(model, params, x, key, step, label)
-
-    def prepare(images, key):
-        return dynamic_binarization(images, 16, key)
+    def prepare(images, given, key):
+        return Batch(dynamic_binarization(images, 16, key), context=given)
 
     return make_train_step(loss, tx, prepare, ema_decay)
 
@@ -82,13 +79,15 @@ def test_step_and_key_decide_the_noise() -> None:
 
 def test_each_step_has_binarization_and_noise_of_its_own() -> None:
     """The keys that the parts of a step get, as numbers: none is there twice."""
-    tx, state = optax.sgd(0.0), create_state({"w": jnp.zeros(())}, optax.sgd(0.0), False)
+    tx, state = optax.sgd(0.0), create_state({"params": {"w": jnp.zeros(())}}, optax.sgd(0.0), False)
 
-    def prepare(images, key):
-        return jnp.zeros(images.shape) + jax.random.uniform(key)
+    def prepare(images, given, key):
+        return Batch(jnp.zeros(images.shape) + jax.random.uniform(key))
 
-    def loss(params, x, key, step, label):
-        return params["w"], ElboTerms(x[:, 0, 0, 0], jnp.full(len(x), jax.random.uniform(key)), jnp.zeros(len(x)))
+    def loss(variables, batch, key, step):
+        x = batch.x
+        terms = ElboTerms(x[:, 0, 0, 0], jnp.full(len(x), jax.random.uniform(key)), jnp.zeros(len(x)))
+        return Loss({"model": variables["params"]["w"]}, terms)
 
     train_step, batch, found = make_train_step(loss, tx, prepare), jnp.zeros((2, 1, 1, 1), jnp.uint8), []
     for _ in range(3):
@@ -104,9 +103,7 @@ def test_one_sgd_step_is_the_gradient_worked_out_by_hand() -> None:
     binary = (digits()[:10] > 7).astype(np.uint8)
     objective = Elbo()
     train_step = make_train_step(
-        lambda params, x, key, step, label: objective(model, params, x, key, step),
-        optax.sgd(rate),
-        lambda images, key: scaled(images, 1),
+        functools.partial(objective, model), optax.sgd(rate), lambda images, given, key: Batch(scaled(images, 1))
     )
     after, metrics = train_step(state, jnp.asarray(binary), KEY)
 
@@ -153,7 +150,7 @@ def test_average_of_the_parameters_by_hand() -> None:
         expected = decay * expected + (1 - decay) * np.asarray(state.params["decoder"]["Dense_1"]["bias"])
     assert state.average is not None
     np.testing.assert_allclose(state.average["decoder"]["Dense_1"]["bias"], expected, atol=1e-7)
-    assert state.evaluated_params is state.average
+    assert state.evaluated["params"] is state.average
 
 
 @functools.cache
@@ -252,11 +249,11 @@ def test_key_checker_would_notice() -> None:
     model, tx = small_model(), optax.adam(1e-2)
     objective = Elbo()
 
-    def careless(params, x, key, step, label):
-        surrogate, terms = objective(model, params, x, key, step)
-        return surrogate + objective(model, params, x, key, step)[0], terms
+    def careless(variables, batch, key, step):
+        loss, again = (objective(model, variables, batch, key, step) for _ in range(2))
+        return loss._replace(players={"model": loss.players["model"] + again.players["model"]})
 
-    train_step = make_train_step(careless, tx, lambda images, key: scaled(images, 16))
+    train_step = make_train_step(careless, tx, lambda images, given, key: Batch(scaled(images, 16)))
     with jax.debug_key_reuse(True), pytest.raises(jax.errors.KeyReuseError):
         train_step(fresh(model, tx), jnp.asarray(digits()[:16]), KEY)
 

@@ -19,10 +19,10 @@ from vae_jax.likelihoods import (
     Gaussian,
     GaussianPerPixel,
 )
+from vae_jax.models import VAE, HierarchicalPosterior, HierarchicalPrior, refusal
 from vae_jax.networks import UPSAMPLING, ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder, ResNetDecoder, ResNetEncoder
-from vae_jax.posteriors import IAF, DiagonalGaussian, FullGaussian, HierarchicalPosterior, PlanarFlow, PointMass
-from vae_jax.priors import GaussianMixture, HierarchicalPrior, RealNVP, StandardNormal, VampPrior
-from vae_jax.vae import VAE, refusal
+from vae_jax.posteriors import IAF, DiagonalGaussian, FullGaussian, PlanarFlow, PointMass
+from vae_jax.priors import GaussianMixture, RealNVP, StandardNormal, VampPrior
 
 ImageShape = tuple[int, int, int]
 

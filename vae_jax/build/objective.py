@@ -1,6 +1,7 @@
 """From the objective section of a config to an objective, checked against the model."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from vae_jax.build.model import ImageShape, part_names
 from vae_jax.build.registry import choose, custom_errors, is_custom, make
 from vae_jax.config import Config, ObjectiveConfig
 from vae_jax.errors import UserError
+from vae_jax.models import Batch, Model, flat_latents, init_variables, num_latents
 from vae_jax.objectives import (
     ANNEALINGS,
     GRADIENTS,
@@ -28,7 +30,6 @@ from vae_jax.objectives import (
     Weighted,
 )
 from vae_jax.training import LossFunction
-from vae_jax.vae import VAE, apply, init_params
 
 
 def _elbo(config: Config, penalty: Penalty) -> Elbo:
@@ -77,8 +78,8 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
 }
 
 _NEEDS = {
-    "has_density": "a density of q(z|x), which a point mass hasn't; use a Gaussian posterior",
-    "log_prob_anywhere": "the density of q(z|x) at any z, which flows without an inverse haven't; "
+    "density": "a density of q(z|x), which a point mass hasn't; use a Gaussian posterior",
+    "density_anywhere": "the density of q(z|x) at any z, which flows without an inverse haven't; "
     "use a Gaussian posterior",
     "reparameterized": "a z that is differentiable in the parameters of q(z|x)",
     "factorized": "a q(z|x) that is a product over latent dimensions; use diagonal_gaussian",
@@ -86,8 +87,8 @@ _NEEDS = {
 }
 
 
-def build_loss(config: Config, model: VAE, num_images: int = 0) -> LossFunction:
-    """The objective of a model as a function `(params, x, key, step, label=None)`.
+def build_loss(config: Config, model: Model, num_images: int = 0) -> LossFunction:
+    """The objective of a model as a function `(variables, batch, key, step) -> Loss`.
 
     Args:
         config: The run.
@@ -95,10 +96,10 @@ def build_loss(config: Config, model: VAE, num_images: int = 0) -> LossFunction:
         num_images: Training images, for objectives that refer to the whole data set.
     """
     objective = make("objective.name", config.objective.name, OBJECTIVES, config, num_images)
-    return lambda params, x, key, step, label=None: objective(model, params, x, key, step, label)
+    return functools.partial(objective, model)
 
 
-def check_objective(config: Config, model: VAE, num_images: int, image_shape: ImageShape) -> None:
+def check_objective(config: Config, model: Model, num_images: int, image_shape: ImageShape) -> None:
     """Refuses an objective that doesn't fit the model, and custom parts that fail.
 
     Raises:
@@ -118,7 +119,7 @@ def check_objective(config: Config, model: VAE, num_images: int, image_shape: Im
             "the whole batch at once (it doesn't declare over_images); leave train.accumulation at 1"
         )
     for need in objective.needs:
-        if not getattr(model.posterior, need, False):
+        if need not in model.traits:
             raise UserError(
                 f"objective.name '{name}' and model.posterior '{config.model.posterior}' don't go "
                 f"together: it needs {_NEEDS.get(need, need)}"
@@ -142,30 +143,30 @@ def _check_fields_are_read(objective: ObjectiveConfig) -> None:
             )
 
 
-def _check_shapes(loss: LossFunction, model: VAE, image_shape: ImageShape) -> None:
+def _check_shapes(objective: LossFunction, model: Model, image_shape: ImageShape) -> None:
     """Traces everything that training and sampling call, without computing anything."""
-    x = jnp.zeros((2, *image_shape))
-    label = jnp.zeros(2, jnp.int32) if model.num_classes else None
+    batch = Batch(jnp.zeros((2, *image_shape)), context=jnp.zeros((2, model.context_size)))
 
     def trace(key: jax.Array) -> dict[str, Any]:
-        params = init_params(model, key, image_shape)
-        surrogate, terms = loss(params, x, key, jnp.zeros((), jnp.int32), label)
-        z = apply(model, params, "sample_prior", key, 2)
+        variables = init_variables(model, key, image_shape)
+        loss = objective(variables, batch, key, jnp.zeros((), jnp.int32))
+        z = model.sample_prior(variables, key, 2, batch.context)
+        px = model.decode(variables, z, batch.context)
         return {
-            "loss": surrogate,
-            **terms._asdict(),
-            "posterior_mean": apply(model, params, "posterior_mean", x, label),
-            "sample_prior": z,
-            "decode_mean": apply(model, params, "decode_mean", z, label),
-            "decode_sample": apply(model, params, "decode_sample", z, key, label),
+            **{f"loss of {player}": value for player, value in loss.players.items()},
+            **loss.terms._asdict(),
+            "posterior_mean": flat_latents(model.point(variables, model.encode(variables, batch)), model.latents),
+            "sample_prior": flat_latents(z, model.latents),
+            "decode_mean": px.mean(),
+            "decode_sample": px.sample(key),
         }
 
-    latents = (2, model.prior.latents)
+    latents = (2, num_latents(model))
     needed = {
-        **{"loss": (), "posterior_mean": latents, "sample_prior": latents},
-        **{"decode_mean": x.shape, "decode_sample": x.shape},
+        **{"posterior_mean": latents, "sample_prior": latents},
+        **{"decode_mean": batch.x.shape, "decode_sample": batch.x.shape},
     }
     for name, found in jax.eval_shape(trace, jax.random.key(0)).items():
-        shape = needed.get(name, (2,))
+        shape = () if name.startswith("loss of") else needed.get(name, (2,))
         if found is not None and found.shape != shape:
             raise TypeError(f"for 2 images {name} has shape {found.shape}, but must have shape {shape}")

@@ -30,6 +30,7 @@ from vae_jax.data.folder import UNREADABLE
 from vae_jax.data.streamed import StreamedImages
 from vae_jax.errors import UserError
 from vae_jax.keys import Stream, stream_key
+from vae_jax.models import Batch, Model, init_variables
 from vae_jax.training import (
     OPTIMIZERS,
     REPLICA_AXES,
@@ -46,7 +47,6 @@ from vae_jax.training import (
     make_train_step,
     replicate,
 )
-from vae_jax.vae import VAE, init_params
 
 
 def _sizing(config: Config) -> Sizing:
@@ -114,7 +114,7 @@ def check_fit(config: Config, data: Dataset) -> None:
     """
     model = build_model_for(config, data)
     pixels = "binary" if data.is_binary else "levels"
-    if pixels not in model.likelihood.support:
+    if pixels not in model.support:
         instead = (
             "set data.binarization to none, or model.likelihood to bernoulli"
             if data.is_binary
@@ -146,11 +146,11 @@ def check_fit(config: Config, data: Dataset) -> None:
 
 
 def build_preparation(data: Dataset) -> Preparation:
-    """The function from training images to the input of the model, inside the compiled step."""
+    """The function from stored training images to what the model sees, inside the compiled step."""
     max_value = data.training.max_value
     if data.is_dynamic:
-        return lambda images, key: dynamic_binarization(images, max_value, key)
-    return lambda images, key: scaled(images, max_value)
+        return lambda images, given, key: Batch(dynamic_binarization(images, max_value, key), context=given)
+    return lambda images, given, key: Batch(scaled(images, max_value), context=given)
 
 
 def build_schedule(config: Config, num_images: int) -> Schedule:
@@ -189,11 +189,9 @@ def build_optimizer(
     )
 
 
-def must_unroll(model: VAE) -> bool:
+def must_unroll(model: Model) -> bool:
     """Whether steps and replicas run one after the other here; see `ResidentSteps` and `replicate`."""
-    return jax.default_backend() == "cpu" and any(
-        getattr(network, "unroll_on_cpu", False) for network in (model.encoder, model.decoder)
-    )
+    return jax.default_backend() == "cpu" and "unroll_on_cpu" in model.traits
 
 
 def seeds_of(config: Config) -> tuple[int, ...]:
@@ -202,7 +200,7 @@ def seeds_of(config: Config) -> tuple[int, ...]:
 
 
 def build_train_step(
-    config: Config, model: VAE, schedule: Schedule, preparation: Preparation, num_images: int
+    config: Config, model: Model, schedule: Schedule, preparation: Preparation, num_images: int
 ) -> TrainStep:
     """The training step of one model, or of all replicas at once.
 
@@ -225,25 +223,25 @@ def build_train_step(
 
 
 def build_steps(
-    config: Config, model: VAE, data: Dataset, schedule: Schedule, mesh: Mesh
+    config: Config, model: Model, data: Dataset, schedule: Schedule, mesh: Mesh
 ) -> ResidentSteps | StreamedSteps:
     """The steps of a run on its training images, in memory or streamed."""
     training = data.training
-    images, labels = training.images, training.labels if model.num_classes else None
+    images, given = training.images, training.given if model.context_size else None
     step = build_train_step(config, model, schedule, build_preparation(data), len(images))
     order = BatchOrder(seeds_of(config), config.train.batch_size, len(images))
     if isinstance(images, StreamedImages):
         reading = config.data.workers, config.data.prefetch
-        return StreamedSteps(step, mesh, images, labels, order, schedule.num_steps, *reading)
-    return ResidentSteps(step, mesh, images, labels, order, schedule.longest, must_unroll(model))
+        return StreamedSteps(step, mesh, images, given, order, schedule.num_steps, *reading)
+    return ResidentSteps(step, mesh, images, given, order, schedule.longest, must_unroll(model))
 
 
-def build_state(config: Config, model: VAE, image_shape: ImageShape, num_steps: int) -> TrainState:
+def build_state(config: Config, model: Model, image_shape: ImageShape, num_steps: int) -> TrainState:
     """The state before the first step, with an axis for replicas in front if there are any."""
 
     def of_key(key: Key[Array, ""]) -> TrainState:
-        params = init_params(model, stream_key(key, Stream.PARAMETERS), image_shape)
-        return create_state(params, build_optimizer(config, num_steps), config.train.ema_decay > 0)
+        variables = init_variables(model, stream_key(key, Stream.PARAMETERS), image_shape)
+        return create_state(variables, build_optimizer(config, num_steps), config.train.ema_decay > 0)
 
     keys = [jax.random.key(seed) for seed in seeds_of(config)]
     return jax.vmap(of_key, out_axes=REPLICA_AXES)(jnp.stack(keys)) if len(keys) > 1 else of_key(keys[0])

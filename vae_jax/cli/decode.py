@@ -12,6 +12,7 @@ from vae_jax.data.archives import read_arrays
 from vae_jax.errors import UserError
 from vae_jax.escaping import counted
 from vae_jax.files import replacing
+from vae_jax.models import num_latents
 from vae_jax.pictures import grid, write_png
 from vae_jax.trained import TrainedModel, open_run
 from vae_jax.trained.inputs import check_labels
@@ -37,7 +38,7 @@ def run(values: Flags) -> None:
     default = trained.folder.images / f"decoded_{values['show']}{trained.suffix}.png"
     output = output_file(values, default, ".png", ".npz")
     z, labels = read_latents(values["latents"], trained, values["label"])
-    images = decode_all(trained.model, trained.params, z, jax.random.key(values["seed"]), values["show"], labels)
+    images = decode_all(trained.model, trained.variables, z, jax.random.key(values["seed"]), values["show"], labels)
     made = f"{counted(len(images), 'image')} (the {values['show']} of p(x|z))"
     if output.suffix == ".png":
         write_png(output, grid(images[:_SHOWN], _COLUMNS))
@@ -55,7 +56,7 @@ def read_latents(path: str, trained: TrainedModel, label: int | None) -> tuple[j
     arrays = read_arrays(path, ("z", "mean"), ("labels",), "latents", mend, single="z")
     name = "z" if "z" in arrays else "mean"
     z, labels = arrays[name], arrays.get("labels")
-    size = trained.model.prior.latents
+    size = num_latents(trained.model)
     if z.ndim != 2 or not len(z) or z.shape[1] != size or z.dtype.kind not in "iuf":
         raise UserError(
             f"'{path}' holds {z.dtype} of shape {z.shape}; this model needs numbers [N, {size}], N at least 1"
@@ -70,7 +71,7 @@ def read_latents(path: str, trained: TrainedModel, label: int | None) -> tuple[j
 def _labels(trained: TrainedModel, found: np.ndarray | None, given: int | None, count: int) -> jax.Array | None:
     if given is not None:
         found = np.full(count, given)
-    elif not trained.model.num_classes:
+    elif not trained.model.context_size:
         return None
     elif found is None:
         raise UserError("this model is conditional, and the file has no labels; add --label=CLASS")

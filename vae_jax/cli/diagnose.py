@@ -44,7 +44,7 @@ def run(values: Flags) -> None:
     check_custom_name("diagnose.features", settings.features, trained.folder.root, allowed)
     features = _features(settings.features, trained)
     noise, is_training = evaluation_key(trained), values["split"] == "train"
-    subject = Subject(trained.model, trained.params, trained.data, split, noise, settings, is_training)
+    subject = Subject(trained.model, trained.variables, trained.data, split, noise, settings, is_training)
     with tqdm.tqdm(total=len(STAGES), unit="stage", disable=not sys.stderr.isatty(), leave=False) as bar:
 
         def on_stage(name: str) -> None:
@@ -57,7 +57,7 @@ def run(values: Flags) -> None:
         "step": trained.step,
         "params_digest": trained.params_digest,
         "unit": "nats per image",
-        "measure": trained.model.likelihood.base_measure,
+        "measure": trained.model.measure,
         **found.result,
         "advice": advice(found.result, trained.config),
     }

@@ -56,13 +56,13 @@ def encode_images(trained: TrainedModel, images: NamedImages) -> dict[str, np.nd
         `mean`, `float32[N, D]`; and `logvar`, where the components of q(z|x) are independent Gaussians.
     """
     model, mesh = trained.model, whole_mesh()
-    params = put(trained.params, replicated(mesh))
+    variables = put(trained.variables, replicated(mesh))
     of_batch = jax.jit(functools.partial(describe_posterior, model))
     return map_images(
-        lambda x, ids, label: of_batch(params, x, label),
+        lambda batch, ids: of_batch(variables, batch),
         images.split.images,
         images.split.max_value,
         filled_up(min(_IMAGES_AT_ONCE, len(images.names)), mesh),
         mesh,
-        images.split.labels if model.num_classes else None,
+        images.split.labels if model.context_size else None,
     )

@@ -15,8 +15,8 @@ from vae_jax.data import Split, take
 from vae_jax.errors import UserError
 from vae_jax.evaluation import ImportanceEstimate, estimate_images, evaluation_text, summarize, summarize_replicas
 from vae_jax.keys import Stream, stream_key
+from vae_jax.models import noise_stddev
 from vae_jax.trained import TrainedModel, open_replicas, replica_of
-from vae_jax.vae import apply
 
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
@@ -46,7 +46,7 @@ def run(values: Flags) -> None:
 
 def _evaluate(trained: TrainedModel, split: str, settings: EvaluateConfig) -> dict[str, Any]:
     per_image = importance_estimates(trained, trained.data.for_evaluation(split), settings)
-    stddev = apply(trained.model, trained.params, "noise_stddev")
+    stddev = noise_stddev(trained.model, trained.variables)
     return {
         "split": split,
         "step": trained.step,
@@ -55,7 +55,7 @@ def _evaluate(trained: TrainedModel, split: str, settings: EvaluateConfig) -> di
         "params_digest": trained.params_digest,
         "data_fingerprint": trained.data.fingerprint,
         "num_samples": settings.num_samples,
-        "measure": trained.model.likelihood.base_measure,
+        "measure": trained.model.measure,
         "noise_stddev": None if stddev is None else float(stddev),
         **summarize(per_image, math.prod(trained.kind.image_shape)),
     }
@@ -78,7 +78,7 @@ def importance_estimates(trained: TrainedModel, part: Split, settings: EvaluateC
     with tqdm.tqdm(total=len(images), unit="image", disable=not sys.stderr.isatty()) as bar:
         return estimate_images(
             trained.model,
-            trained.params,
+            trained.variables,
             images,
             part.max_value,
             evaluation_key(trained),
@@ -95,7 +95,7 @@ def check_has_density(trained: TrainedModel) -> None:
     Raises:
         UserError: If its posterior has no density.
     """
-    if not trained.model.posterior.has_density:
+    if "density" not in trained.model.traits:
         raise UserError(
             f"this model has no log p(x) to estimate: its posterior '{trained.config.model.posterior}' has no density; "
             "see its pictures with reconstruct, or train a model with another posterior"

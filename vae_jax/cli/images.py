@@ -76,7 +76,7 @@ def some_images(images: NamedImages, rows: slice | np.ndarray) -> NamedImages:
 
 
 def _check_labels(trained: TrainedModel, images: NamedImages) -> None:
-    classes, split = trained.model.num_classes, images.split
+    classes, split = trained.model.context_size, images.split
     if not classes:
         return
     if split.labels is None:

@@ -36,7 +36,7 @@ def run(values: Flags) -> None:
     check_images_fit(values["steps"] * max(1, len(values["between"]) - 1), trained.kind.image_shape)
     images = chosen_images(trained, values)
     images = some_images(images, _numbers(images.names, values["between"]))
-    originals, labels = pictures_of(images, slice(None)), images.split.labels if trained.model.num_classes else None
+    originals, labels = pictures_of(images, slice(None)), images.split.labels if trained.model.context_size else None
     count, classes = values["steps"] + 2, None
     z = trained.encode(originals, labels)
     points = [between(first, last, count, values["path"]) for first, last in itertools.pairwise(z)]

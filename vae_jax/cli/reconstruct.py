@@ -27,5 +27,5 @@ def run(values: Flags) -> None:
     output = output_file(values, trained.folder.images / default, ".png")
     split = trained.data.for_evaluation(name)
     num_images = min(values["num_images"], len(split.images))
-    write_png(output, reconstruction_grid(trained.model, trained.params, split, num_images, show, values["seed"]))
+    write_png(output, reconstruction_grid(trained.model, trained.variables, split, num_images, show, values["seed"]))
     say(f"{counted(num_images, f'{name} image')}, each left of its reconstruction (the {show} of p(x|z)), in {output}")

@@ -28,6 +28,6 @@ def run(values: Flags) -> None:
     name = f"{kind}_{show}_step{trained.step}{trained.suffix}.png"
     output = output_file(values, trained.folder.images / name, ".png")
     check_images_fit(values["num_images"], trained.kind.image_shape)
-    arguments = trained.model, trained.params, values["num_images"], values["seed"], show
+    arguments = trained.model, trained.variables, values["num_images"], values["seed"], show
     write_png(output, manifold_grid(*arguments) if values["manifold"] else sample_grid(*arguments, values["label"]))
     say(f"{kind}: {counted(values['num_images'], 'image')} (the {show} of p(x|z)) of step {trained.step} in {output}")

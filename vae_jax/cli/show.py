@@ -1,5 +1,6 @@
 """The grids of images that several verbs make."""
 
+import functools
 import math
 
 import jax
@@ -9,24 +10,23 @@ import numpy as np
 from vae_jax.data import Split
 from vae_jax.errors import UserError
 from vae_jax.keys import Stream, stream_key
+from vae_jax.models import Batch, Context, Model, Variables, decode_flat, flat_point, num_latents, sample_flat
 from vae_jax.pictures import grid, side_by_side
-from vae_jax.priors import StandardNormal
-from vae_jax.vae import VAE, Label, Params, apply
 
 _COLUMNS = 8
 _DECODED_AT_ONCE = 512
 # Compiled once for all checkpoints of a run.
-_apply = jax.jit(apply, static_argnums=(0, 2))
+_flat_point = jax.jit(flat_point, static_argnums=0)
 
 
 def sample_grid(
-    model: VAE, params: Params, num_images: int, seed: int, show: str, label: int | None = None
+    model: Model, variables: Variables, num_images: int, seed: int, show: str, label: int | None = None
 ) -> np.ndarray:
     """A picture of latents drawn from the prior; one column a class where each class has its turn.
 
     Args:
         model: The model.
-        params: Its parameters.
+        variables: Its variables.
         num_images: How many.
         seed: What they are drawn from.
         show: `mean` of p(x|z), which for binary pixels is their probability, or a `sample` of it.
@@ -35,47 +35,55 @@ def sample_grid(
     Raises:
         UserError: If the model has no prior that its decoder was trained on, or no such class.
     """
-    if not model.posterior.has_density:
+    if "density" not in model.traits:
         raise UserError(
             "a plain autoencoder has no distribution of z to sample from; see it with reconstruct, or train with "
             "--config.objective.name=elbo and --config.model.posterior=diagonal_gaussian"
         )
-    if label is not None and not 0 <= label < model.num_classes:
-        classes = f"0 to {model.num_classes - 1}" if model.num_classes else "none: the model isn't conditional"
+    if label is not None and not 0 <= label < model.context_size:
+        classes = f"0 to {model.context_size - 1}" if model.context_size else "none: the model isn't conditional"
         raise UserError(f"there is no class {label}; the classes are {classes}")
     key = jax.random.key(seed)
-    z = apply(model, params, "sample_prior", stream_key(key, Stream.SAMPLES, 0), num_images)
     labels, columns = None, _COLUMNS
     if label is not None:
         labels = jnp.full((num_images,), label)
-    elif model.num_classes:
-        labels, columns = jnp.arange(num_images) % model.num_classes, model.num_classes
-    return grid(decoded(model, params, z, key, show, labels), columns)
+    elif model.context_size:
+        labels, columns = jnp.arange(num_images) % model.context_size, model.context_size
+    z = sample_flat(model, variables, stream_key(key, Stream.SAMPLES, 0), num_images, labels)
+    return grid(decoded(model, variables, z, key, show, labels), columns)
 
 
-def decoded(model: VAE, params: Params, z: jax.Array, key: jax.Array, show: str, label: Label = None) -> np.ndarray:
+def decoded(
+    model: Model, variables: Variables, z: jax.Array, key: jax.Array, show: str, label: Context = None
+) -> np.ndarray:
     """The mean of p(x|z), or a draw from it."""
-    if show == "mean":
-        return np.asarray(_apply(model, params, "decode_mean", z, label))
-    return np.asarray(_apply(model, params, "decode_sample", z, stream_key(key, Stream.SAMPLES, 1), label))
+    return np.asarray(_decoded(model, variables, z, stream_key(key, Stream.SAMPLES, 1), show, label))
 
 
-def decode_all(model: VAE, params: Params, z: jax.Array, key: jax.Array, show: str, label: Label) -> np.ndarray:
+@functools.partial(jax.jit, static_argnums=(0, 4))
+def _decoded(model: Model, variables: Variables, z: jax.Array, key: jax.Array, show: str, label: Context) -> jax.Array:
+    px = decode_flat(model, variables, z, label)
+    return px.mean() if show == "mean" else px.sample(key)
+
+
+def decode_all(
+    model: Model, variables: Variables, z: jax.Array, key: jax.Array, show: str, label: Context
+) -> np.ndarray:
     """`decoded` for any number of latents, so many at a time."""
     parts = [slice(start, start + _DECODED_AT_ONCE) for start in range(0, len(z), _DECODED_AT_ONCE)]
     images = [
-        decoded(model, params, z[part], each, show, None if label is None else label[part])
+        decoded(model, variables, z[part], each, show, None if label is None else label[part])
         for part, each in zip(parts, jax.random.split(key, len(parts)), strict=True)
     ]
     return np.concatenate(images)
 
 
-def manifold_grid(model: VAE, params: Params, num_images: int, seed: int, show: str) -> np.ndarray:
+def manifold_grid(model: Model, variables: Variables, num_images: int, seed: int, show: str) -> np.ndarray:
     """A picture of what a model with two latents makes of the plane: z at the quantiles of its standard normal prior.
 
     Args:
         model: The model.
-        params: Its parameters.
+        variables: Its variables.
         num_images: A square number.
         seed: What samples of p(x|z) are drawn from.
         show: `mean` or `sample` of p(x|z).
@@ -83,7 +91,7 @@ def manifold_grid(model: VAE, params: Params, num_images: int, seed: int, show: 
     Raises:
         UserError: If there is no such plane, or the images fill no square.
     """
-    if not isinstance(model.prior, StandardNormal) or model.prior.latents != 2 or model.num_classes:
+    if "standard_normal" not in model.traits or num_latents(model) != 2 or model.context_size:
         raise UserError(
             "a picture of the manifold needs two latents with a standard normal prior and no labels; train with "
             "--config.model.latents=2, or leave --manifold out"
@@ -94,14 +102,16 @@ def manifold_grid(model: VAE, params: Params, num_images: int, seed: int, show: 
     # Importing what a report needs takes a second that other pictures needn't wait.
     from vae_jax.report.pictures import manifold_latents
 
-    return grid(decoded(model, params, jnp.asarray(manifold_latents(side)), jax.random.key(seed), show), side)
+    return grid(decoded(model, variables, jnp.asarray(manifold_latents(side)), jax.random.key(seed), show), side)
 
 
-def reconstruction_grid(model: VAE, params: Params, split: Split, num_images: int, show: str, seed: int) -> np.ndarray:
+def reconstruction_grid(
+    model: Model, variables: Variables, split: Split, num_images: int, show: str, seed: int
+) -> np.ndarray:
     """A picture of the first images of a split, each left of its reconstruction from the posterior mean."""
     originals = np.asarray(split.images[:num_images], np.float32) / split.max_value
     label = None
-    if model.num_classes and split.labels is not None:
+    if model.context_size and split.labels is not None:
         label = jnp.asarray(split.labels[:num_images])
-    z = _apply(model, params, "posterior_mean", jnp.asarray(originals), label)
-    return side_by_side(originals, decoded(model, params, z, jax.random.key(seed), show, label), _COLUMNS // 2)
+    z = _flat_point(model, variables, Batch(jnp.asarray(originals), context=label))
+    return side_by_side(originals, decoded(model, variables, z, jax.random.key(seed), show, label), _COLUMNS // 2)

@@ -121,7 +121,7 @@ def _finish(training: TrainingRun, last: CheckpointDue | Interrupted, done: str,
             again = f"{program()} report --workdir={folder.root}"
             print(f"report.html wasn't written ({one_line(error)}); to try again: {again}", file=sys.stderr)
     if not quiet:
-        verb = "evaluate" if training.model.posterior.has_density else "reconstruct"
+        verb = "evaluate" if "density" in training.model.traits else "reconstruct"
         say(f"everything is in {folder.root}; next: {program()} {verb} --workdir={folder.root}")
 
 

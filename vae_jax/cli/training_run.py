@@ -20,12 +20,13 @@ from vae_jax.cli.terminal import say
 from vae_jax.config import Config
 from vae_jax.data import Dataset, Split
 from vae_jax.errors import UserError
+from vae_jax.models import Model
 from vae_jax.monitoring import Monitor, num_replicas, over_replicas
 from vae_jax.pictures import write_png
 from vae_jax.processes import any_process, is_writer, together
 from vae_jax.runs import RunFolder, checkpoints
 from vae_jax.sharding import batch_mesh, put, replicated
-from vae_jax.trained import TrainedModel, replica_params
+from vae_jax.trained import TrainedModel, replica_variables
 from vae_jax.training import (
     Background,
     CheckpointDue,
@@ -39,7 +40,6 @@ from vae_jax.training import (
     all_finite,
     training_events,
 )
-from vae_jax.vae import VAE
 
 # The pictures written with a checkpoint show the mean of p(x|z).
 _SHOW = "mean"
@@ -68,7 +68,7 @@ class TrainingRun:
     config: Config
     folder: RunFolder
     data: Dataset
-    model: VAE
+    model: Model
     schedule: Schedule
     mesh: Mesh
     state: TrainState
@@ -170,7 +170,7 @@ class TrainingRun:
             row = {"step": event.step, "epoch": event.epoch, "split": "train", **values}
             return [{**row, "images_per_second": event.images_per_second}]
         place = {"step": event.step, "epoch": event.step / self.schedule.steps_per_epoch}
-        rows = [{**place, **row} for row in self._monitor.rows(jax.device_get(event.state.evaluated_params))]
+        rows = [{**place, **row} for row in self._monitor.rows(jax.device_get(event.state.evaluated))]
         # The reconstruction chooses the best checkpoint where there is no bound.
         scores = [
             row["reconstruction"] if row["elbo"] is None else row["elbo"]
@@ -191,9 +191,9 @@ class TrainingRun:
 
     def trained_run(self, event: CheckpointDue) -> TrainedModel:
         """The first replica as a trained run, with the parameters of a checkpoint."""
-        params = replica_params(jax.device_get(event.state.evaluated_params), self.num_replicas, 0)
+        variables = replica_variables(jax.device_get(event.state.evaluated), self.num_replicas, 0)
         kind, load_data = self.data.kind, lambda: self.data
-        return TrainedModel(self.folder, self.config, kind, self.model, params, event.step, 0, load_data)
+        return TrainedModel(self.folder, self.config, kind, self.model, variables, event.step, 0, load_data)
 
     def _write(self, event: CheckpointDue | Interrupted, score: float | None) -> None:
         if isinstance(event, Interrupted):
@@ -203,11 +203,12 @@ class TrainingRun:
         checkpoints.save(self.folder.checkpoints, event.step, event.state, score, self.config.train.keep_checkpoints)
 
     def _draw(self, event: CheckpointDue) -> None:
-        params, images = self.trained_run(event).params, self.folder.images
-        if self.model.posterior.has_density:
-            samples = sample_grid(self.model, params, 10 * self.model.num_classes or 64, 0, _SHOW)
+        variables, images = self.trained_run(event).variables, self.folder.images
+        if "density" in self.model.traits:
+            samples = sample_grid(self.model, variables, 10 * self.model.context_size or 64, 0, _SHOW)
             write_png(images / f"samples_{_SHOW}_{event.step:07d}.png", samples, ADVICE)
-        picture = reconstruction_grid(self.model, params, self._images_to_reconstruct, _NUM_RECONSTRUCTIONS, _SHOW, 0)
+        chosen = self._images_to_reconstruct, _NUM_RECONSTRUCTIONS
+        picture = reconstruction_grid(self.model, variables, *chosen, _SHOW, 0)
         write_png(images / f"reconstructions_{_SHOW}_{event.step:07d}.png", picture, ADVICE)
 
     @functools.cached_property

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from vae_jax.data.dataset import Labels
+from vae_jax.data.dataset import Given
 from vae_jax.data.order import batch_indices
 from vae_jax.data.streamed import StreamedImages
 from vae_jax.errors import UserError
@@ -38,7 +38,7 @@ Batch = tuple[UInt8[np.ndarray, "r b h w c"], Int[np.ndarray, "r b"] | None]
 
 def streamed_batches(
     images: StreamedImages,
-    labels: Labels | None,
+    given: Given,
     seeds: tuple[int, ...],
     first_step: int,
     last_step: int,
@@ -54,7 +54,7 @@ def streamed_batches(
 
     Args:
         images: Images in their files.
-        labels: Their classes, or None.
+        given: Class or context of each, or None.
         seeds: The seed of each of the `r` replicas; each has its own order of images.
         first_step: Number of steps taken before.
         last_step: The step to stop before.
@@ -64,13 +64,13 @@ def streamed_batches(
         prefetch: About how many decoded batches wait.
 
     Returns:
-        Yields images `[R, B, H, W, C]` and labels `[R, B]` of each step. An image that several replicas use is decoded
-        once.
+        Yields images `[R, B, H, W, C]` and what is given `[R, B, ...]` of each step. An image that several replicas use
+        is decoded once.
 
     Raises:
         UserError: If an image can't be read, or a worker ends unexpectedly.
     """
-    batch_of_step = _BatchOfStep(images, labels, seeds, batch_size, columns)
+    batch_of_step = _BatchOfStep(images, given, seeds, batch_size, columns)
     batches = _decoded_ahead(batch_of_step, first_step, last_step, num_workers, prefetch)
     _open.add(batches)
     return batches
@@ -122,8 +122,8 @@ def _decoded_ahead(
 def _next(iterator: Iterator[Batch]) -> Batch | None:
     """The next batch, copied out of the shared memory that Grain delivers it in."""
     try:
-        pixels, labels = next(iterator)
-        return np.array(pixels), None if labels is None else np.array(labels)
+        pixels, given = next(iterator)
+        return np.array(pixels), None if given is None else np.array(given)
     except StopIteration:
         return None
     except UserError as error:
@@ -144,7 +144,7 @@ class _BatchOfStep:
     """The function that workers run; see `streamed_batches`."""
 
     images: StreamedImages
-    labels: Labels | None
+    given: Given
     seeds: tuple[int, ...]
     batch_size: int
     columns: slice
@@ -154,7 +154,7 @@ class _BatchOfStep:
         rows = batch_indices(seeds, steps, self.batch_size, len(self.images))[0][:, self.columns]
         once, places = np.unique(rows.ravel(), return_inverse=True)
         pixels = self.images.take(once).decode(num_threads=1)[places]
-        return pixels.reshape(*rows.shape, *pixels.shape[1:]), None if self.labels is None else self.labels[rows]
+        return pixels.reshape(*rows.shape, *pixels.shape[1:]), None if self.given is None else self.given[rows]
 
 
 @contextlib.contextmanager

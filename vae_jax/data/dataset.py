@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from vae_jax.data.binarization import binarized_once, thresholded
 from vae_jax.data.decoding import MOST_PIXELS
@@ -16,6 +16,8 @@ from vae_jax.errors import UserError
 from vae_jax.escaping import counted, one_line, printable
 
 Labels = Int[np.ndarray, "n"]
+# What a conditional model is told of each example: its class, or numbers.
+Given = Labels | Float[np.ndarray, "n c"] | None
 # Each class is an entry in reports, so a larger label is taken for a mistake.
 MOST_CLASSES = 100_000
 SPLITS = ("train", "validation", "test")
@@ -39,6 +41,11 @@ class Split:
     images: Images
     labels: Labels | None
     max_value: int
+
+    @property
+    def given(self) -> Given:
+        """What a conditional model is told."""
+        return None if self.labels is None else self.labels.astype(np.int32)
 
 
 @dataclasses.dataclass(frozen=True)

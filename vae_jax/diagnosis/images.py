@@ -1,19 +1,18 @@
 """Pictures in numbers: sharpness, distance to the data, and memorizing."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vae_jax.diagnosis.subject import Subject, as_label, pixels, spread
+from vae_jax.diagnosis.subject import Subject, pixels, spread
 from vae_jax.evaluation import Features, Spectrum, frechet_distance, nearest_images, radial_spectrum
-from vae_jax.vae import apply
+from vae_jax.models import Batch, Model, Variables
 
 _NEAREST_QUERIES = 200
 _IMAGES_AT_ONCE = 100
-# Compiled once for all batches.
-_apply = jax.jit(apply, static_argnums=(0, 2))
 
 
 class Images(NamedTuple):
@@ -37,26 +36,27 @@ class Images(NamedTuple):
 def draw(subject: Subject) -> Images:
     """Images of each kind, the same number of each."""
     part = subject.some(subject.settings.generated_images)
-    data, labels = pixels(part), subject.labels(part)
+    data, given = pixels(part), subject.given(part)
     batches = []
     for start in range(0, len(data), _IMAGES_AT_ONCE):
         at = slice(start, start + _IMAGES_AT_ONCE)
-        label = None if labels is None else labels[at]
-        batches.append(_draw_batch(subject, data[at], label, jax.random.fold_in(subject.stage_key(7), start)))
+        batch = Batch(jnp.asarray(data[at]), context=None if given is None else jnp.asarray(given[at]))
+        key = jax.random.fold_in(subject.stage_key(7), start)
+        batches.append(jax.device_get(_draw_batch(subject.model, subject.variables, batch, key)))
     return Images(data, *(np.concatenate(parts) for parts in zip(*batches, strict=True)))
 
 
-def _draw_batch(subject: Subject, x: np.ndarray, labels: np.ndarray | None, key: jax.Array) -> list[np.ndarray]:
-    model, params, label = subject.model, subject.params, as_label(labels)
+@functools.partial(jax.jit, static_argnums=0)
+def _draw_batch(model: Model, variables: Variables, batch: Batch, key: jax.Array) -> list[jax.Array]:
     keys = jax.random.split(key, 4)
-    from_prior = apply(model, params, "sample_prior", keys[0], len(x))
-    parameters = _apply(model, params, "encode", jnp.asarray(x), label)
-    noise = jax.random.normal(keys[1], (1, len(x), model.noise_size))
-    from_posterior = _apply(model, params, "transform", parameters, noise)[0][0]
+    from_prior = model.sample_prior(variables, keys[0], len(batch.x), batch.context)
+    noise = jax.random.normal(keys[1], (1, len(batch.x), model.noise_size))
+    z, _ = model.draw(variables, model.encode(variables, batch), noise)
+    from_posterior = jax.tree.map(lambda leaf: leaf[0], z)
     drawn = []
     for z, sample_key in ((from_prior, keys[2]), (from_posterior, keys[3])):
-        drawn.append(np.asarray(_apply(model, params, "decode_sample", z, sample_key, label)))
-        drawn.append(np.asarray(_apply(model, params, "decode_mean", z, label)))
+        px = model.decode(variables, z, batch.context)
+        drawn += [px.sample(sample_key), px.mean()]
     return drawn
 
 

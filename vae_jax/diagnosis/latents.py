@@ -27,8 +27,8 @@ def latents(subject: Subject) -> dict[str, Any]:
         "aggregate_reason": None,
         "label_accuracy": None,
     }
-    if model.posterior.log_prob_anywhere:
-        found = aggregate_terms(model, subject.params, jax.tree.map(jax.numpy.asarray, terms))
+    if "density_anywhere" in model.traits:
+        found = aggregate_terms(model, subject.variables, jax.tree.map(jax.numpy.asarray, terms))
         result["aggregate"] = {
             "mutual_information": list(found.mutual_information),
             "aggregate_kl": list(found.aggregate_kl),

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vae_jax.diagnosis.subject import Subject, as_label, spread, spread_indices
+from vae_jax.diagnosis.subject import Subject, spread, spread_indices
 from vae_jax.evaluation import (
     Gaps,
     ImportanceEstimate,
@@ -20,8 +20,8 @@ from vae_jax.evaluation import (
     sigmoid_temperatures,
     simulate,
 )
+from vae_jax.models import Batch, noise_stddev
 from vae_jax.numerics import Estimate, estimate
-from vae_jax.vae import apply
 
 _SAMPLES_AT_ONCE = 20
 _OPTIMIZATION_SAMPLES = 4
@@ -105,16 +105,15 @@ def annealed(subject: Subject, per_image: PerImage) -> dict[str, Any]:
     part = spread(subject.some(settings.num_images), settings.annealed_images)
     chosen = spread_indices(len(per_image.gaps.log_likelihood), settings.annealed_images)
     # From the posterior the path is short; where its density isn't known at any z it has to be the prior.
-    start = "posterior" if model.posterior.log_prob_anywhere else "prior"
+    start = "posterior" if "density_anywhere" in model.traits else "prior"
     options = (settings.annealed_chains, settings.leapfrog_steps, start)
     few = spread(part, _PILOT_IMAGES)
     schedule = make_pilot(model, *options)(
-        subject.params,
-        jnp.asarray(few.images, jnp.float32) / few.max_value,
+        subject.variables,
+        subject.batch(few),
         jnp.arange(len(few.images)),
         subject.stage_key(2),
         sigmoid_temperatures(settings.temperatures),
-        as_label(subject.labels(few)),
     )
     forward = make_annealed_estimate(model, *options)
     key = subject.stage_key(3)
@@ -122,12 +121,13 @@ def annealed(subject: Subject, per_image: PerImage) -> dict[str, Any]:
     values, variances = best_log_likelihood(per_image)
     difference = estimate(found.log_likelihood - values[chosen], found.log_likelihood_variance + variances[chosen])
 
-    label = as_label(subject.labels(part))
-    x, z = simulate(model, subject.params, subject.stage_key(4), len(part.images), label)
+    given = subject.batch(part).context
+    x, z = simulate(model, subject.variables, subject.stage_key(4), len(part.images), given)
+    simulated = Batch(x, context=given)
     ids = jnp.arange(len(part.images))
     reverse = make_reverse_estimate(model, *options)
-    below = jax.device_get(forward(subject.params, x, ids, key, schedule, label))
-    above = jax.device_get(reverse(subject.params, x, z, ids, key, schedule, label))
+    below = jax.device_get(forward(subject.variables, simulated, ids, key, schedule))
+    above = jax.device_get(reverse(subject.variables, simulated, ids, key, schedule, z))
     return {
         "start": start,
         "num_images": len(part.images),
@@ -147,8 +147,8 @@ def annealed(subject: Subject, per_image: PerImage) -> dict[str, Any]:
 def noise(subject: Subject) -> dict[str, Any]:
     """What refitting the width of the decoder's noise gains, the same images and measure."""
     model = subject.model
-    if not model.noise_can_be_rescaled:
-        return {"gain": None, "reason": f"{type(model.likelihood).__name__} has no noise whose width could be refitted"}
+    if "noise_width" not in model.traits:
+        return {"gain": None, "reason": "p(x|z) has no noise whose width could be refitted"}
     part = subject.some(subject.settings.num_images)
     key = subject.stage_key(5)
     search = make_rescaled_estimate(model, min(_SEARCH_SAMPLES, subject.settings.num_samples))
@@ -161,7 +161,7 @@ def noise(subject: Subject) -> dict[str, Any]:
     final = make_rescaled_estimate(model, subject.settings.num_samples)
     found = subject.map(final, part, _RESCALED_ROWS, key, jnp.asarray([0.0, best], jnp.float32))
     gain = found.log_likelihood[:, 1] - found.log_likelihood[:, 0]
-    stddev = apply(model, subject.params, "noise_stddev")
+    stddev = noise_stddev(model, subject.variables)
     return {
         "gain": estimate(gain, found.log_likelihood_variance.sum(axis=1))._asdict(),
         "factor": float(np.exp(best)),

@@ -10,9 +10,10 @@ import numpy as np
 
 from vae_jax.config import DiagnoseConfig
 from vae_jax.data import Dataset, Split
+from vae_jax.data.dataset import Given
 from vae_jax.evaluation import map_images
+from vae_jax.models import Batch, Model, Variables
 from vae_jax.sharding import filled_up, replicated, whole_mesh
-from vae_jax.vae import VAE, Params
 
 # Rows of latents that are decoded at a time: few enough for the caches of a CPU.
 _ROWS_AT_ONCE = 1600
@@ -24,7 +25,7 @@ class Subject:
 
     Attributes:
         model: The model.
-        params: Its parameters.
+        variables: Its variables.
         data: What it was trained on.
         split: The images it is measured on.
         key: What all noise comes from.
@@ -32,8 +33,8 @@ class Subject:
         is_training: Whether these are the training images themselves, which can't be compared with the training images.
     """
 
-    model: VAE
-    params: Params
+    model: Model
+    variables: Variables
     data: Dataset
     split: Split
     key: jax.Array
@@ -45,7 +46,7 @@ class Subject:
         return spread(self.split, num_images)
 
     def map(self, function: Callable[..., Any], part: Split, rows_per_image: int, *extra: Any) -> Any:
-        """`function(params, x, ids, *extra, label)` of all images of a part, in batches that fit the caches.
+        """`function(variables, batch, ids, *extra)` of all images of a part, in batches that fit the caches.
 
         Args:
             function: Compiled; its tree has arrays `[B, ...]`.
@@ -55,19 +56,23 @@ class Subject:
         """
         mesh = whole_mesh()
         batch_size = filled_up(max(1, min(len(part.images), _ROWS_AT_ONCE // rows_per_image)), mesh)
-        params, extra = jax.device_put((self.params, extra), replicated(mesh))
+        variables, extra = jax.device_put((self.variables, extra), replicated(mesh))
         return map_images(
-            lambda x, ids, label: function(params, x, ids, *extra, label),
+            lambda batch, ids: function(variables, batch, ids, *extra),
             part.images,
             part.max_value,
             batch_size,
             mesh,
-            self.labels(part),
+            self.given(part),
         )
 
-    def labels(self, part: Split) -> np.ndarray | None:
-        """Classes of the images, if the model wants to know them."""
-        return part.labels if self.model.num_classes else None
+    def given(self, part: Split) -> Given:
+        """Class or context of each image, if the model wants to know it."""
+        return part.given if self.model.context_size else None
+
+    def batch(self, part: Split) -> Batch:
+        """All images of a part at once, on the device."""
+        return Batch(*jax.tree.map(jnp.asarray, (pixels(part), None, self.given(part))))
 
     def stage_key(self, stage: int) -> jax.Array:
         """A key of its own for each question."""
@@ -88,8 +93,3 @@ def spread_indices(total: int, count: int) -> np.ndarray:
 def pixels(part: Split) -> np.ndarray:
     """Images with values in [0, 1]."""
     return np.asarray(part.images, np.float32) / part.max_value
-
-
-def as_label(labels: np.ndarray | None) -> jax.Array | None:
-    """Classes on the device."""
-    return None if labels is None else jnp.asarray(labels)

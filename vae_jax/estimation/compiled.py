@@ -16,9 +16,9 @@ from vae_jax.errors import UserError
 from vae_jax.estimation.parameters import Design
 from vae_jax.evaluation import make_importance_estimate, map_images, samples_at_once
 from vae_jax.keys import Stream, stream_key
+from vae_jax.models import Batch, Model, Variables, init_variables
 from vae_jax.sharding import batch_mesh
 from vae_jax.training import TrainState, create_state, make_train_step
-from vae_jax.vae import VAE, Params, apply, init_params
 
 # Each call has this many rows, so that the bits of a row don't depend on the other rows, and one program serves all.
 ROWS_AT_ONCE = 128
@@ -60,12 +60,14 @@ def compiled_training(design: Design, num_steps: int, steps_per_epoch: int, num_
 
     @jax.jit
     def initial(seed: Any) -> TrainState:
-        params = init_params(model, stream_key(jax.random.key(seed), Stream.PARAMETERS), design.image_shape)
-        return _strongly_typed(create_state(params, optimizer(train.learning_rate), train.ema_decay > 0))
+        variables = init_variables(model, stream_key(jax.random.key(seed), Stream.PARAMETERS), design.image_shape)
+        return _strongly_typed(create_state(variables, optimizer(train.learning_rate), train.ema_decay > 0))
 
     def step(state: TrainState, x: Any, seed: Any, learning_rate: Any) -> tuple[TrainState, Any]:
         # The rate is an argument of the program, so the optimizer is made inside it.
-        train_step = make_train_step(loss_function, optimizer(learning_rate), lambda x, key: x, train.ema_decay)
+        train_step = make_train_step(
+            loss_function, optimizer(learning_rate), lambda x, given, key: Batch(x), train.ema_decay
+        )
         state, metrics = train_step(state, x, jax.random.key(seed))
         return _strongly_typed(state), metrics["loss"]
 
@@ -160,30 +162,30 @@ def batch_order(seed: int, first_epoch: int, num_epochs: int, num_rows: int, bat
 
 @functools.lru_cache(maxsize=_KEPT)
 def compiled(design: Design, function: Callable[..., Array]) -> Callable[..., Array]:
-    """A function of a model, `(params, ...) -> array`: `api.encode`, `api.decode` or `sample_rows`."""
+    """A function of a model, `(variables, ...) -> array`: `api.encode`, `api.decode` or `sample_rows`."""
     return jax.jit(functools.partial(function, design.model))
 
 
-def sample_rows(model: VAE, params: Params, seed: Any, number: Any) -> Float[Array, "b h w c"]:
+def sample_rows(model: Model, variables: Variables, seed: Any, number: Any) -> Float[Array, "b h w c"]:
     """Images drawn from p(x), as a function of the seed and the number of the batch."""
     key = jax.random.key(seed)
-    z = apply(model, params, "sample_prior", stream_key(key, Stream.SAMPLES, 2 * number), ROWS_AT_ONCE)
-    return apply(model, params, "decode_sample", z, stream_key(key, Stream.SAMPLES, 2 * number + 1))
+    z = model.sample_prior(variables, stream_key(key, Stream.SAMPLES, 2 * number), ROWS_AT_ONCE)
+    return model.decode(variables, z).sample(stream_key(key, Stream.SAMPLES, 2 * number + 1))
 
 
 @functools.lru_cache(maxsize=_KEPT)
 def compiled_log_likelihood(design: Design, num_samples: int) -> Callable[..., Float[Array, "b"]]:
-    """`(params, x, ids, seed) -> log p(x)`, where the ids and the seed determine the noise."""
+    """`(variables, batch, ids, seed) -> log p(x)`, where the ids and the seed determine the noise."""
     at_once = samples_at_once(design.model, design.image_shape, ROWS_AT_ONCE, Config().evaluate.memory_mb)
     estimate = make_importance_estimate(design.model, num_samples, min(num_samples, at_once))
 
     @jax.jit
-    def log_likelihood(params: Params, x: Any, ids: Any, seed: Any) -> Any:
-        return estimate(params, x, ids, stream_key(jax.random.key(seed), Stream.EVALUATION)).log_likelihood
+    def log_likelihood(variables: Variables, batch: Any, ids: Any, seed: Any) -> Any:
+        return estimate(variables, batch, ids, stream_key(jax.random.key(seed), Stream.EVALUATION)).log_likelihood
 
     return log_likelihood
 
 
-def map_rows(function: Callable[[Array, Array], Array], images: Float32[np.ndarray, "n h w c"]) -> np.ndarray:
-    """Applies `(x, row numbers) -> array` to all rows, on one device."""
-    return map_images(lambda x, ids, label: function(x, ids), images, 1, ROWS_AT_ONCE, batch_mesh(1))
+def map_rows(function: Callable[[Batch, Array], Array], images: Float32[np.ndarray, "n h w c"]) -> np.ndarray:
+    """Applies `(batch, row numbers) -> array` to all rows, on one device."""
+    return map_images(function, images, 1, ROWS_AT_ONCE, batch_mesh(1))

@@ -9,7 +9,7 @@ from sklearn.utils.validation import validate_data
 from vae_jax.errors import UserError
 from vae_jax.estimation.parameters import Design
 from vae_jax.estimation.rows import Standard
-from vae_jax.vae import Params
+from vae_jax.models import Variables
 
 
 class Fitted(NamedTuple):
@@ -18,7 +18,7 @@ class Fitted(NamedTuple):
     design: Design
     standard: Standard
     seed: np.uint32
-    params: Params
+    variables: Variables
 
 
 def check_has_density(design: Design) -> None:
@@ -27,7 +27,7 @@ def check_has_density(design: Design) -> None:
     Raises:
         UserError: If the posterior has no density.
     """
-    if not design.model.posterior.has_density:
+    if "density" not in design.model.traits:
         raise UserError(
             "a plain autoencoder has no distribution to sample from or to score by; choose a posterior with a density, "
             "such as diagonal_gaussian"

@@ -14,7 +14,7 @@ from vae_jax.build.objective import OBJECTIVES
 from vae_jax.build.registry import make
 from vae_jax.config import Config, TrainConfig, differences, flatten, from_mapping
 from vae_jax.errors import UserError
-from vae_jax.vae import VAE
+from vae_jax.models import Model
 
 # Parameters that are fields of the config.
 FIELDS = {
@@ -57,7 +57,7 @@ class Design:
     max_value: int
 
     @functools.cached_property
-    def model(self) -> VAE:
+    def model(self) -> Model:
         """The model."""
         with names_of_parameters():
             return build_model(self.config.model, self.image_shape, self.max_value)

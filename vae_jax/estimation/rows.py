@@ -61,7 +61,7 @@ def check_range(design: Design, rows: Float[np.ndarray, "n p"]) -> None:
     Raises:
         UserError: If a value isn't in [0, 1] where the likelihood needs that.
     """
-    if "real" not in design.model.likelihood.support and not _in_unit_interval(rows):
+    if "real" not in design.model.support and not _in_unit_interval(rows):
         raise UserError(
             f"likelihood '{design.config.model.likelihood}' is for values in [0, 1], and X has {rows.min():g} to "
             f"{rows.max():g}; scale it, e.g. by MinMaxScaler(clip=True), or choose gaussian_learned"
@@ -74,7 +74,7 @@ def check_density(design: Design, rows: Float[np.ndarray, "n p"]) -> None:
     Raises:
         UserError: If there are any.
     """
-    support, kinds = design.model.likelihood.support, {"real"}
+    support, kinds = design.model.support, {"real"}
     if _in_unit_interval(rows):
         levels = rows * np.float32(design.max_value)
         kinds.add("continuous")

@@ -15,9 +15,9 @@ from jaxtyping import Array, Float
 
 from vae_jax.evaluation.annealed_path import begin, transition, transition_noise
 from vae_jax.keys import Stream, stream_key
+from vae_jax.models import Batch, Context, Model, Variables, flat_latents, num_latents
 from vae_jax.numerics import LogMeanExp
-from vae_jax.shapes import Count, ImageBatch, ImageIds, Means, PerImage, PerSample, RandomKey, Scalar
-from vae_jax.vae import VAE, Label, Params, apply
+from vae_jax.shapes import Count, ImageBatch, ImageIds, PerImage, PerSample, RandomKey, Scalar
 
 # What Wu et al. adapt to; the best for Hamiltonian Monte Carlo in many dimensions (Beskos et al. 2013).
 _WANTED_ACCEPTANCE = 0.65
@@ -70,7 +70,7 @@ def sigmoid_temperatures(num_temperatures: int, sharpness: float = 4.0) -> Float
     return (raw - raw[0]) / (raw[-1] - raw[0])
 
 
-def make_pilot(model: VAE, num_chains: int, num_leapfrog: int = 10, start: str = "prior") -> Callable[..., Schedule]:
+def make_pilot(model: Model, num_chains: int, num_leapfrog: int = 10, start: str = "prior") -> Callable[..., Schedule]:
     """A compiled function that finds step sizes on a few images, along one run of the chains that is thrown away.
 
     At each temperature the step size moves towards the wanted acceptance, 65%: `log step += rate (accepted - 0.65)`.
@@ -82,20 +82,15 @@ def make_pilot(model: VAE, num_chains: int, num_leapfrog: int = 10, start: str =
         start: `prior` or `posterior`, as in `make_annealed_estimate`.
 
     Returns:
-        `(params, x, image_ids, key, temperatures, label=None) -> Schedule`.
+        `(variables, batch, image_ids, key, temperatures) -> Schedule`.
     """
 
     @jax.jit
     def pilot(
-        params: Params,
-        x: ImageBatch,
-        image_ids: ImageIds,
-        key: RandomKey,
-        temperatures: Float[Array, "t1"],
-        label: Label = None,
+        variables: Variables, batch: Batch, image_ids: ImageIds, key: RandomKey, temperatures: Float[Array, "t1"]
     ) -> Schedule:
-        path, z = begin(model, params, x, image_ids, key, num_chains, start, label)
-        noise_of = transition_noise(key, image_ids, num_chains, model.prior.latents)
+        path, z = begin(model, variables, batch, image_ids, key, num_chains, start)
+        noise_of = transition_noise(key, image_ids, num_chains, num_latents(model))
 
         def at(index: Count, temperature: Scalar, carry: Any) -> Any:
             z, log_step = carry
@@ -118,7 +113,7 @@ def make_pilot(model: VAE, num_chains: int, num_leapfrog: int = 10, start: str =
 
 
 def make_annealed_estimate(
-    model: VAE, num_chains: int, num_leapfrog: int = 10, start: str = "prior"
+    model: Model, num_chains: int, num_leapfrog: int = 10, start: str = "prior"
 ) -> Callable[..., AnnealedEstimate]:
     """A compiled function that estimates log p(x) from below.
 
@@ -127,10 +122,10 @@ def make_annealed_estimate(
         num_chains: Chains per image.
         num_leapfrog: Leapfrog steps per transition.
         start: What the chains start from: the `prior` (what is usual; independent of the encoder), or the `posterior`
-            q(z|x), for one that declares `log_prob_anywhere` (closer, so that fewer temperatures do).
+            q(z|x), for a model with the trait `density_anywhere` (closer, so that fewer temperatures do).
 
     Returns:
-        `(params, x, image_ids, key, schedule, label=None) -> AnnealedEstimate`. The noise is a function of (key,
+        `(variables, batch, image_ids, key, schedule) -> AnnealedEstimate`. The noise is a function of (key,
         image, chain, temperature) alone.
 
     Source:
@@ -139,10 +134,10 @@ def make_annealed_estimate(
 
     @jax.jit
     def annealed_estimate(
-        params: Params, x: ImageBatch, image_ids: ImageIds, key: RandomKey, schedule: Schedule, label: Label = None
+        variables: Variables, batch: Batch, image_ids: ImageIds, key: RandomKey, schedule: Schedule
     ) -> AnnealedEstimate:
-        path, z = begin(model, params, x, image_ids, key, num_chains, start, label)
-        noise_of = transition_noise(key, image_ids, num_chains, model.prior.latents)
+        path, z = begin(model, variables, batch, image_ids, key, num_chains, start)
+        noise_of = transition_noise(key, image_ids, num_chains, num_latents(model))
         temperatures, step_sizes = schedule
 
         def climb(t: Count, carry: Any) -> Any:
@@ -160,7 +155,7 @@ def make_annealed_estimate(
 
 
 def make_reverse_estimate(
-    model: VAE, num_chains: int, num_leapfrog: int = 10, start: str = "prior"
+    model: Model, num_chains: int, num_leapfrog: int = 10, start: str = "prior"
 ) -> Callable[..., AnnealedEstimate]:
     """A compiled function that estimates log p(x) from above, for images drawn from the model with their z.
 
@@ -174,7 +169,7 @@ def make_reverse_estimate(
         start: As there.
 
     Returns:
-        `(params, x, z, image_ids, key, schedule, label=None) -> AnnealedEstimate` for z of `[B, D]`.
+        `(variables, batch, image_ids, key, schedule, z) -> AnnealedEstimate` for z of `[B, D]`.
 
     Source:
         Grosse et al., arXiv 1511.02543 (bidirectional Monte Carlo).
@@ -182,16 +177,15 @@ def make_reverse_estimate(
 
     @jax.jit
     def reverse_estimate(
-        params: Params,
-        x: ImageBatch,
-        z: Means,
+        variables: Variables,
+        batch: Batch,
         image_ids: ImageIds,
         key: RandomKey,
         schedule: Schedule,
-        label: Label = None,
+        z: Float[Array, "b d"],
     ) -> AnnealedEstimate:
-        path, _ = begin(model, params, x, image_ids, key, num_chains, start, label)
-        noise_of = transition_noise(key, image_ids, num_chains, model.prior.latents)
+        path, _ = begin(model, variables, batch, image_ids, key, num_chains, start)
+        noise_of = transition_noise(key, image_ids, num_chains, num_latents(model))
         temperatures, step_sizes = schedule
         last = temperatures.shape[0] - 1
 
@@ -211,22 +205,23 @@ def make_reverse_estimate(
 
 
 def simulate(
-    model: VAE, params: Params, key: RandomKey, num_images: int, label: Label = None
-) -> tuple[ImageBatch, Means]:
+    model: Model, variables: Variables, key: RandomKey, num_images: int, context: Context = None
+) -> tuple[ImageBatch, Float[Array, "b d"]]:
     """Images drawn from the model, with the z that each was made from.
 
     Args:
         model: The model.
-        params: Its parameters.
+        variables: Its variables.
         key: What they are drawn from.
         num_images: How many.
-        label: Class of each, for a conditional model.
+        context: Class or context of each, for a conditional model.
 
     Returns:
-        x from p(x|z), and z from p(z).
+        x from p(x|z), and z from p(z) in one axis.
     """
-    z = apply(model, params, "sample_prior", stream_key(key, Stream.SAMPLES, 0), num_images)
-    return apply(model, params, "decode_sample", z, stream_key(key, Stream.SAMPLES, 1), label), z
+    z = model.sample_prior(variables, stream_key(key, Stream.SAMPLES, 0), num_images, context)
+    x = model.decode(variables, z, context).sample(stream_key(key, Stream.SAMPLES, 1))
+    return x, flat_latents(z, model.latents)
 
 
 def _estimate(log_weights: PerSample, acceptance: PerSample) -> AnnealedEstimate:

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vae_jax.models import Batch, Model, Variables, flat_latents, nested_latents
 from vae_jax.noise import normal_per_image
-from vae_jax.shapes import Count, ImageBatch, ImageIds, Means, PerSample, RandomKey, Samples, Scalar
-from vae_jax.vae import VAE, Label, Params, apply
+from vae_jax.shapes import Count, ImageIds, Means, PerSample, RandomKey, Samples, Scalar
 
 STARTS = ("prior", "posterior")
 _DRAWS_FOR_SCALES = 64
@@ -45,46 +45,44 @@ class Path(NamedTuple):
 
 
 def begin(
-    model: VAE,
-    params: Params,
-    x: ImageBatch,
-    image_ids: ImageIds,
-    key: RandomKey,
-    num_chains: int,
-    start: str,
-    label: Label,
-) -> tuple[Path, Samples]:
-    """The path of each image, and where its chains start.
+    model: Model, variables: Variables, batch: Batch, image_ids: ImageIds, key: RandomKey, num_chains: int, start: str
+) -> tuple[Path, Float[Array, "k b d"]]:
+    """The path of each image, and where its chains start; all z in one axis.
 
     Raises:
         ValueError: If there is no such start for this model.
     """
     if start not in STARTS:
         raise ValueError(f"chains can't start from '{start}'; choose from {', '.join(STARTS)}")
-    if start == "posterior" and not model.posterior.log_prob_anywhere:
-        raise ValueError("the posterior declares log_prob_anywhere = False; let the chains start from the prior")
-    parameters = apply(model, params, "encode", x, label)
+    if start == "posterior" and "density_anywhere" not in model.traits:
+        raise ValueError("the model lacks the trait density_anywhere; let the chains start from the prior")
+    q = model.encode(variables, batch)
 
-    def ends(z: Samples) -> Ends:
-        log_likelihood, log_prior = apply(model, params, "log_joint", x, z, label)
-        log_start = log_prior if start == "prior" else apply(model, params, "log_posterior", parameters, z)
-        return Ends(log_start, log_likelihood + log_prior)
+    def ends(z: Float[Array, "k b d"]) -> Ends:
+        joint = model.joint(variables, batch, q, z=nested_latents(z, model.latents))
+        log_start: Any = joint.log_prior if start == "prior" else joint.log_posterior
+        return Ends(log_start, joint.log_likelihood + joint.log_prior)
 
-    draws = normal_per_image(jax.random.fold_in(key, 0), image_ids, jnp.arange(_DRAWS_FOR_SCALES), model.noise_size)
-    from_posterior, _ = apply(model, params, "transform", parameters, draws)
-    target_scale = jnp.maximum(jnp.std(from_posterior, axis=0), _SMALLEST_SCALE)
+    def from_posterior(fold: int, num_samples: int) -> Float[Array, "k b d"]:
+        of_fold = jax.random.fold_in(key, fold)
+        noise = normal_per_image(of_fold, image_ids, jnp.arange(num_samples), model.noise_size)
+        return flat_latents(model.draw(variables, q, noise)[0], model.latents)
+
+    def from_prior(key: RandomKey, num_samples: int, context: Any) -> Float[Array, "n d"]:
+        return flat_latents(model.sample_prior(variables, key, num_samples, context), model.latents)
+
+    target_scale = jnp.maximum(jnp.std(from_posterior(0, _DRAWS_FOR_SCALES), axis=0), _SMALLEST_SCALE)
     if start == "posterior":
-        noise = normal_per_image(jax.random.fold_in(key, 1), image_ids, jnp.arange(num_chains), model.noise_size)
-        z, _ = apply(model, params, "transform", parameters, noise)
-        return Path(ends, target_scale, target_scale), z
+        return Path(ends, target_scale, target_scale), from_posterior(1, num_chains)
 
-    def prior_of(image_id: Count) -> Float[Array, "k d"]:
-        return apply(
-            model, params, "sample_prior", jax.random.fold_in(jax.random.fold_in(key, 2), image_id), num_chains
-        )
+    def chains_of(image_id: Count, context: Any) -> Float[Array, "k d"]:
+        contexts = None if context is None else jnp.broadcast_to(context, (num_chains, *context.shape))
+        return from_prior(jax.random.fold_in(jax.random.fold_in(key, 2), image_id), num_chains, contexts)
 
-    z = jnp.swapaxes(jax.vmap(prior_of)(image_ids), 0, 1)
-    typical = apply(model, params, "sample_prior", jax.random.fold_in(key, 3), 4 * _DRAWS_FOR_SCALES)
+    z = jnp.swapaxes(jax.vmap(chains_of)(image_ids, batch.context), 0, 1)
+    count = 4 * _DRAWS_FOR_SCALES
+    contexts = None if batch.context is None else batch.context[jnp.arange(count) % len(image_ids)]
+    typical = from_prior(jax.random.fold_in(key, 3), count, contexts)
     start_scale = jnp.maximum(jnp.std(typical, axis=0), _SMALLEST_SCALE)
     return Path(ends, jnp.broadcast_to(start_scale, target_scale.shape), target_scale), z
 

@@ -8,16 +8,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float32, Int, UInt8
+from jaxtyping import Array, Float32, Int, Shaped, UInt8
 
 from vae_jax.data.streamed import Images
+from vae_jax.models import Batch
 from vae_jax.numerics import LogMeanExp, Moments
 from vae_jax.shapes import Count, ImageBatch, ImageIds, PerSample
 from vae_jax.sharding import gathered, put, split_batch
-from vae_jax.vae import Label
 
+Given = Shaped[np.ndarray, "n *c"] | None
 ImageSource = Images | Float32[np.ndarray, "n h w c"] | UInt8[Array, "n h w c"]
-OfImages = Callable[[ImageBatch, ImageIds, Label], Any]
+OfImages = Callable[[Batch, ImageIds], Any]
 
 
 @functools.partial(jax.jit, static_argnames="max_value")
@@ -33,7 +34,7 @@ def map_images(
     max_value: int,
     batch_size: int,
     mesh: Mesh,
-    labels: Int[np.ndarray, "n"] | None = None,
+    given: Given = None,
     on_batch: Callable[[int], object] | None = None,
 ) -> Any:
     """Applies a function to all images, one batch after the other, and joins the results.
@@ -42,13 +43,13 @@ def map_images(
     function serves all batches. While the results of a batch are read the next one is on its way.
 
     Args:
-        function: `(x, image_ids, label) -> tree of arrays [B, ...]`.
+        function: `(batch, image_ids) -> tree of arrays [B, ...]`.
         images: Pixels from 0 to `max_value`, as levels or as the model sees them: in memory, in files, or whole on each
             device.
         max_value: Largest value a pixel can take.
         batch_size: Images per call; a multiple of the number of devices.
         mesh: Its devices share each batch.
-        labels: Classes of the images, for a conditional model.
+        given: Class or context of each, for a conditional model.
         on_batch: Called with the number of images that are done, after each batch.
 
     Returns:
@@ -58,12 +59,13 @@ def map_images(
 
     def dispatch(first: int) -> Any:
         ids = np.minimum(np.arange(first, first + batch_size), len(images) - 1)
-        label = None if labels is None else labels[ids]
+        context = None if given is None else given[ids]
         if isinstance(images, jax.Array):
-            on_devices, label = put((ids.astype(np.int32), label), sharding)
-            return function(_scaled_rows(images, on_devices, max_value), on_devices, label)
+            on_devices, context = put((ids.astype(np.int32), context), sharding)
+            return function(Batch(_scaled_rows(images, on_devices, max_value), context=context), on_devices)
         x = np.asarray(images[ids], np.float32) / np.float32(max_value)
-        return function(*put((x, ids.astype(np.int32), label), sharding))
+        x, on_devices, context = put((x, ids.astype(np.int32), context), sharding)
+        return function(Batch(x, context=context), on_devices)
 
     starts = range(0, len(images), batch_size)
     parts, following = [], dispatch(starts[0])

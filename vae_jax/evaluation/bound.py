@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vae_jax.models import Batch, Model, Variables, flat_latents
 from vae_jax.noise import normal_per_image
 from vae_jax.objectives import ElboTerms, elbo_terms
-from vae_jax.shapes import ImageBatch, ImageIds, RandomKey
-from vae_jax.vae import VAE, Label, Params, apply
+from vae_jax.shapes import ImageIds, RandomKey
 
 
 class Watched(NamedTuple):
@@ -26,7 +26,7 @@ class Watched(NamedTuple):
 
 
 def make_bound(
-    model: VAE, num_samples: int, has_replicas: bool = False, unroll: bool = False
+    model: Model, num_samples: int, has_replicas: bool = False, unroll: bool = False
 ) -> Callable[..., Watched]:
     """A compiled function that measures the bound.
 
@@ -37,22 +37,24 @@ def make_bound(
         unroll: Whether to measure one after the other; see `replicate`.
 
     Returns:
-        `(params, x, image_ids, key, label=None) -> Watched`. The noise is a function of (key, image) alone, the
+        `(variables, batch, image_ids, key) -> Watched`. The noise is a function of (key, image) alone, the
         same for all replicas; the KL is in closed form where there is one.
     """
 
-    def bound(params: Params, x: ImageBatch, image_ids: ImageIds, key: RandomKey, label: Label = None) -> Watched:
+    def bound(variables: Variables, batch: Batch, image_ids: ImageIds, key: RandomKey) -> Watched:
         noise = normal_per_image(key, image_ids, jnp.arange(num_samples), model.noise_size)
-        terms = elbo_terms(apply(model, params, "__call__", x, noise, label))
-        return Watched(terms, apply(model, params, "posterior_mean", x, label))
+        q = model.encode(variables, batch)
+        terms = elbo_terms(model.joint(variables, batch, q, noise=noise))
+        return Watched(terms, flat_latents(model.point(variables, q), model.latents))
 
-    def one_by_one(params: Params, *others: Any) -> Watched:
-        count = jax.tree.leaves(params)[0].shape[0]
-        each = [bound(jax.tree.map(lambda leaf, index=index: leaf[index], params), *others) for index in range(count)]
+    def one_by_one(variables: Variables, *others: Any) -> Watched:
+        count = jax.tree.leaves(variables)[0].shape[0]
+        of = [jax.tree.map(lambda leaf, index=index: leaf[index], variables) for index in range(count)]
+        each = [bound(one, *others) for one in of]
         return jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *each)
 
     if has_replicas and unroll:
         return jax.jit(one_by_one)
     if has_replicas:
-        return jax.jit(jax.vmap(bound, in_axes=(0, None, None, None, None), out_axes=1))
+        return jax.jit(jax.vmap(bound, in_axes=(0, None, None, None), out_axes=1))
     return jax.jit(bound)

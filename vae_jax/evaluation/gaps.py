@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 from vae_jax.evaluation.batches import sum_over_samples
 from vae_jax.evaluation.local import (
@@ -16,10 +16,10 @@ from vae_jax.evaluation.local import (
     model_family,
     optimized,
 )
+from vae_jax.flows import GaussianParameters
+from vae_jax.models import Batch, Model, Variables, flat_latents, nested_latents, num_latents
 from vae_jax.noise import normal_per_image
-from vae_jax.posteriors import DiagonalGaussian
-from vae_jax.shapes import ImageBatch, ImageIds, PerImage, PerSample, RandomKey, Samples
-from vae_jax.vae import VAE, Label, Params, apply
+from vae_jax.shapes import ImageIds, PerImage, PerSample, RandomKey
 
 _SAMPLES_AT_ONCE = 20
 
@@ -63,7 +63,7 @@ class Gaps(NamedTuple):
 
 
 def make_gaps(
-    model: VAE,
+    model: Model,
     num_steps: int = 500,
     num_samples: int = 4,
     num_measured: int = 500,
@@ -85,28 +85,29 @@ def make_gaps(
         learning_rate: Of Adam's first step.
 
     Returns:
-        `(params, x, image_ids, key, label=None) -> Gaps`; noise is a function of (key, image, sample) alone.
+        `(variables, batch, image_ids, key) -> Gaps`; noise is a function of (key, image, sample) alone.
 
     Source:
         Cremer et al., arXiv 1801.03558, section 3.
     """
 
     @jax.jit
-    def gaps(params: Params, x: ImageBatch, image_ids: ImageIds, key: RandomKey, label: Label = None) -> Gaps:
-        def log_joint(z: Samples) -> PerSample:
-            log_likelihood, log_prior = apply(model, params, "log_joint", x, z, label)
-            return log_likelihood + log_prior
+    def gaps(variables: Variables, batch: Batch, image_ids: ImageIds, key: RandomKey) -> Gaps:
+        from_encoder = model.encode(variables, batch)
+
+        def log_joint(z: Float[Array, "k b d"]) -> PerSample:
+            joint = model.joint(variables, batch, from_encoder, z=nested_latents(z, model.latents))
+            return joint.log_likelihood + joint.log_prior
 
         def best(family: Family, start: Any, stream: int) -> Any:
             of_family = jax.random.fold_in(key, stream)
             return optimized(family, start, log_joint, image_ids, of_family, num_steps, num_samples, learning_rate)
 
-        latents = model.prior.latents
-        own, diagonal, flow = model_family(model, params), diagonal_family(latents), flow_family(latents)
-        from_encoder = apply(model, params, "encode", x, label)
+        latents = num_latents(model)
+        own, diagonal, flow = model_family(model, variables), diagonal_family(latents), flow_family(latents)
         best_own = best(own, from_encoder, 0)
-        if isinstance(model.posterior, DiagonalGaussian):
-            best_diagonal = best_own
+        if "diagonal_gaussian" in model.traits:
+            best_diagonal = GaussianParameters(*(flat_latents(part, model.latents) for part in best_own))
         else:
             best_diagonal = best(diagonal, diagonal_like(own, best_own, image_ids, jax.random.fold_in(key, 4)), 1)
         flow_start = flow_from_diagonal(best_diagonal, jax.random.fold_in(key, 5), num_flows)

@@ -1,19 +1,18 @@
 """log p(x) by importance sampling from q(z|x), in chunks of bounded memory."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Int
 
-from vae_jax.evaluation.batches import ImageSource, map_images, sum_over_samples
+from vae_jax.evaluation.batches import Given, ImageSource, map_images, sum_over_samples
 from vae_jax.memory import available_memory
+from vae_jax.models import Batch, Model, Variables, init_variables
 from vae_jax.noise import normal_per_image
-from vae_jax.shapes import ImageBatch, ImageIds, PerImage, RandomKey
+from vae_jax.shapes import ImageIds, PerImage, RandomKey
 from vae_jax.sharding import filled_up, put, replicated, whole_mesh
-from vae_jax.vae import VAE, Label, Params, apply
 
 _IMAGES_AT_ONCE = 100
 
@@ -40,7 +39,9 @@ class ImportanceEstimate(NamedTuple):
     kl: PerImage
 
 
-def make_importance_estimate(model: VAE, num_samples: int, samples_per_chunk: int) -> Callable[..., ImportanceEstimate]:
+def make_importance_estimate(
+    model: Model, num_samples: int, samples_per_chunk: int
+) -> Callable[..., ImportanceEstimate]:
     """A compiled function that estimates log p(x).
 
     `log p(x) ~= log 1/K sum_k p(x|z_k) p(z_k) / q(z_k|x)` with `z_k ~ q(z|x)`.
@@ -51,7 +52,7 @@ def make_importance_estimate(model: VAE, num_samples: int, samples_per_chunk: in
         samples_per_chunk: How many of them are held in memory at a time.
 
     Returns:
-        `(params, x, image_ids, key, label=None) -> ImportanceEstimate`. The noise is a function of (key, image,
+        `(variables, batch, image_ids, key) -> ImportanceEstimate`. The noise is a function of (key, image,
         sample) alone, so that neither chunks nor devices change the result beyond rounding.
 
     Source:
@@ -60,19 +61,20 @@ def make_importance_estimate(model: VAE, num_samples: int, samples_per_chunk: in
 
     @jax.jit
     def importance_estimate(
-        params: Params, x: ImageBatch, image_ids: ImageIds, key: RandomKey, label: Label = None
+        variables: Variables, batch: Batch, image_ids: ImageIds, key: RandomKey
     ) -> ImportanceEstimate:
-        parameters = apply(model, params, "encode", x, label)
+        q = model.encode(variables, batch)
 
         def terms_of(sample_ids: Int[Array, "k"]) -> tuple[Array, dict[str, Array]]:
             noise = normal_per_image(key, image_ids, sample_ids, model.noise_size)
-            joint = apply(model, params, "joint_terms", parameters, x, noise, label)
+            joint = model.joint(variables, batch, q, noise=noise)
             sampled = joint.log_weights if joint.kl is None else joint.log_likelihood
             return joint.log_weights, {"reconstruction": joint.log_likelihood, "bound": sampled}
 
         weights, moments = sum_over_samples(terms_of, num_samples, samples_per_chunk)
         reconstruction, bound = moments["reconstruction"], moments["bound"]
-        kl = apply(model, params, "closed_form_kl", parameters)
+        kl = model.kl(variables, q)
+        kl = None if kl is None else jnp.sum(kl, axis=-1)
         # Without a closed form `bound` is the whole ELBO, else only its reconstruction term.
         elbo = bound.mean if kl is None else reconstruction.mean - kl
         return ImportanceEstimate(
@@ -89,27 +91,27 @@ def make_importance_estimate(model: VAE, num_samples: int, samples_per_chunk: in
 
 
 def estimate_images(
-    model: VAE,
-    params: Params,
+    model: Model,
+    variables: Variables,
     images: ImageSource,
     max_value: int,
     key: RandomKey,
     num_samples: int,
     memory_mb: int,
-    labels: Int[np.ndarray, "n"] | None = None,
+    given: Given = None,
     on_batch: Callable[[int], object] | None = None,
 ) -> ImportanceEstimate:
     """Estimates log p(x) of each image, on all devices.
 
     Args:
         model: The model.
-        params: Its parameters.
+        variables: Its variables.
         images: Pixels from 0 to `max_value`; see `map_images`.
         max_value: Largest value a pixel can take.
         key: What the noise comes from.
         num_samples: Samples per image (K).
         memory_mb: As in `samples_at_once`.
-        labels: Classes of the images, which only a conditional model uses.
+        given: Class or context of each image, which only a conditional model uses.
         on_batch: Called with the number of images that are done, after each batch.
 
     Returns:
@@ -117,22 +119,21 @@ def estimate_images(
     """
     mesh = whole_mesh()
     batch_size = filled_up(min(_IMAGES_AT_ONCE, len(images)), mesh)
-    image_shape = (images.shape[1], images.shape[2], images.shape[3])
-    at_once = min(num_samples, samples_at_once(model, image_shape, batch_size, memory_mb))
+    at_once = min(num_samples, samples_at_once(model, images.shape[1:], batch_size, memory_mb))
     function = make_importance_estimate(model, num_samples, at_once)
-    params = put(params, replicated(mesh))
+    variables = put(variables, replicated(mesh))
     return map_images(
-        lambda x, ids, label: function(params, x, ids, key, label),
+        lambda batch, ids: function(variables, batch, ids, key),
         images,
         max_value,
         batch_size,
         mesh,
-        labels if model.num_classes else None,
+        given if model.context_size else None,
         on_batch,
     )
 
 
-def samples_at_once(model: VAE, image_shape: tuple[int, int, int], batch_size: int, memory_mb: int) -> int:
+def samples_at_once(model: Model, shape: tuple[int, ...], batch_size: int, memory_mb: int) -> int:
     """How many samples per image fit into a bound on memory.
 
     Adds up every array that one sample per image makes on its way, as if none were freed or fused, which
@@ -140,18 +141,19 @@ def samples_at_once(model: VAE, image_shape: tuple[int, int, int], batch_size: i
 
     Args:
         model: The model.
-        image_shape: Height, width, channels.
+        shape: Of one example.
         batch_size: Images per call.
         memory_mb: The bound, in units of 2^20 bytes; on CPUs half of the memory that is free, if that is less.
 
     Returns:
         At least 1.
     """
-    x = jax.ShapeDtypeStruct((batch_size, *image_shape), jnp.float32)
+    context: Any = jax.ShapeDtypeStruct((batch_size, model.context_size), jnp.float32) if model.context_size else None
+    x: Any = jax.ShapeDtypeStruct((batch_size, *shape), jnp.float32)
     noise = jax.ShapeDtypeStruct((1, batch_size, model.noise_size), jnp.float32)
-    label = jax.ShapeDtypeStruct((batch_size,), jnp.int32) if model.num_classes else None
-    variables = jax.eval_shape(model.init, jax.random.key(0), x, noise, label)
-    jaxpr = jax.make_jaxpr(model.apply)(variables, x, noise, label)
+    variables = jax.eval_shape(lambda: init_variables(model, jax.random.key(0), shape))
+    joint = jax.make_jaxpr(lambda variables, batch, noise: model.joint(variables, batch, noise=noise)[1:5])
+    jaxpr = joint(variables, Batch(x, context=context), noise)
     num_bytes = sum(var.aval.size * var.aval.dtype.itemsize for eqn in jaxpr.eqns for var in eqn.outvars)
     bound, free = memory_mb * 2**20, available_memory() if jax.default_backend() == "cpu" else None
     return max(1, (bound if free is None else min(bound, free // 2)) // num_bytes)

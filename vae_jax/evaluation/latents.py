@@ -13,9 +13,9 @@ import sklearn.pipeline
 import sklearn.preprocessing
 from jaxtyping import Array, Float, Int
 
+from vae_jax.models import Batch, Model, Variables, flat_latents
 from vae_jax.noise import normal_per_image
-from vae_jax.shapes import ImageBatch, ImageIds, Means, PerImage, RandomKey
-from vae_jax.vae import VAE, Label, Params, apply
+from vae_jax.shapes import ImageIds, Means, PerImage, RandomKey
 
 ACTIVE_VARIANCE = 0.01
 _NEIGHBOURS = 5
@@ -30,18 +30,18 @@ class LatentTerms(NamedTuple):
     """What is known of the posterior of each image.
 
     Attributes:
-        parameters: Of q(z|x).
+        q: q(z|x).
         mean: Its mean, or what it has in its place.
         kl_per_dimension: In nats; None where KL(q(z|x) || p(z)) is no sum over dimensions in closed form.
-        z: A sample.
+        z: A sample, as the model has it.
         log_posterior: log q(z|x) there; None for a posterior without a density.
         log_prior: log p(z) there.
     """
 
-    parameters: Any
+    q: Any
     mean: Means
     kl_per_dimension: Means | None
-    z: Means
+    z: Any
     log_posterior: PerImage | None
     log_prior: PerImage
 
@@ -71,26 +71,21 @@ class AggregateEstimate(NamedTuple):
     num_images: int
 
 
-def make_latent_terms(model: VAE) -> Callable[..., LatentTerms]:
-    """A compiled function `(params, x, image_ids, key, label=None) -> LatentTerms`."""
+def make_latent_terms(model: Model) -> Callable[..., LatentTerms]:
+    """A compiled function `(variables, batch, image_ids, key) -> LatentTerms`."""
 
     @jax.jit
-    def latent_terms(
-        params: Params, x: ImageBatch, image_ids: ImageIds, key: RandomKey, label: Label = None
-    ) -> LatentTerms:
-        parameters = apply(model, params, "encode", x, label)
+    def latent_terms(variables: Variables, batch: Batch, image_ids: ImageIds, key: RandomKey) -> LatentTerms:
+        q = model.encode(variables, batch)
         noise = normal_per_image(key, image_ids, jnp.arange(1), model.noise_size)
-        z, log_posterior = apply(model, params, "transform", parameters, noise)
-        by_dimension = getattr(model.posterior, "factorized", False) and model.posterior.analytic_kl
+        joint = model.joint(variables, batch, q, noise=noise)
         return LatentTerms(
-            parameters=parameters,
-            mean=apply(model, params, "posterior_mean", x, label),
-            kl_per_dimension=apply(model, params, "kl_groups", parameters)
-            if by_dimension and model.prior.is_standard_normal
-            else None,
-            z=z[0],
-            log_posterior=None if log_posterior is None else log_posterior[0],
-            log_prior=apply(model, params, "log_prior", z[0]),
+            q=q,
+            mean=flat_latents(model.point(variables, q), model.latents),
+            kl_per_dimension=joint.kl if "kl_per_dimension" in model.traits else None,
+            z=jax.tree.map(lambda leaf: leaf[0], joint.z),
+            log_posterior=None if joint.log_posterior is None else joint.log_posterior[0],
+            log_prior=joint.log_prior[0],
         )
 
     return latent_terms
@@ -110,12 +105,14 @@ def active_units(means: Float[np.ndarray, "n d"]) -> Int[np.ndarray, "a"]:
         return np.flatnonzero(np.var(means, axis=0) > ACTIVE_VARIANCE)
 
 
-def aggregate_terms(model: VAE, params: Params, terms: LatentTerms, rows_at_once: int = 50) -> AggregateEstimate:
+def aggregate_terms(
+    model: Model, variables: Variables, terms: LatentTerms, rows_at_once: int = 50
+) -> AggregateEstimate:
     """Mutual information and divergence of the aggregate posterior, between bounds.
 
     Args:
-        model: The model; its posterior declares `log_prob_anywhere`.
-        params: Its parameters.
+        model: The model, with the trait `density_anywhere`.
+        variables: Its variables.
         terms: Of N images, at least 2.
         rows_at_once: Samples whose density under all N posteriors is in memory at a time.
 
@@ -126,21 +123,22 @@ def aggregate_terms(model: VAE, params: Params, terms: LatentTerms, rows_at_once
         The lower bound: van den Oord et al., arXiv 1807.03748, with the exact density ratio; the upper one:
         Poole et al., arXiv 1905.06922, eq. 1 and 13; the decomposition: Hoffman & Johnson 2016.
     """
-    if not model.posterior.log_prob_anywhere:
-        raise ValueError("the posterior declares log_prob_anywhere = False: its aggregate has no density to compute")
-    num_images, latents = terms.z.shape
+    if "density_anywhere" not in model.traits:
+        raise ValueError("the model lacks the trait density_anywhere: its aggregate has no density to compute")
+    num_images = len(terms.log_prior)
     if num_images < 2:
         raise ValueError("an aggregate of one image tells nothing; use at least 2")
 
     @jax.jit
-    def log_densities(z: Float[Array, "r d"]) -> Float[Array, "r n"]:
-        every = jnp.broadcast_to(z[:, None], (z.shape[0], num_images, latents))
-        return apply(model, params, "log_posterior", terms.parameters, every)
+    def log_densities(z: Any) -> Float[Array, "r n"]:
+        every = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[:, None], (len(leaf), num_images, *leaf.shape[1:])), z)
+        return model.log_posterior(variables, terms.q, every)
 
     with_self, without = np.empty(num_images), np.empty(num_images)
     for start in range(0, num_images, rows_at_once):
         rows = np.minimum(np.arange(start, start + rows_at_once), num_images - 1)
-        values = np.asarray(log_densities(jnp.asarray(terms.z)[rows]), np.float64)[: num_images - start]
+        some = jax.tree.map(lambda leaf, rows=rows: jnp.asarray(leaf)[rows], terms.z)
+        values = np.asarray(log_densities(some), np.float64)[: num_images - start]
         rows = rows[: len(values)]
         with_self[rows] = np.logaddexp.reduce(values, axis=1) - np.log(num_images)
         values[np.arange(len(rows)), rows] = -np.inf
@@ -152,7 +150,7 @@ def aggregate_terms(model: VAE, params: Params, terms: LatentTerms, rows_at_once
     above = {
         "prior": kl,
         "others": float(np.mean(own - without)),
-        "mixture": _above_by_mixture(np.asarray(terms.z), own),
+        "mixture": _above_by_mixture(np.asarray(flat_latents(terms.z, model.latents)), own),
     }
     upper_from = min(above, key=lambda name: above[name])
     # The mixture is measured on half of the images, whose mean is that much less certain.

@@ -10,10 +10,10 @@ import optax
 from jaxtyping import Array, Float
 
 from vae_jax.flows import GaussianParameters, planar
+from vae_jax.models import Model, Variables, flat_latents, nested_latents
 from vae_jax.noise import normal_per_image
 from vae_jax.posteriors import DiagonalGaussian, FullGaussian, FullGaussianParameters
 from vae_jax.shapes import Count, ImageIds, Noise, PerSample, RandomKey, Samples, Scalar
-from vae_jax.vae import VAE, Params, apply
 
 _DRAWS = 256
 _SMALLEST_STDDEV = 1e-4
@@ -47,15 +47,17 @@ class FlowParameters(NamedTuple):
     b: Float[Array, "b f"]
 
 
-def model_family(model: VAE, params: Params) -> Family:
+def model_family(model: Model, variables: Variables) -> Family:
     """The family of the model's own posterior; a flow's networks stay as they were trained."""
-    return Family(
-        noise_size=model.noise_size,
-        transform=lambda parameters, noise: apply(model, params, "transform", parameters, noise),
-        log_prob=(lambda parameters, z: apply(model, params, "log_posterior", parameters, z))
-        if model.posterior.log_prob_anywhere
-        else None,
-    )
+
+    def transform(q: Any, noise: Noise) -> tuple[Float[Array, "k b d"], Any]:
+        z, log_q = model.draw(variables, q, noise)
+        return flat_latents(z, model.latents), log_q
+
+    def log_prob(q: Any, z: Float[Array, "k b d"]) -> PerSample:
+        return model.log_posterior(variables, q, nested_latents(z, model.latents))
+
+    return Family(model.noise_size, transform, log_prob if "density_anywhere" in model.traits else None)
 
 
 def diagonal_family(latents: int) -> Family:

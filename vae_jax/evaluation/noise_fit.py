@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from vae_jax.evaluation.batches import sum_over_samples
+from vae_jax.models import Batch, Model, Variables
 from vae_jax.noise import normal_per_image
-from vae_jax.shapes import ImageBatch, ImageIds, RandomKey
-from vae_jax.vae import VAE, Label, Params, apply
+from vae_jax.shapes import ImageIds, RandomKey
 
 _SAMPLES_AT_ONCE = 5
 # Log factors of the width: from a twentieth to twenty times.
@@ -34,38 +34,32 @@ class RescaledEstimate(NamedTuple):
     effective_sample_size: Float[Array, "b g"]
 
 
-def make_rescaled_estimate(model: VAE, num_samples: int) -> Callable[..., RescaledEstimate]:
+def make_rescaled_estimate(model: Model, num_samples: int) -> Callable[..., RescaledEstimate]:
     """A compiled function that estimates log p(x) with the noise of p(x|z) wider or narrower.
 
     Args:
-        model: The model; its likelihood has `log_prob_rescaled`.
+        model: The model, with the trait `noise_width`.
         num_samples: Importance samples per image (K), the same for all widths.
 
     Returns:
-        `(params, x, image_ids, key, log_factors, label=None) -> RescaledEstimate`.
+        `(variables, batch, image_ids, key, log_factors) -> RescaledEstimate`.
     """
 
     @jax.jit
     def rescaled_estimate(
-        params: Params,
-        x: ImageBatch,
-        image_ids: ImageIds,
-        key: RandomKey,
-        log_factors: Float[Array, "g"],
-        label: Label = None,
+        variables: Variables, batch: Batch, image_ids: ImageIds, key: RandomKey, log_factors: Float[Array, "g"]
     ) -> RescaledEstimate:
-        parameters = apply(model, params, "encode", x, label)
+        q = model.encode(variables, batch)
 
         def terms_of(sample_ids: Int[Array, "k"]) -> tuple[Array, dict[str, Array]]:
             noise = normal_per_image(key, image_ids, sample_ids, model.noise_size)
-            z, log_posterior = apply(model, params, "transform", parameters, noise)
-            log_prior = apply(model, params, "log_prior", z)
-            each = apply(model, params, "log_likelihood_rescaled", x, z, log_factors, label)
-            log_weights = jnp.moveaxis(each + (log_prior - log_posterior), 0, -1)
+            joint = model.joint(variables, batch, q, noise=noise)
+            each = jnp.stack([joint.px.log_prob(batch.x, batch.observed, factor) for factor in log_factors])
+            log_weights = jnp.moveaxis(each + (joint.log_weights - joint.log_likelihood), 0, -1)
             return log_weights.reshape(len(sample_ids), -1), {}
 
         weights, _ = sum_over_samples(terms_of, num_samples, _SAMPLES_AT_ONCE)
-        shape = (len(x), len(log_factors))
+        shape = (len(batch.x), len(log_factors))
         return RescaledEstimate(
             weights.value.reshape(shape), weights.variance.reshape(shape), weights.effective_sample_size.reshape(shape)
         )

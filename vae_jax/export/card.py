@@ -12,7 +12,7 @@ from vae_jax.config import Config, flatten
 from vae_jax.errors import UserError
 from vae_jax.escaping import one_line
 from vae_jax.files import read_json
-from vae_jax.priors import StandardNormal
+from vae_jax.models import num_latents
 from vae_jax.runs import read_rows
 from vae_jax.trained import TrainedModel
 
@@ -54,17 +54,17 @@ def model_card(
         height=height,
         width=width,
         channels=channels,
-        latents=model.prior.latents,
-        classes=model.num_classes,
-        label=", label" if model.num_classes else "",
+        latents=num_latents(model),
+        classes=model.context_size,
+        label=", label" if model.context_size else "",
         parameters=sum(array.size for array in weights.values()),
         step=trained.step,
         parts={part: getattr(config.model, part) for part in _PARTS},
-        has_density=model.posterior.has_density,
-        factorized=getattr(model.posterior, "factorized", False),
-        prior=type(model.prior).__name__,
-        standard_prior=isinstance(model.prior, StandardNormal),
-        measure=model.likelihood.base_measure,
+        has_density="density" in model.traits,
+        factorized="diagonal_gaussian" in model.traits,
+        prior=config.model.prior,
+        standard_prior="standard_normal" in model.traits,
+        measure=model.measure,
         binarization=config.data.binarization,
         max_value=trained.kind.max_value,
         source=config.data.source,

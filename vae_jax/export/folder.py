@@ -18,10 +18,10 @@ from vae_jax.escaping import one_line
 from vae_jax.export.card import model_card
 from vae_jax.export.functions import flat, flat_params, nested_params, params_like, serialized_functions
 from vae_jax.files import parse_json, read_bytes, write_json
+from vae_jax.models import Model
 from vae_jax.provenance import surroundings
 from vae_jax.runs import RunFolder
 from vae_jax.trained import TrainedModel, check_custom
-from vae_jax.vae import VAE, Params
 
 MODEL_TYPE = "vae_jax"
 _FORMAT = 1
@@ -43,7 +43,7 @@ def write_export(folder: pathlib.Path, trained: TrainedModel, name: str, license
         UserError: If what was measured of the run can't be read.
         OSError: If the file system doesn't take it.
     """
-    weights = flat_params(trained.params)
+    weights = flat_params(trained.variables["params"])
     # By our own hand, since `save_file` lets nobody but the owner read it.
     (folder / _WEIGHTS).write_bytes(safetensors.numpy.save(weights, metadata={"format": "flax"}))
     for function, content in serialized_functions(trained.model, trained.kind.image_shape).items():
@@ -106,7 +106,9 @@ def read_export(folder: pathlib.Path, allow_custom: bool = False) -> TrainedMode
     check_custom(config, folder, allow_custom)
     model = build_model_for(config, kind)
     params = _params(folder, files[_WEIGHTS], model, kind)
-    return TrainedModel(RunFolder(folder), config, kind, model, params, step, 0, functools.partial(_no_data, folder))
+    return TrainedModel(
+        RunFolder(folder), config, kind, model, {"params": params}, step, 0, functools.partial(_no_data, folder)
+    )
 
 
 def _no_data(folder: pathlib.Path) -> Dataset:
@@ -134,7 +136,7 @@ def _verified(folder: pathlib.Path) -> dict[str, bytes]:
     return files
 
 
-def _params(folder: pathlib.Path, content: bytes, model: VAE, kind: ImageKind) -> Params:
+def _params(folder: pathlib.Path, content: bytes, model: Model, kind: ImageKind) -> Any:
     """Parameters, if they are those of this model."""
     path = folder / _WEIGHTS
     try:

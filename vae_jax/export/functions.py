@@ -10,15 +10,15 @@ import numpy as np
 from jax import export
 from jaxtyping import Array, Float
 
+from vae_jax.models import Batch, Context, Model, decode_flat, init_variables, num_latents
 from vae_jax.trained import describe_posterior
-from vae_jax.vae import VAE, Label, Params, apply, init_params
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 FlatParams = dict[str, Any]
 
 
-def flat_params(params: Params) -> dict[str, np.ndarray]:
+def flat_params(params: Any) -> dict[str, np.ndarray]:
     """Parameters by flat names: `params["encoder"]["Dense_0"]["kernel"]` is `encoder.Dense_0.kernel`."""
     # In the order of C, which a file of raw bytes takes for granted.
     return {name: np.array(leaf, order="C") for name, leaf in flat(params).items()}
@@ -32,12 +32,12 @@ def flat(tree: Any) -> FlatParams:
     }
 
 
-def params_like(model: VAE, image_shape: tuple[int, int, int]) -> Params:
+def params_like(model: Model, image_shape: tuple[int, int, int]) -> Any:
     """Shape and type of each parameter of a model; nothing is computed."""
-    return jax.eval_shape(lambda: init_params(model, jax.random.key(0), image_shape))
+    return jax.eval_shape(lambda: init_variables(model, jax.random.key(0), image_shape))["params"]
 
 
-def nested_params(named: FlatParams, like: Params) -> Params:
+def nested_params(named: FlatParams, like: Any) -> Any:
     """Parameters as the model has them.
 
     Args:
@@ -47,7 +47,7 @@ def nested_params(named: FlatParams, like: Params) -> Params:
     return jax.tree.unflatten(jax.tree.structure(like), [named[name] for name in flat(like)])
 
 
-def serialized_functions(model: VAE, image_shape: tuple[int, int, int]) -> dict[str, bytes]:
+def serialized_functions(model: Model, image_shape: tuple[int, int, int]) -> dict[str, bytes]:
     """The two functions of a model, as `jax.export.deserialize` takes them.
 
     Args:
@@ -64,16 +64,16 @@ def serialized_functions(model: VAE, image_shape: tuple[int, int, int]) -> dict[
     like = params_like(model, image_shape)
     params = flat(like)
 
-    def encoder(params: FlatParams, x: Float[Array, "b h w c"], label: Label = None) -> dict[str, Array]:
-        return describe_posterior(model, nested_params(params, like), x, label)
+    def encoder(params: FlatParams, x: Float[Array, "b *event"], label: Context = None) -> dict[str, Array]:
+        return describe_posterior(model, {"params": nested_params(params, like)}, Batch(x, context=label))
 
-    def decoder(params: FlatParams, z: Float[Array, "b d"], label: Label = None) -> Float[Array, "b h w c"]:
-        return apply(model, nested_params(params, like), "decode_mean", z, label)
+    def decoder(params: FlatParams, z: Float[Array, "b d"], label: Context = None) -> Float[Array, "b *event"]:
+        return decode_flat(model, {"params": nested_params(params, like)}, z, label).mean()
 
     (b,) = export.symbolic_shape("b")
     x = jax.ShapeDtypeStruct((b, *image_shape), jnp.float32)
-    z = jax.ShapeDtypeStruct((b, model.prior.latents), jnp.float32)
-    label = (jax.ShapeDtypeStruct((b,), jnp.int32),) if model.num_classes else ()
+    z = jax.ShapeDtypeStruct((b, num_latents(model)), jnp.float32)
+    label = (jax.ShapeDtypeStruct((b,), jnp.int32),) if model.context_size else ()
     with _no_source_places():
         return {
             function.__name__: bytes(

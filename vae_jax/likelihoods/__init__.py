@@ -7,10 +7,13 @@ Each is a Linen module (some have parameters) over pure density functions. It de
   grey levels), or `continuous on [0, 1]`;
 - `support`: the pixels it is a density of: `binary` (0 or 1), `levels` (k/(L-1), as in a file), `continuous`
   (anything in [0, 1], as after dequantization), `real` (any real number).
+- `mean_in_page`: how the report's page computes its mean (`sigmoid`, `identity`, `continuous_bernoulli`); it may be
+  absent.
 
 For decoder outputs `[..., H, W, outputs_per_pixel(C)]` and images `[..., H, W, C]` in [0, 1] it has
-`log_prob(outputs, x)`, `mean(outputs)` and `sample(outputs, key)`. If its noise has a width (a standard deviation, a
-scale), it also has `log_prob_rescaled(outputs, x, log_factor)`: `log_prob` with that width times `exp(log_factor)`.
+`log_prob(outputs, x, observed=None)`, `mean(outputs)` and `sample(outputs, key)`. A mask `observed` in the shape of the
+images says which values count. A likelihood whose noise has a width (a standard deviation, a scale) declares
+`has_width = True`, and its `log_prob` takes a `log_factor` too: the width is then times `exp(log_factor)`.
 """
 
 from vae_jax.likelihoods.bernoulli import Bernoulli, bernoulli_log_prob

@@ -6,14 +6,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vae_jax.numerics import flat_event, sum_event
-from vae_jax.shapes import Nats, Observed, Pixels, RandomKey
+from vae_jax.shapes import Data, Mask, Nats, Pixels, RandomKey
 
 # Products are at most 2^16, far below the largest float32; the fastest of the numbers tried.
 _MOST_FACTORS = 16
 
 
 @jax.custom_jvp
-def bernoulli_log_prob(logits: Pixels, x: Observed) -> Nats:
+def bernoulli_log_prob(logits: Pixels, x: Data) -> Nats:
     """Log-probability of binary images under independent Bernoulli pixels.
 
     `sum_i x_i log s(l_i) + (1 - x_i) log(1 - s(l_i)) = sum_i x_i l_i - softplus(l_i)` with `s` the
@@ -37,7 +37,7 @@ def bernoulli_log_prob(logits: Pixels, x: Observed) -> Nats:
 
 
 @bernoulli_log_prob.defjvp
-def _bernoulli_log_prob_jvp(primals: tuple[Pixels, Observed], tangents: tuple[Pixels, Observed]) -> tuple[Nats, Nats]:
+def _bernoulli_log_prob_jvp(primals: tuple[Pixels, Data], tangents: tuple[Pixels, Data]) -> tuple[Nats, Nats]:
     logits, x, of_logits, of_x = (flat_event(array) for array in (*primals, *tangents))
     # Pixel minus probability: several times faster than differentiating the operations of the value.
     return bernoulli_log_prob(*primals), sum_event((x - jax.nn.sigmoid(logits)) * of_logits + logits * of_x)
@@ -55,15 +55,18 @@ class Bernoulli(nn.Module):
     """Independent Bernoulli pixels; the decoder outputs logits."""
 
     base_measure = "binary"
+    mean_in_page = "sigmoid"
     support = frozenset({"binary"})
 
     def outputs_per_pixel(self, channels: int) -> int:
         """One output for each channel."""
         return channels
 
-    def log_prob(self, outputs: Pixels, x: Observed) -> Nats:
+    def log_prob(self, outputs: Pixels, x: Data, observed: Mask = None) -> Nats:
         """Nats per image; see `bernoulli_log_prob`."""
-        return bernoulli_log_prob(outputs, x)
+        if observed is None:
+            return bernoulli_log_prob(outputs, x)
+        return sum_event(flat_event(x * outputs - jax.nn.softplus(outputs)), flat_event(observed))
 
     def mean(self, outputs: Pixels) -> Pixels:
         """Probability that each pixel is 1."""

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vae_jax.likelihoods.log_sinhc import log_sinhc_series
-from vae_jax.numerics import flat_event, sum_event
-from vae_jax.shapes import Nats, Observed, Pixels, RandomKey
+from vae_jax.numerics import flat_event, flat_mask, sum_event
+from vae_jax.shapes import Data, Mask, Nats, Pixels, RandomKey
 
 
 def continuous_bernoulli_log_density(
@@ -35,7 +35,7 @@ def continuous_bernoulli_log_density(
     return jnp.where(is_small, near_uniform, peaked)
 
 
-def continuous_bernoulli_log_prob(logits: Pixels, x: Observed) -> Nats:
+def continuous_bernoulli_log_prob(logits: Pixels, x: Data, observed: Mask = None) -> Nats:
     """Log-density of images under independent continuous Bernoulli pixels.
 
     `sum_i x_i log r_i + (1 - x_i) log(1 - r_i) + log C(r_i)` with `r = 1 / (1 + exp(-l))` and
@@ -44,6 +44,7 @@ def continuous_bernoulli_log_prob(logits: Pixels, x: Observed) -> Nats:
     Args:
         logits: `l = log r / (1 - r)` of each pixel.
         x: Pixels in [0, 1].
+        observed: Which of them count; None for all.
 
     Returns:
         Nats per image.
@@ -51,7 +52,7 @@ def continuous_bernoulli_log_prob(logits: Pixels, x: Observed) -> Nats:
     Source:
         Loaiza-Ganem & Cunningham 2019 (arXiv 1907.06845), eq. 6-8.
     """
-    return sum_event(continuous_bernoulli_log_density(flat_event(logits), flat_event(x)))
+    return sum_event(continuous_bernoulli_log_density(flat_event(logits), flat_event(x)), flat_mask(observed))
 
 
 def continuous_bernoulli_mean(logits: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -87,15 +88,16 @@ class ContinuousBernoulli(nn.Module):
     """Independent continuous Bernoulli pixels; the decoder outputs logits."""
 
     base_measure = "continuous on [0, 1]"
+    mean_in_page = "continuous_bernoulli"
     support = frozenset({"levels", "continuous"})
 
     def outputs_per_pixel(self, channels: int) -> int:
         """One output for each channel."""
         return channels
 
-    def log_prob(self, outputs: Pixels, x: Observed) -> Nats:
+    def log_prob(self, outputs: Pixels, x: Data, observed: Mask = None) -> Nats:
         """Nats per image; see `continuous_bernoulli_log_prob`."""
-        return continuous_bernoulli_log_prob(outputs, x)
+        return continuous_bernoulli_log_prob(outputs, x, observed)
 
     def mean(self, outputs: Pixels) -> Pixels:
         """Mean of each pixel, which isn't the parameter r; see `continuous_bernoulli_mean`."""

@@ -7,8 +7,8 @@ from jaxtyping import Array, Float
 
 from vae_jax.likelihoods.log_sinhc import log_sinhc_series
 from vae_jax.likelihoods.soft_bound import softly_above
-from vae_jax.numerics import flat_event, sum_event
-from vae_jax.shapes import Nats, Observed, Outputs, Pixels, RandomKey, Scalar
+from vae_jax.numerics import flat_event, flat_mask, sum_event
+from vae_jax.shapes import Data, Mask, Nats, Outputs, Pixels, RandomKey, Scalar
 
 MIN_LOG_SCALE = -7.0
 
@@ -88,7 +88,7 @@ def round_to_levels(y: Float[Array, "*shape"], levels: int) -> Float[Array, "*sh
     return jnp.clip(jnp.round(0.5 * (y + 1.0) * (levels - 1)), 0.0, levels - 1.0) / (levels - 1)
 
 
-def discretized_logistic_log_prob(mean: Pixels, log_scale: Pixels, x: Observed, levels: int) -> Nats:
+def discretized_logistic_log_prob(mean: Pixels, log_scale: Pixels, x: Data, levels: int, observed: Mask = None) -> Nats:
     """Log-probability of images under independent discretized logistic pixels.
 
     Args:
@@ -96,12 +96,13 @@ def discretized_logistic_log_prob(mean: Pixels, log_scale: Pixels, x: Observed, 
         log_scale: Log of the scale, in the same unit.
         x: Pixels k/(L-1).
         levels: L.
+        observed: Which pixels count; None for all.
 
     Returns:
         Nats per image; see `logistic_level_log_prob` for the formula and its source.
     """
     of_values = logistic_level_log_prob(flat_event(mean), flat_event(log_scale), flat_event(x), levels)
-    return sum_event(of_values)
+    return sum_event(of_values, flat_mask(observed))
 
 
 class DiscretizedLogistic(nn.Module):
@@ -117,6 +118,7 @@ class DiscretizedLogistic(nn.Module):
     levels: int = 256
 
     support = frozenset({"levels"})
+    has_width = True
 
     @property
     def base_measure(self) -> str:
@@ -132,14 +134,11 @@ class DiscretizedLogistic(nn.Module):
         mean, log_scale = jnp.split(outputs, 2, axis=-1)
         return mean, softly_above(log_scale, MIN_LOG_SCALE)
 
-    def log_prob(self, outputs: Outputs, x: Observed) -> Nats:
-        """Nats per image; see `logistic_level_log_prob`."""
-        return discretized_logistic_log_prob(*self.parameters(outputs), x, self.levels)
-
-    def log_prob_rescaled(self, outputs: Outputs, x: Observed, log_factor: Scalar) -> Nats:
-        """Nats per image with the scale times `exp(log_factor)`."""
+    def log_prob(self, outputs: Outputs, x: Data, observed: Mask = None, log_factor: Scalar | None = None) -> Nats:
+        """Nats per image, with the scale times `exp(log_factor)`; see `logistic_level_log_prob`."""
         mean, log_scale = self.parameters(outputs)
-        return discretized_logistic_log_prob(mean, log_scale + log_factor, x, self.levels)
+        log_scale = log_scale if log_factor is None else log_scale + log_factor
+        return discretized_logistic_log_prob(mean, log_scale, x, self.levels, observed)
 
     def mean(self, outputs: Outputs) -> Pixels:
         """Exact mean of each pixel; see `logistic_level_mean`."""

@@ -15,8 +15,8 @@ from vae_jax.likelihoods.discretized_logistic import (
     round_to_levels,
 )
 from vae_jax.likelihoods.soft_bound import softly_above
-from vae_jax.numerics import flat_event, sum_event
-from vae_jax.shapes import Nats, Observed, Outputs, Pixels, RandomKey, Scalar
+from vae_jax.numerics import flat_event, flat_mask, sum_event
+from vae_jax.shapes import Data, Mask, Nats, Outputs, Pixels, RandomKey, Scalar
 
 
 class LogisticMixture(NamedTuple):
@@ -67,7 +67,7 @@ def split_outputs(outputs: Float[Array, "*batch o"], components: int) -> Logisti
     )
 
 
-def logistic_mixture_log_prob(mixture: LogisticMixture, x: Observed, levels: int) -> Nats:
+def logistic_mixture_log_prob(mixture: LogisticMixture, x: Data, levels: int, observed: Mask = None) -> Nats:
     """Log-probability of images under a mixture of discretized logistic distributions at each pixel.
 
     `sum_pixels log sum_m w_m prod_c P(x_c; mean_mc + sum_{c' < c} coefficient_mcc' y_c', scale_mc)` with
@@ -77,6 +77,7 @@ def logistic_mixture_log_prob(mixture: LogisticMixture, x: Observed, levels: int
         mixture: With leading axes `[..., H, W]`.
         x: Pixels k/(L-1).
         levels: L.
+        observed: Which pixels count, if all of their channels are observed; None for all.
 
     Returns:
         Nats per image.
@@ -89,7 +90,8 @@ def logistic_mixture_log_prob(mixture: LogisticMixture, x: Observed, levels: int
     shifts = jnp.stack([mixture.dependence(channel, y[..., :channel]) for channel in channels], axis=-1)
     of_values = logistic_level_log_prob(mixture.means + shifts, mixture.log_scales, x[..., None, :], levels)
     of_pixels = jax.nn.logsumexp(mixture.log_weights + jnp.sum(of_values, axis=-1), axis=-1)
-    return sum_event(flat_event(of_pixels[..., None]))
+    whole = None if observed is None else jnp.all(observed, axis=-1, keepdims=True)
+    return sum_event(flat_event(of_pixels[..., None]), flat_mask(whole))
 
 
 class DiscretizedLogisticMixture(nn.Module):
@@ -106,6 +108,7 @@ class DiscretizedLogisticMixture(nn.Module):
     components: int = 10
 
     support = frozenset({"levels"})
+    has_width = True
 
     @property
     def base_measure(self) -> str:
@@ -116,14 +119,12 @@ class DiscretizedLogisticMixture(nn.Module):
         """See `numbers_per_component`."""
         return self.components * numbers_per_component(channels)
 
-    def log_prob(self, outputs: Outputs, x: Observed) -> Nats:
-        """Nats per image; see `logistic_mixture_log_prob`."""
-        return logistic_mixture_log_prob(split_outputs(outputs, self.components), x, self.levels)
-
-    def log_prob_rescaled(self, outputs: Outputs, x: Observed, log_factor: Scalar) -> Nats:
-        """Nats per image with all scales times `exp(log_factor)`."""
+    def log_prob(self, outputs: Outputs, x: Data, observed: Mask = None, log_factor: Scalar | None = None) -> Nats:
+        """Nats per image, with all scales times `exp(log_factor)`; see `logistic_mixture_log_prob`."""
         mixture = split_outputs(outputs, self.components)
-        return logistic_mixture_log_prob(mixture._replace(log_scales=mixture.log_scales + log_factor), x, self.levels)
+        if log_factor is not None:
+            mixture = mixture._replace(log_scales=mixture.log_scales + log_factor)
+        return logistic_mixture_log_prob(mixture, x, self.levels, observed)
 
     def mean(self, outputs: Outputs) -> Pixels:
         """Mean of each pixel.

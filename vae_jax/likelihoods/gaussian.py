@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from vae_jax.likelihoods.soft_bound import softly_above
-from vae_jax.numerics import LOG_2PI, flat_event, sum_event
-from vae_jax.shapes import Nats, Observed, Outputs, Pixels, RandomKey, Scalar
+from vae_jax.numerics import LOG_2PI, flat_event, flat_mask, sum_event
+from vae_jax.shapes import Data, Mask, Nats, Outputs, Pixels, RandomKey, Scalar
 
 
-def gaussian_log_prob(mean: Pixels, logvar: Observed | Scalar, x: Observed) -> Nats:
+def gaussian_log_prob(mean: Pixels, logvar: Data | Scalar, x: Data, observed: Mask = None) -> Nats:
     """Log-density of images under independent Gaussian pixels.
 
     `sum_i -1/2 [log 2 pi + logvar_i + (x_i - mean_i)^2 exp(-logvar_i)]`
@@ -20,6 +20,7 @@ def gaussian_log_prob(mean: Pixels, logvar: Observed | Scalar, x: Observed) -> N
         mean: Mean of each pixel, in the unit of `x`.
         logvar: Log of the variance (not of the standard deviation) of each pixel.
         x: Pixels.
+        observed: Which of them count; None for all.
 
     Returns:
         Nats per image.
@@ -29,7 +30,7 @@ def gaussian_log_prob(mean: Pixels, logvar: Observed | Scalar, x: Observed) -> N
     """
     mean, x = flat_event(mean), flat_event(x)
     logvar = flat_event(logvar) if jnp.ndim(logvar) else logvar
-    return sum_event(-0.5 * (LOG_2PI + logvar + jnp.square(x - mean) * jnp.exp(-logvar)))
+    return sum_event(-0.5 * (LOG_2PI + logvar + jnp.square(x - mean) * jnp.exp(-logvar)), flat_mask(observed))
 
 
 class Gaussian(nn.Module):
@@ -48,6 +49,8 @@ class Gaussian(nn.Module):
 
     base_measure = "continuous on [0, 1]"
     support = frozenset({"levels", "continuous", "real"})
+    has_width = True
+    mean_in_page = "identity"
 
     def setup(self) -> None:
         logvar = jnp.asarray(2.0 * math.log(self.stddev))
@@ -57,13 +60,10 @@ class Gaussian(nn.Module):
         """One output for each channel."""
         return channels
 
-    def log_prob(self, outputs: Pixels, x: Observed) -> Nats:
-        """Nats per image; see `gaussian_log_prob`."""
-        return gaussian_log_prob(outputs, self.logvar, x)
-
-    def log_prob_rescaled(self, outputs: Pixels, x: Observed, log_factor: Scalar) -> Nats:
-        """Nats per image with the standard deviation times `exp(log_factor)`."""
-        return gaussian_log_prob(outputs, self.logvar + 2.0 * log_factor, x)
+    def log_prob(self, outputs: Pixels, x: Data, observed: Mask = None, log_factor: Scalar | None = None) -> Nats:
+        """Nats per image, with the standard deviation times `exp(log_factor)`; see `gaussian_log_prob`."""
+        logvar = self.logvar if log_factor is None else self.logvar + 2.0 * log_factor
+        return gaussian_log_prob(outputs, logvar, x, observed)
 
     def mean(self, outputs: Pixels) -> Pixels:
         """Mean of each pixel."""
@@ -95,6 +95,8 @@ class GaussianPerPixel(nn.Module):
 
     base_measure = "continuous on [0, 1]"
     support = frozenset({"levels", "continuous", "real"})
+    has_width = True
+    mean_in_page = "identity"
 
     def outputs_per_pixel(self, channels: int) -> int:
         """Mean and log-variance of each channel."""
@@ -105,14 +107,10 @@ class GaussianPerPixel(nn.Module):
         mean, logvar = jnp.split(outputs, 2, axis=-1)
         return mean, softly_above(logvar, 2.0 * math.log(self.min_stddev))
 
-    def log_prob(self, outputs: Outputs, x: Observed) -> Nats:
-        """Nats per image; see `gaussian_log_prob`."""
-        return gaussian_log_prob(*self.parameters(outputs), x)
-
-    def log_prob_rescaled(self, outputs: Outputs, x: Observed, log_factor: Scalar) -> Nats:
-        """Nats per image with the standard deviation times `exp(log_factor)`."""
+    def log_prob(self, outputs: Outputs, x: Data, observed: Mask = None, log_factor: Scalar | None = None) -> Nats:
+        """Nats per image, with the standard deviation times `exp(log_factor)`; see `gaussian_log_prob`."""
         mean, logvar = self.parameters(outputs)
-        return gaussian_log_prob(mean, logvar + 2.0 * log_factor, x)
+        return gaussian_log_prob(mean, logvar if log_factor is None else logvar + 2.0 * log_factor, x, observed)
 
     def mean(self, outputs: Outputs) -> Pixels:
         """Mean of each pixel."""

@@ -56,6 +56,8 @@ class MLPDecoder(nn.Module):
     activation: Activation = nn.relu
     dtype: jax.typing.DTypeLike | None = None
 
+    fully_connected = True
+
     @nn.compact
     def __call__(self, z: Float[Array, "b d"]) -> Float[Array, "b h w o"]:
         """The inputs of the likelihood for each pixel."""

@@ -4,8 +4,8 @@ import dataclasses
 
 import jax.numpy as jnp
 
+from vae_jax.objectives.objective import MODEL, Loss
 from vae_jax.objectives.terms import elbo_terms
-from vae_jax.vae import apply
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,8 +19,8 @@ class Autoencoder:
     needs = ("deterministic",)
     over_images = True
 
-    def __call__(self, model, params, x, key, step, label=None):
+    def __call__(self, model, variables, batch, key, step):
         """See `Objective`."""
-        noise = jnp.zeros((1, x.shape[0], model.noise_size))
-        terms = elbo_terms(apply(model, params, "__call__", x, noise, label))
-        return -jnp.mean(terms.reconstruction), terms
+        joint = model.joint(variables, batch, noise=jnp.zeros((1, batch.x.shape[0], model.noise_size)), train=True)
+        terms = elbo_terms(joint)
+        return Loss({MODEL: -jnp.mean(terms.reconstruction)}, terms, joint.state)

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vae_jax.noise import standard_normal
+from vae_jax.objectives.objective import MODEL, Loss
 from vae_jax.objectives.terms import elbo_terms
 from vae_jax.shapes import PerImage, Scalar
-from vae_jax.vae import apply
 
 
 class KlParts(NamedTuple):
@@ -71,15 +71,15 @@ class BetaTcvae:
     beta: float
     num_images: int
 
-    needs = ("has_density", "reparameterized", "factorized")
+    needs = ("density", "reparameterized", "factorized")
 
-    def __call__(self, model, params, x, key, step, label=None):
+    def __call__(self, model, variables, batch, key, step):
         """See `Objective`."""
-        noise = standard_normal(key, (1, x.shape[0], model.noise_size))
-        parameters = apply(model, params, "encode", x, label)
-        joint = apply(model, params, "joint_terms", parameters, x, noise, label)
+        noise = standard_normal(key, (1, batch.x.shape[0], model.noise_size))
+        q = model.encode(variables, batch, train=True)
+        joint = model.joint(variables, batch, q, noise=noise, train=True)
         # Each z_i with the parameters of every x_j.
-        log_pairs = apply(model, params, "log_posterior_per_dimension", parameters, joint.z[0][:, None])
+        log_pairs = model.log_posterior(variables, q, joint.z[0][:, None], each=True)
         parts = kl_parts(log_pairs, joint.log_prior[0], self.num_images)
         terms = elbo_terms(joint)
         loss = (
@@ -88,4 +88,4 @@ class BetaTcvae:
             + parts.dimension_wise_kl
             - jnp.mean(terms.reconstruction)
         )
-        return loss, terms
+        return Loss({MODEL: loss}, terms, joint.state)

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from vae_jax.noise import standard_normal
+from vae_jax.objectives.objective import MODEL, Loss
 from vae_jax.objectives.penalties import Penalty, Weighted
 from vae_jax.objectives.terms import elbo_terms
 from vae_jax.shapes import PerSample, Scalar
-from vae_jax.vae import apply
 
 UNWEIGHTED = Weighted()
 GRADIENTS = ("reparameterized", "score_function")
@@ -35,23 +35,23 @@ class Elbo:
     @property
     def needs(self) -> tuple[str, ...]:
         """See `Objective`."""
-        return ("has_density", "reparameterized" if self.gradient == "reparameterized" else "log_prob_anywhere")
+        return ("density", "reparameterized" if self.gradient == "reparameterized" else "density_anywhere")
 
     @property
     def over_images(self) -> bool:
         """Whether the loss is a mean over images, as the penalty may be."""
         return getattr(self.penalty, "over_images", False)
 
-    def __call__(self, model, params, x, key, step, label=None):
+    def __call__(self, model, variables, batch, key, step):
         """See `Objective`."""
-        parameters = apply(model, params, "encode", x, label)
-        noise = standard_normal(key, (self.num_samples, x.shape[0], model.noise_size))
-        joint = apply(model, params, "joint_terms", parameters, x, noise, label)
+        q = model.encode(variables, batch, train=True)
+        noise = standard_normal(key, (self.num_samples, batch.x.shape[0], model.noise_size))
+        joint = model.joint(variables, batch, q, noise=noise, train=True)
         if self.gradient == "score_function":
-            z = jax.lax.stop_gradient(joint.z)
-            joint = apply(model, params, "joint_terms_at", parameters, x, z, label)
+            joint = model.joint(variables, batch, q, z=jax.lax.stop_gradient(joint.z), train=True)
         terms = elbo_terms(joint, self.analytic_kl)
-        groups = apply(model, params, "kl_groups", parameters) if self.analytic_kl else None
+        groups = joint.kl if self.analytic_kl else None
+        has_closed_form = groups is not None
         if groups is None:
             groups = jnp.mean(joint.log_posterior - joint.log_prior, axis=0)[:, None]
         cost = self.penalty(groups, step)
@@ -59,12 +59,12 @@ class Elbo:
         if self.gradient == "score_function":
             # The value of this term is zero; its gradient is that of the expectation with respect to q.
             learning_signal = joint.log_likelihood
-            if joint.kl is None or not self.analytic_kl:
+            if not has_closed_form:
                 # The KL is an expectation under q too, weighted by the derivative of the penalty.
                 price = len(groups) * jax.grad(self.penalty)(groups, step)[:, 0]
                 learning_signal -= price * (joint.log_posterior - joint.log_prior)
             surrogate -= score_function_term(learning_signal, joint.log_posterior)
-        return surrogate, terms
+        return Loss({MODEL: surrogate}, terms, joint.state)
 
 
 def score_function_term(learning_signal: PerSample, log_posterior: PerSample) -> Scalar:

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from vae_jax.noise import standard_normal
+from vae_jax.objectives.objective import MODEL, Loss
 from vae_jax.objectives.terms import elbo_terms
 from vae_jax.shapes import PerImage, PerSample
-from vae_jax.vae import apply
 
 
 def importance_weighted_bound(log_weights: PerSample) -> PerImage:
@@ -37,14 +37,14 @@ class Iwae:
 
     num_samples: int
 
-    needs = ("has_density", "reparameterized")
+    needs = ("density", "reparameterized")
     over_images = True
 
-    def __call__(self, model, params, x, key, step, label=None):
+    def __call__(self, model, variables, batch, key, step):
         """See `Objective`."""
-        noise = standard_normal(key, (self.num_samples, x.shape[0], model.noise_size))
-        joint = apply(model, params, "__call__", x, noise, label)
-        return -jnp.mean(importance_weighted_bound(joint.log_weights)), elbo_terms(joint)
+        noise = standard_normal(key, (self.num_samples, batch.x.shape[0], model.noise_size))
+        joint = model.joint(variables, batch, noise=noise, train=True)
+        return Loss({MODEL: -jnp.mean(importance_weighted_bound(joint.log_weights))}, elbo_terms(joint), joint.state)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,17 +64,18 @@ class Dreg:
 
     num_samples: int
 
-    needs = ("has_density", "reparameterized", "log_prob_anywhere")
+    needs = ("density", "reparameterized", "density_anywhere")
     over_images = True
 
-    def __call__(self, model, params, x, key, step, label=None):
+    def __call__(self, model, variables, batch, key, step):
         """See `Objective`."""
-        noise = standard_normal(key, (self.num_samples, x.shape[0], model.noise_size))
-        parameters = apply(model, params, "encode", x, label)
-        drawn = apply(model, params, "joint_terms", parameters, x, noise, label)
-        fixed, fixed_parameters = lax.stop_gradient(params), lax.stop_gradient(parameters)
-        of_model = apply(model, params, "joint_terms_at", fixed_parameters, x, lax.stop_gradient(drawn.z), label)
-        of_encoder = apply(model, fixed, "joint_terms_at", fixed_parameters, x, drawn.z, label)
+        noise = standard_normal(key, (self.num_samples, batch.x.shape[0], model.noise_size))
+        q = model.encode(variables, batch, train=True)
+        drawn = model.joint(variables, batch, q, noise=noise, train=True)
+        # z follows the encoder, all densities stand still; and the other way round.
+        fixed, fixed_q, fixed_z = lax.stop_gradient((variables, q, drawn.z))
+        of_model = model.joint(variables, batch, fixed_q, z=fixed_z, train=True)
+        of_encoder = model.joint(fixed, batch, fixed_q, z=drawn.z, train=True)
         log_weights = lax.stop_gradient(drawn.log_weights)
         share = jax.nn.softmax(log_weights, axis=0)
         toward_model = share * (of_model.log_likelihood + of_model.log_prior)
@@ -82,4 +83,4 @@ class Dreg:
         gradient = jnp.mean(jnp.sum(toward_model + toward_encoder, axis=0))
         bound = jnp.mean(importance_weighted_bound(log_weights))
         surrogate = -(bound + gradient - lax.stop_gradient(gradient))
-        return surrogate, elbo_terms(drawn)
+        return Loss({MODEL: surrogate}, elbo_terms(drawn), drawn.state)

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vae_jax.models import flat_latents
 from vae_jax.noise import standard_normal
+from vae_jax.objectives.objective import MODEL, Loss
 from vae_jax.objectives.terms import elbo_terms
 from vae_jax.shapes import Scalar
-from vae_jax.vae import apply
 
 
 def maximum_mean_discrepancy(z: Float[Array, "n d"], prior: Float[Array, "m d"]) -> Scalar:
@@ -58,17 +59,19 @@ class Mmd:
     @property
     def needs(self) -> tuple[str, ...]:
         """See `Objective`."""
-        return ("reparameterized",) if self.alpha == 1.0 else ("reparameterized", "has_density")
+        return ("reparameterized",) if self.alpha == 1.0 else ("reparameterized", "density")
 
-    def __call__(self, model, params, x, key, step, label=None):
+    def __call__(self, model, variables, batch, key, step):
         """See `Objective`."""
         noise_key, prior_key = jax.random.split(key)
-        noise = standard_normal(noise_key, (1, x.shape[0], model.noise_size))
-        joint = apply(model, params, "__call__", x, noise, label)
+        noise = standard_normal(noise_key, (1, batch.x.shape[0], model.noise_size))
+        joint = model.joint(variables, batch, noise=noise, train=True)
         terms = elbo_terms(joint)
-        prior = apply(model, params, "sample_prior", prior_key, x.shape[0])
-        discrepancy = maximum_mean_discrepancy(joint.z[0], prior)
+        prior = model.sample_prior(variables, prior_key, batch.x.shape[0], batch.context)
+        discrepancy = maximum_mean_discrepancy(
+            flat_latents(joint.z, model.latents)[0], flat_latents(prior, model.latents)
+        )
         loss = (self.alpha + self.weight - 1.0) * discrepancy - jnp.mean(terms.reconstruction)
         if terms.kl is not None and self.alpha != 1.0:
             loss += (1.0 - self.alpha) * jnp.mean(terms.kl)
-        return loss, terms
+        return Loss({MODEL: loss}, terms, joint.state)

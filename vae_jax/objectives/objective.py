@@ -1,39 +1,52 @@
 """The protocol of objectives."""
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+from vae_jax.models import Batch, Model, Variables
 from vae_jax.objectives.terms import ElboTerms
-from vae_jax.shapes import Count, ImageBatch, RandomKey, Scalar
-from vae_jax.vae import VAE, Label, Params
+from vae_jax.shapes import Count, RandomKey, Scalar
+
+MODEL = "model"
+"""The player that owns all parameters of the model."""
+
+
+class Loss(NamedTuple):
+    """What an objective says of a batch.
+
+    Attributes:
+        players: What each player minimizes. Their sum is differentiated once, so a loss must not depend on another
+            player's parameters but through `jax.lax.stop_gradient`.
+        terms: Those of the ELBO for each example, in nats.
+        state: Numbers of the model that change without gradients, after this batch.
+    """
+
+    players: Mapping[str, Scalar]
+    terms: ElboTerms
+    state: Any = None
 
 
 @runtime_checkable
 class Objective(Protocol):
     """A loss whose gradient trains a model, and the terms of the ELBO that are reported beside it.
 
-    An objective that is a mean over images also declares `over_images = True`: only then may a batch be processed in
+    An objective that is a mean over examples also declares `over_images = True`: only then may a batch be processed in
     parts whose gradients are averaged.
     """
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """What the posterior must declare; see `vae_jax.posteriors`."""
+        """Traits that the model must have; see `vae_jax.models.Model`."""
         ...
 
-    def __call__(
-        self, model: VAE, params: Params, x: ImageBatch, key: RandomKey, step: Count, label: Label = None
-    ) -> tuple[Scalar, ElboTerms]:
-        """Loss to minimize, and the terms of each image.
+    def __call__(self, model: Model, variables: Variables, batch: Batch, key: RandomKey, step: Count) -> Loss:
+        """What to minimize, and the terms of each example.
 
         Args:
             model: The model.
-            params: Its parameters.
-            x: Images, scaled as the likelihood expects.
+            variables: Its variables.
+            batch: Examples, scaled as the likelihood expects.
             key: For the noise of z.
             step: Steps taken so far, for annealing.
-            label: Classes of the images, for a conditional model.
-
-        Returns:
-            The loss of the whole batch, and the terms per image in nats.
         """
         ...

@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from vae_jax.models import Joint
 from vae_jax.shapes import PerImage
-from vae_jax.vae import JointTerms
 
 
 class ElboTerms(NamedTuple):
@@ -22,7 +22,7 @@ class ElboTerms(NamedTuple):
     kl: PerImage | None
 
 
-def elbo_terms(joint: JointTerms, analytic_kl: bool = True) -> ElboTerms:
+def elbo_terms(joint: Joint, analytic_kl: bool = True) -> ElboTerms:
     """The bound from K samples of z.
 
     With the KL in closed form (eq. 10 of the paper):
@@ -43,6 +43,8 @@ def elbo_terms(joint: JointTerms, analytic_kl: bool = True) -> ElboTerms:
     reconstruction = jnp.mean(joint.log_likelihood, axis=0)
     if joint.log_posterior is None:
         return ElboTerms(None, reconstruction, None)
-    closed_form = joint.kl if analytic_kl else None
-    kl = jnp.mean(joint.log_posterior - joint.log_prior, axis=0) if closed_form is None else closed_form
+    if joint.kl is not None and analytic_kl:
+        kl = jnp.sum(joint.kl, axis=-1)
+    else:
+        kl = jnp.mean(joint.log_posterior - joint.log_prior, axis=0)
     return ElboTerms(reconstruction - kl, reconstruction, kl)

@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from vae_jax.models import Batch
 from vae_jax.noise import standard_normal
+from vae_jax.objectives.objective import MODEL, Loss
 from vae_jax.objectives.terms import elbo_terms
-from vae_jax.vae import apply
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,20 +23,21 @@ class WakeSleep:
         Hinton et al. 1995.
     """
 
-    needs = ("has_density", "log_prob_anywhere")
+    needs = ("density", "density_anywhere")
     over_images = True
 
-    def __call__(self, model, params, x, key, step, label=None):
+    def __call__(self, model, variables, batch, key, step):
         """See `Objective`."""
         noise_key, prior_key, dream_key = jax.random.split(key, 3)
-        fixed = lax.stop_gradient(params)
-        noise = standard_normal(noise_key, (1, x.shape[0], model.noise_size))
-        awake = apply(model, fixed, "__call__", x, noise, label)
-        of_model = apply(model, params, "joint_terms_at", apply(model, fixed, "encode", x, label), x, awake.z, label)
+        fixed, count = lax.stop_gradient(variables), batch.x.shape[0]
+        noise = standard_normal(noise_key, (1, count, model.noise_size))
+        q = model.encode(fixed, batch, train=True)
+        awake = model.joint(fixed, batch, q, noise=noise, train=True)
+        of_model = model.joint(variables, batch, q, z=awake.z, train=True)
         wake_loss = -jnp.mean(of_model.log_likelihood + of_model.log_prior)
 
-        z = apply(model, fixed, "sample_prior", prior_key, x.shape[0])
-        dream = apply(model, fixed, "decode_sample", z, dream_key, label)
-        parameters = apply(model, params, "encode", dream, label)
-        sleep_loss = -jnp.mean(apply(model, params, "log_posterior", parameters, z[None]))
-        return wake_loss + sleep_loss, elbo_terms(awake)
+        z = model.sample_prior(fixed, prior_key, count, batch.context)
+        dream = model.decode(fixed, z, batch.context).sample(dream_key)
+        q = model.encode(variables, Batch(dream, context=batch.context), train=True)
+        sleep_loss = -jnp.mean(model.log_posterior(variables, q, jax.tree.map(lambda leaf: leaf[None], z)))
+        return Loss({MODEL: wake_loss + sleep_loss}, elbo_terms(awake), awake.state)

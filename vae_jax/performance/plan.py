@@ -156,7 +156,7 @@ def _one_step(
     step = build.build_train_step(config, model, schedule, build.build_preparation(data), num_images)
     order = BatchOrder(seeds, config.train.batch_size, num_images)
     shape_only = np.broadcast_to(np.zeros((), np.uint8), images.shape)
-    labels = data.training.labels if model.num_classes else None
+    labels = data.training.labels if model.context_size else None
     return ResidentSteps(step, mesh, shape_only, labels, order, longest=1, unroll=True), state
 
 

@@ -26,7 +26,7 @@ It declares
 from vae_jax.flows import GaussianParameters, diagonal_gaussian_log_prob
 from vae_jax.posteriors.diagonal_gaussian import DiagonalGaussian, kl_to_standard_normal
 from vae_jax.posteriors.full_gaussian import FullGaussian, FullGaussianParameters
-from vae_jax.posteriors.hierarchical import HierarchicalPosterior
 from vae_jax.posteriors.iaf import IAF
 from vae_jax.posteriors.planar import PlanarFlow
 from vae_jax.posteriors.point_mass import PointMass
+from vae_jax.posteriors.posterior import Posterior

@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 
 from vae_jax.flows import GaussianParameters, diagonal_gaussian_log_prob
 from vae_jax.posteriors.posterior import Posterior
-from vae_jax.shapes import Means, PerImage, PerSample, Samples
+from vae_jax.shapes import Means, Noise, PerImage, PerSample, Samples
 
 
 def kl_to_standard_normal(mean: Means, logvar: Means) -> Means:
@@ -31,38 +31,43 @@ def kl_to_standard_normal(mean: Means, logvar: Means) -> Means:
 class DiagonalGaussian(Posterior):
     """Gaussian with independent dimensions; mean and log-variance are linear in the features.
 
+    For a map of latents the features are a map `[B, h, w, f]` of the same size, and the linear map is the same at each
+    place.
+
     Attributes:
-        latents: Dimensions of z.
+        latents: Dimensions of z: D, or `(h, w, c)` for a map.
 
     Source:
         Kingma & Welling 2014, eq. 9.
     """
 
-    latents: int
+    latents: int | tuple[int, int, int]
 
     analytic_kl = True
     log_prob_anywhere = True
     factorized = True
+    diagonal_gaussian = True
 
     @nn.compact
-    def __call__(self, features: Float[Array, "b f"]) -> GaussianParameters:
+    def __call__(self, features: Float[Array, "b *f"]) -> GaussianParameters:
         """Mean and log-variance of each image's posterior."""
-        mean = nn.Dense(self.latents, name="mean")(features)
-        logvar = nn.Dense(self.latents, name="logvar")(features)
+        mean = nn.Dense(self.shape[-1], name="mean")(features)
+        logvar = nn.Dense(self.shape[-1], name="logvar")(features)
         return GaussianParameters(mean, logvar)
 
-    def transform(self, parameters: GaussianParameters, noise: Samples) -> tuple[Samples, PerSample]:
+    def transform(self, parameters: GaussianParameters, noise: Noise) -> tuple[Samples, PerSample]:
         """The reparameterization trick, `z = mean + exp(logvar / 2) noise`.
 
         Returns:
             z, and log q(z|x) in nats.
         """
+        noise = noise.reshape(*noise.shape[:2], *self.shape)
         z = parameters.mean + jnp.exp(0.5 * parameters.logvar) * noise
         return z, self.log_prob(parameters, z)
 
     def log_prob(self, parameters: GaussianParameters, z: Samples) -> PerSample:
         """log q(z|x) in nats at any z; see `diagonal_gaussian_log_prob`."""
-        return diagonal_gaussian_log_prob(parameters.mean, parameters.logvar, z)
+        return diagonal_gaussian_log_prob(self._flat(parameters.mean), self._flat(parameters.logvar), self._flat(z))
 
     def mean(self, parameters: GaussianParameters) -> Means:
         """Posterior means."""
@@ -70,13 +75,19 @@ class DiagonalGaussian(Posterior):
 
     def kl_to_standard_normal(self, parameters: GaussianParameters) -> PerImage:
         """KL divergence to a standard normal in nats per image; see `kl_to_standard_normal`."""
-        return jnp.sum(kl_to_standard_normal(parameters.mean, parameters.logvar), axis=-1)
+        return jnp.sum(self.kl_groups(parameters), axis=-1)
 
-    def kl_per_dimension(self, parameters: GaussianParameters) -> Means:
+    def kl_groups(self, parameters: GaussianParameters) -> Float[Array, "b d"]:
         """The same for each dimension."""
-        return kl_to_standard_normal(parameters.mean, parameters.logvar)
+        return kl_to_standard_normal(*map(self._flat, parameters))
 
-    def log_prob_per_dimension(self, parameters: GaussianParameters, z: Float[Array, "k #b d"]) -> Samples:
+    def log_prob_per_dimension(
+        self, parameters: GaussianParameters, z: Float[Array, "k #b *z"]
+    ) -> Float[Array, "k b d"]:
         """log q(z_d|x) in nats at any z."""
-        parts = GaussianParameters(parameters.mean[..., None], parameters.logvar[..., None])
-        return diagonal_gaussian_log_prob(*parts, z[..., None])
+        mean, logvar, z = (self._flat(values)[..., None] for values in (*parameters, z))
+        return diagonal_gaussian_log_prob(mean, logvar, z)
+
+    def _flat(self, values: Float[Array, "..."]) -> Float[Array, "..."]:
+        """The dimensions of z in one axis."""
+        return values.reshape(*values.shape[: values.ndim - len(self.shape)], -1)

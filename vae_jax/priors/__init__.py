@@ -10,8 +10,8 @@ A prior is a Linen module with `log_prob(z)` and `sample(key, num_samples)`. It 
 """
 
 from vae_jax.flows import standard_normal_log_prob
-from vae_jax.priors.hierarchical import HierarchicalPrior
 from vae_jax.priors.mixture import GaussianMixture
+from vae_jax.priors.prior import Prior
 from vae_jax.priors.realnvp import RealNVP
 from vae_jax.priors.standard_normal import StandardNormal
 from vae_jax.priors.vampprior import Components, VampPrior

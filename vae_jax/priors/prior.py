@@ -1,5 +1,7 @@
 """What all priors declare, with what is usual."""
 
+from typing import Any
+
 import flax.linen as nn
 
 
@@ -8,8 +10,18 @@ class Prior(nn.Module):
 
     is_standard_normal = False
     needs_components = False
+    takes_context = False
 
     @property
-    def num_decoded(self) -> int:
-        """All of z."""
-        return self.latents
+    def shape(self) -> Any:
+        """Shape of one z: `(D,)`, or `(h, w, c)` for a map."""
+        return (self.latents,) if isinstance(self.latents, int) else self.latents
+
+    @property
+    def decoded_shape(self) -> tuple[int, ...]:
+        """Shape of what goes into the decoder."""
+        return self.shape
+
+    def decoded(self, z: Any) -> Any:
+        """What of z goes into the decoder."""
+        return z

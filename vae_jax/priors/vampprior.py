@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vae_jax.priors.prior import Prior
-from vae_jax.shapes import Nats, Points, RandomKey
+from vae_jax.shapes import Nats, RandomKey
 
 # Pixels start at about 0.27 +- 0.2: dark, like most backgrounds, and all different.
 _INITIAL_LOGIT = -1.0
@@ -33,7 +33,7 @@ class VampPrior(Prior):
     As it declares `needs_components`, the model encodes `pseudo_inputs()` and passes the components in.
 
     Attributes:
-        latents: Dimensions of z.
+        latents: Shape of z: D, `(h, w, c)`, or a tuple with the shape of each layer.
         image_shape: Height, width, channels of the pseudo-inputs.
         components: Number of pseudo-inputs.
 
@@ -42,7 +42,7 @@ class VampPrior(Prior):
         in [0, 1], instead of clipping, so that each has a gradient.
     """
 
-    latents: int
+    latents: Any
     image_shape: tuple[int, int, int]
     components: int = 500
 
@@ -58,19 +58,24 @@ class VampPrior(Prior):
         """The learned images, pixels in [0, 1]."""
         return jax.nn.sigmoid(self.logits)
 
-    def log_prob(self, z: Points, components: Components) -> Nats:
+    def log_prob(self, z: Any, components: Components) -> Nats:
         """log p(z) in nats.
 
         Args:
             z: Latents.
             components: The posteriors of `pseudo_inputs()`.
         """
-        flat = z.reshape(-1, 1, self.latents)
-        every = jnp.broadcast_to(flat, (flat.shape[0], self.components, self.latents))
-        each = components.posterior.log_prob(components.parameters, every)
-        return jax.nn.logsumexp(each, axis=-1).reshape(z.shape[:-1]) - math.log(self.components)
+        layers, structure = jax.tree.flatten(z)
+        shapes = self.shape if structure != jax.tree.structure(0) else (self.shape,)
+        batch = layers[0].shape[: layers[0].ndim - len(shapes[0])]
+        every = [
+            jnp.broadcast_to(leaf.reshape(-1, 1, *shape), (math.prod(batch), self.components, *shape))
+            for leaf, shape in zip(layers, shapes, strict=True)
+        ]
+        each = components.posterior.log_prob(components.parameters, jax.tree.unflatten(structure, every))
+        return jax.nn.logsumexp(each, axis=-1).reshape(batch) - math.log(self.components)
 
-    def sample(self, key: RandomKey, num_samples: int, components: Components) -> Float[Array, "n d"]:
+    def sample(self, key: RandomKey, num_samples: int, components: Components) -> Any:
         """Latents drawn from the prior: a random pseudo-input, then its posterior.
 
         Args:
@@ -82,4 +87,4 @@ class VampPrior(Prior):
         chosen = jax.random.randint(component_key, (num_samples,), 0, self.components)
         parameters = jax.tree.map(lambda values: values[chosen], components.parameters)
         noise = jax.random.normal(noise_key, (1, num_samples, components.posterior.noise_size))
-        return components.posterior.transform(parameters, noise)[0][0]
+        return jax.tree.map(lambda leaf: leaf[0], components.posterior.transform(parameters, noise)[0])

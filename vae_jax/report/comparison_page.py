@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from vae_jax.models import num_latents
 from vae_jax.report import facts
 from vae_jax.report.latents import axes
 from vae_jax.report.page import Page, render
@@ -72,7 +73,7 @@ def _names(runs: Sequence[TrainedModel]) -> list[str]:
 def _notes(runs: Sequence[TrainedModel]) -> list[str]:
     """Why numbers of these runs can't be compared, if they can't."""
     notes = []
-    measures = {trained.model.likelihood.base_measure for trained in runs}
+    measures = {trained.model.measure for trained in runs}
     if len(measures) > 1:
         notes.append(f"Densities of different measures ({', '.join(sorted(measures))}) can't be compared in nats.")
     prints = {facts.last_start(trained)["data"]["fingerprint"] for trained in runs} - {""}
@@ -85,11 +86,11 @@ def _notes(runs: Sequence[TrainedModel]) -> list[str]:
 
 
 def _samples_caption(runs: Sequence[TrainedModel]) -> str:
-    drawn = [trained for trained in runs if trained.model.posterior.has_density]
+    drawn = [trained for trained in runs if "density" in trained.model.traits]
     text = "Means of p(x|z); the same place has the same z"
-    if not all(trained.model.prior.is_standard_normal for trained in drawn):
+    if not all("standard_normal" in trained.model.traits for trained in drawn):
         return f"{text} where the prior is a standard normal; other priors draw with the same key."
-    if len({trained.model.prior.latents for trained in drawn}) > 1:
+    if len({num_latents(trained.model) for trained in drawn}) > 1:
         return f"{text}, as far as a model has these dimensions."
     return f"{text}."
 

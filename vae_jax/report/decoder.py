@@ -1,5 +1,6 @@
 """The decoder as numbers that a page can compute with."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -8,38 +9,32 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from vae_jax.likelihoods import Bernoulli, ContinuousBernoulli, Gaussian, GaussianPerPixel
-from vae_jax.networks import MLPDecoder
+from vae_jax.models import Context, Model, Variables, decode_flat
 from vae_jax.report.payload import packed
-from vae_jax.vae import VAE, Label, Params, apply
 
 # What decoder.js can compute: by these names.
 ACTIVATIONS = {nn.relu: "relu", nn.tanh: "tanh", nn.gelu: "gelu", nn.silu: "silu"}
-MEANS = {
-    Bernoulli: "sigmoid",
-    Gaussian: "identity",
-    GaussianPerPixel: "identity",
-    ContinuousBernoulli: "continuous_bernoulli",
-}
 MOST_BYTES = 2_500_000
 # Half of what a pixel of 8 bits can show; the page's own arithmetic has the other half.
 _TOLERANCE = 0.5 / 255.0
 _DECODED_AT_ONCE = 256
 
 
-_apply = jax.jit(apply, static_argnums=(0, 2))
+@functools.partial(jax.jit, static_argnums=0)
+def _means(model: Model, variables: Variables, z: jax.Array, context: Context) -> jax.Array:
+    return decode_flat(model, variables, z, context).mean()
 
 
 def decoded(
-    model: VAE, params: Params, z: Float[np.ndarray, "n d"], labels: np.ndarray | None
+    model: Model, variables: Variables, z: Float[np.ndarray, "n d"], labels: np.ndarray | None
 ) -> Float[np.ndarray, "n h w c"]:
     """The mean of p(x|z) for each z."""
     parts = []
     for start in range(0, len(z), _DECODED_AT_ONCE):
         # Filled up, so that one compiled function serves all.
         rows = np.minimum(np.arange(start, start + _DECODED_AT_ONCE), len(z) - 1)
-        label: Label = None if labels is None else jnp.asarray(labels[rows], jnp.int32)
-        images = _apply(model, params, "decode_mean", jnp.asarray(z[rows], jnp.float32), label)
+        label = None if labels is None else jnp.asarray(labels[rows], jnp.int32)
+        images = _means(model, variables, jnp.asarray(z[rows], jnp.float32), label)
         parts.append(np.asarray(images)[: len(z) - start])
     return np.concatenate(parts)
 
@@ -47,7 +42,7 @@ def decoded(
 TOO_LARGE = f"The decoder's weights take more than the {MOST_BYTES / 1e6:g} MB that a page has room for"
 
 
-def obstacle(model: VAE) -> str:
+def obstacle(model: Model) -> str:
     """Why `decoder.js` can't compute the mean of p(x|z), however few weights there are; nothing where it can.
 
     Args:
@@ -56,18 +51,20 @@ def obstacle(model: VAE) -> str:
     Returns:
         The beginning of a sentence.
     """
-    network: Any = model.decoder
-    if type(network) is not MLPDecoder:
+    parts: Any = model
+    network: Any = getattr(parts, "decoder", None)
+    likelihood: Any = getattr(parts, "likelihood", None)
+    if not getattr(network, "fully_connected", False):
         return "The decoder is no fully connected network of this package"
     if network.activation not in ACTIVATIONS:
         return f"The decoder's activation is none that a page can compute ({', '.join(ACTIVATIONS.values())})"
-    if type(model.likelihood) not in MEANS:
-        return f"The mean of p(x|z) is that of {type(model.likelihood).__name__}, which a page can't compute"
+    if getattr(likelihood, "mean_in_page", None) is None:
+        return f"The mean of p(x|z) is that of {type(likelihood).__name__}, which a page can't compute"
     return ""
 
 
 def live_decoder(
-    model: VAE, params: Params, z: Float[np.ndarray, "n d"], labels: np.ndarray | None
+    model: Model, variables: Variables, z: Float[np.ndarray, "n d"], labels: np.ndarray | None
 ) -> dict[str, Any] | None:
     """What `decoder.js` needs to compute the mean of p(x|z), for a fully connected decoder of moderate size.
 
@@ -76,7 +73,7 @@ def live_decoder(
 
     Args:
         model: The model.
-        params: Its parameters.
+        variables: Its variables.
         z: Latents to try the rounding at.
         labels: Their classes, for a conditional model.
 
@@ -86,9 +83,10 @@ def live_decoder(
     """
     if obstacle(model):
         return None
-    network: Any = model.decoder
-    layers = [params["decoder"][f"Dense_{index}"] for index in range(len(network.hidden) + 1)]
-    exact = decoded(model, params, z, labels)
+    parts: Any = model
+    network = parts.decoder
+    layers = [variables["params"]["decoder"][f"Dense_{index}"] for index in range(len(network.hidden) + 1)]
+    exact = decoded(model, variables, z, labels)
     for dtype in (np.float16, np.float32):
         # Weights beyond the range of float16 become infinite, and are noticed below.
         with np.errstate(over="ignore"):
@@ -96,18 +94,19 @@ def live_decoder(
         if sum(leaf.nbytes for leaf in jax.tree.leaves(rounded)) > MOST_BYTES:
             return None
         widened = {f"Dense_{i}": jax.tree.map(np.float32, layer) for i, layer in enumerate(rounded)}
-        moved = decoded(model, {**params, "decoder": widened}, z, labels) - exact
+        rounded_variables = {**variables, "params": {**variables["params"], "decoder": widened}}
+        moved = decoded(model, rounded_variables, z, labels) - exact
         if np.abs(moved).max() <= _TOLERANCE:
             break
     height, width, outputs = network.image_shape
     return {
         "layers": [{name: packed(layer[name]) for name in ("kernel", "bias")} for layer in rounded],
         "activation": ACTIVATIONS[network.activation],
-        "mean": MEANS[type(model.likelihood)],
+        "mean": parts.likelihood.mean_in_page,
         "height": height,
         "width": width,
         "outputs": outputs,
         "channels": exact.shape[-1],
-        "latents": model.prior.num_decoded,
-        "classes": model.num_classes,
+        "latents": model.num_decoded,
+        "classes": model.context_size,
     }

@@ -199,8 +199,8 @@ def model_line(trained: TrainedModel) -> str:
     config, model = trained.config, trained.model
     side = math.prod(trained.kind.image_shape)
     widths = "-".join(map(str, (side, *config.model.hidden, config.model.latents)))
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(trained.params))
-    told = ", told the class" if model.num_classes else ""
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(trained.variables))
+    told = ", told the class" if model.context_size else ""
     network = f"{config.model.network} {widths}" if config.model.network == "mlp" else config.model.network
     return (
         f"{network}{told}; p(x|z) {config.model.likelihood}, q(z|x) {config.model.posterior}, "

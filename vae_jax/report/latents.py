@@ -64,12 +64,12 @@ def encode(trained: TrainedModel, split: Split) -> Encoded:
     latent_terms = make_latent_terms(trained.model)
     key = stream_key(jax.random.key(trained.config.data.seed), Stream.EVALUATION)
 
-    def of_batch(x, ids, label):
-        terms = latent_terms(trained.params, x, ids, key, label)
+    def of_batch(batch, ids):
+        terms = latent_terms(trained.variables, batch, ids, key)
         return {"mean": terms.mean, "kl": terms.kl_per_dimension}
 
     at_once = min(_IMAGES_AT_ONCE, count)
-    given = labels if trained.model.num_classes else None
+    given = labels if trained.model.context_size else None
     found = map_images(of_batch, images, split.max_value, at_once, mesh, given)
     kl = None if found["kl"] is None else found["kl"].mean(axis=0, dtype=np.float64)
     return Encoded(Split(images, labels, split.max_value), found["mean"], kl)
@@ -77,12 +77,12 @@ def encode(trained: TrainedModel, split: Split) -> Encoded:
 
 def axes(trained: TrainedModel, encoded: Encoded | None) -> Axes:
     """What there is to move along: three standard deviations of a normal prior, or else of the posterior means."""
-    size = trained.model.prior.num_decoded
+    size = trained.model.num_decoded
     centre, reach = np.zeros(size, np.float32), np.full(size, _REACH, np.float32)
     if encoded is None:
         return Axes(np.arange(size), size, centre, reach)
     means = encoded.means[:, :size]
-    if not (trained.model.prior.is_standard_normal and trained.model.posterior.has_density):
+    if not ("standard_normal" in trained.model.traits and "density" in trained.model.traits):
         centre, reach = means.mean(axis=0), np.maximum(_REACH * means.std(axis=0), 1e-3)
     weight = np.var(means, axis=0) if encoded.kl is None else encoded.kl[:size]
     # One image alone doesn't tell which dimensions tell images apart.

@@ -9,11 +9,11 @@ from jaxtyping import Float
 
 from vae_jax.data import Split
 from vae_jax.keys import Stream, stream_key
+from vae_jax.models import Model, num_latents, sample_flat
 from vae_jax.report.decoder import TOO_LARGE, decoded, live_decoder, obstacle
 from vae_jax.report.latents import Axes, Encoded, axes
 from vae_jax.report.payload import Sheet, packed
 from vae_jax.trained import TrainedModel
-from vae_jax.vae import VAE, apply
 
 SAMPLES = 48
 _POOL = 480
@@ -43,7 +43,7 @@ class Pictures:
         self._trained, self._model, self._encoded = trained, trained.model, encoded
         self.axes: Axes = axes(trained, encoded)
         z = self._trial()
-        self.decoder = live_decoder(trained.model, trained.params, z, classes_in_turn(trained.model, len(z)))
+        self.decoder = live_decoder(trained.model, trained.variables, z, classes_in_turn(trained.model, len(z)))
         self.why_no_decoder = "" if self.decoder else obstacle(trained.model) or TOO_LARGE
 
     def all(self) -> dict[str, Any]:
@@ -52,25 +52,25 @@ class Pictures:
         parts = {"decoder": self.decoder, "axes": self._axes(), "classes": self._classes}
         if self.decoder is None:
             parts["traversals"] = self._traversals()
-        if model.posterior.has_density:
+        if "density" in model.traits:
             parts["samples"] = self._samples()
         if encoded is not None:
             parts["originals"] = Sheet(_as_floats(encoded.split, _PAIRS))
             parts["reconstructions"] = self._frames(*self._latents_of(encoded, _PAIRS))
             if len(encoded.means) > 1:
                 parts["interpolation"] = self._interpolation(encoded)
-        if model.prior.num_decoded == 2 and model.prior.is_standard_normal:
+        if model.num_decoded == 2 and "standard_normal" in model.traits:
             parts["manifold"] = self._manifold()
         return parts
 
     @property
     def _classes(self) -> int:
         """How many classes there are to choose from in the page."""
-        return self._model.num_classes if self.decoder is not None else min(self._model.num_classes, _CLASSES)
+        return self._model.context_size if self.decoder is not None else min(self._model.context_size, _CLASSES)
 
     def _middle(self, count: int) -> np.ndarray:
         """So many latents in the middle of all axes."""
-        z = np.zeros((count, self._model.prior.latents), np.float32)
+        z = np.zeros((count, num_latents(self._model)), np.float32)
         z[:, : len(self.axes.centre)] = self.axes.centre
         return z
 
@@ -81,7 +81,7 @@ class Pictures:
         for index, dimension in enumerate(order):
             far[2 * index : 2 * index + 2, dimension] += (-reach[dimension], reach[dimension])
         parts = [far]
-        if self._model.posterior.has_density:
+        if "density" in self._model.traits:
             parts.append(prior_latents(self._trained, _POOL))
         if self._encoded is not None:
             parts.append(self._encoded.means[:_POOL])
@@ -90,13 +90,13 @@ class Pictures:
     def _frames(self, z: Float[np.ndarray, "n d"], labels: np.ndarray | None) -> dict[str, Any]:
         """Images of latents: the latents alone where the page can decode them."""
         if self.decoder is None:
-            return {"sheet": Sheet(decoded(self._model, self._trained.params, z, labels))}
-        seen = z[:, : self._model.prior.num_decoded].astype(np.float32)
+            return {"sheet": Sheet(decoded(self._model, self._trained.variables, z, labels))}
+        seen = z[:, : self._model.num_decoded].astype(np.float32)
         return {"latents": packed(seen), "labels": None if labels is None else labels.tolist()}
 
     def _for_each_class(self, z: np.ndarray) -> dict[str, Any]:
         """Frames of the same latents, for one class after the other."""
-        if not self._model.num_classes:
+        if not self._model.context_size:
             return self._frames(z, None)
         return self._frames(np.tile(z, (self._classes, 1)), np.repeat(np.arange(self._classes), len(z)))
 
@@ -117,7 +117,7 @@ class Pictures:
 
     def _latents_of(self, encoded: Encoded, count: int) -> tuple[np.ndarray, np.ndarray | None]:
         """Posterior means of the first images, and their classes if the model is told them."""
-        labels = encoded.split.labels if self._model.num_classes else None
+        labels = encoded.split.labels if self._model.context_size else None
         return encoded.means[:count], None if labels is None else labels[:count]
 
     def _interpolation(self, encoded: Encoded) -> dict[str, Any]:
@@ -152,11 +152,11 @@ class Pictures:
 
 def prior_latents(trained: TrainedModel, count: int) -> Float[np.ndarray, "n d"]:
     """Latents from p(z), always the same; of a standard normal prior they agree in as many dimensions as both have."""
-    if trained.model.prior.is_standard_normal:
-        columns = np.random.default_rng(0).standard_normal((trained.model.prior.latents, count))
+    if "standard_normal" in trained.model.traits:
+        columns = np.random.default_rng(0).standard_normal((num_latents(trained.model), count))
         return columns.T.astype(np.float32)
     key = stream_key(jax.random.key(0), Stream.SAMPLES)
-    return np.asarray(apply(trained.model, trained.params, "sample_prior", key, count))
+    return np.asarray(sample_flat(trained.model, trained.variables, key, count))
 
 
 def manifold_latents(side: int) -> Float[np.ndarray, "n 2"]:
@@ -174,14 +174,14 @@ def _as_floats(split: Split, count: int) -> Float[np.ndarray, "n h w c"]:
     return np.asarray(split.images[:count], np.float32) / split.max_value
 
 
-def classes_in_turn(model: VAE, count: int) -> np.ndarray | None:
+def classes_in_turn(model: Model, count: int) -> np.ndarray | None:
     """One class after the other; None for a model without classes."""
-    return np.arange(count) % model.num_classes if model.num_classes else None
+    return np.arange(count) % model.context_size if model.context_size else None
 
 
 def comparison_sheet(trained: TrainedModel) -> Sheet | None:
     """Means of p(x|z) at the same latents for each model; None for a model without a prior to draw from."""
-    if not trained.model.posterior.has_density:
+    if "density" not in trained.model.traits:
         return None
     z, labels = prior_latents(trained, SAMPLES), classes_in_turn(trained.model, SAMPLES)
-    return Sheet(decoded(trained.model, trained.params, z, labels))
+    return Sheet(decoded(trained.model, trained.variables, z, labels))

@@ -44,7 +44,7 @@ def report_page(trained: TrainedModel) -> Page:
         has={
             "samples": shown["samples"]["shown"] if "samples" in shown else 0,
             "manifold": "manifold" in shown,
-            "density": trained.model.posterior.has_density,
+            "density": "density" in trained.model.traits,
         },
         live=pictures.decoder is not None,
         classes=_class_names(trained)[: shown["classes"]],
@@ -85,7 +85,7 @@ def _scatter(trained: TrainedModel, encoded: Encoded | None, split: str) -> tupl
     """Posterior means as points, and what to write above them."""
     if encoded is None:
         return None, ""
-    size = trained.model.prior.num_decoded
+    size = trained.model.num_decoded
     labels = None if encoded.split.labels is None else encoded.split.labels.tolist()
     titles = ["z1", "z2"]
     found = projection(encoded.means[:, :size])
@@ -104,13 +104,13 @@ def _scatter(trained: TrainedModel, encoded: Encoded | None, split: str) -> tupl
 
 def _notes(trained: TrainedModel, shown: dict[str, Any], num_active: int, why_no_decoder: str) -> list[str]:
     notes = []
-    classes = trained.model.num_classes
+    classes = trained.model.context_size
     if trained.config.num_seeds > 1:
         notes.append(
             f"Pictures are of replica {trained.replica} (seed {trained.config.seed + trained.replica}); curves are "
             f"means over {trained.config.num_seeds} replicas."
         )
-    if not trained.model.posterior.has_density:
+    if "density" not in trained.model.traits:
         notes.append("A plain autoencoder has no distribution of z, so there are no samples from it.")
     if shown["decoder"] is None:
         notes.append(f"{why_no_decoder}, so pictures were computed beforehand instead of in this page.")

@@ -12,7 +12,7 @@ from vae_jax.data import ImageKind
 from vae_jax.data.dataset import OTHER_IMAGES, Split, binarized
 from vae_jax.errors import UserError
 from vae_jax.escaping import one_line
-from vae_jax.vae import VAE
+from vae_jax.models import Model
 
 
 class SeenImages(NamedTuple):
@@ -24,7 +24,7 @@ class SeenImages(NamedTuple):
 
 
 def check_images(
-    model: VAE, kind: ImageKind, data: DataConfig, images: ArrayLike, label: ArrayLike | None = None
+    model: Model, kind: ImageKind, data: DataConfig, images: ArrayLike, label: ArrayLike | None = None
 ) -> SeenImages:
     """Images and labels as the model sees them.
 
@@ -61,13 +61,13 @@ def check_images(
     return SeenImages(pixels, 1, labels)
 
 
-def check_labels(model: VAE, label: ArrayLike | None, count: int) -> Int[np.ndarray, "n"] | None:
+def check_labels(model: Model, label: ArrayLike | None, count: int) -> Int[np.ndarray, "n"] | None:
     """The class of each of `count` images; None for a model without classes.
 
     Raises:
         UserError: If they don't fit this model.
     """
-    classes = model.num_classes
+    classes = model.context_size
     if not classes:
         if label is not None:
             raise UserError("this model isn't conditional: leave label out")

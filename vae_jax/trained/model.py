@@ -19,10 +19,10 @@ from vae_jax.errors import UserError, check_count
 from vae_jax.evaluation import ImportanceEstimate, estimate_images, map_images
 from vae_jax.keys import Stream, stream_key
 from vae_jax.memory import check_images_fit
+from vae_jax.models import Batch, Model, Variables, decode_flat, flat_latents, num_latents
 from vae_jax.runs import RunFolder
 from vae_jax.sharding import filled_up, put, replicated, whole_mesh
 from vae_jax.trained.inputs import SeenImages, check_array, check_images, check_labels
-from vae_jax.vae import VAE, Label, Params, apply
 
 _IMAGES_AT_ONCE = 500
 
@@ -35,14 +35,14 @@ class TrainedModel:
     source has them, which are scaled and binarized as in the run's evaluation; or floats in [0, 1], as the model sees
     them. `label` is `int[N]`, the class of each image, for a conditional model only. Images are processed in batches on
     all devices, and results are NumPy arrays. For gradients, or inside `jax.jit`, use
-    `vae_jax.encode(trained.model, trained.params, x)` and the other functions.
+    `vae_jax.encode(trained.model, trained.variables, x)` and the other functions.
 
     Attributes:
         folder: The folder it was opened from.
         config: The config it was trained with.
         kind: What images the model is for.
         model: The model, for the functions of `vae_jax`.
-        params: Its parameters: the average where the run keeps one, of one replica.
+        variables: Its variables: the average of the parameters where the run keeps one, of one replica.
         step: The number of steps these parameters were trained for.
         replica: The index of this replica.
         load_data: Reads the data it was trained on, once.
@@ -51,8 +51,8 @@ class TrainedModel:
     folder: RunFolder
     config: Config
     kind: ImageKind
-    model: VAE
-    params: Params
+    model: Model
+    variables: Variables
     step: int
     replica: int
     load_data: Callable[[], Dataset]
@@ -69,7 +69,7 @@ class TrainedModel:
     @functools.cached_property
     def params_digest(self) -> str:
         """The digest of the parameters. A result that names it was measured with them."""
-        return digest(self.params)
+        return digest(self.variables)
 
     @property
     def suffix(self) -> str:
@@ -91,7 +91,7 @@ class TrainedModel:
             UserError: As `encode`.
         """
         function = self._describe_posterior
-        return self._map_images(lambda params, x, ids, label: function(params, x, label), self._seen(images, label))
+        return self._map_images(lambda variables, batch, ids: function(variables, batch), self._seen(images, label))
 
     def decode(self, z: ArrayLike, label: ArrayLike | None = None) -> Float32[np.ndarray, "n h w c"]:
         """Mean of p(x|z) for each z: probabilities for binary pixels.
@@ -100,13 +100,16 @@ class TrainedModel:
             UserError: If z isn't an array of finite latents for this model, or the labels don't fit it.
         """
         z = check_array(z, "z").astype(np.float32)
-        latents = self.model.prior.latents
+        latents = num_latents(self.model)
         if z.ndim != 2 or z.shape[1] != latents or not len(z) or not np.all(np.isfinite(z)):
             raise UserError(f"z has shape {z.shape} but must be finite numbers [N, {latents}], N at least 1")
         labels = check_labels(self.model, label, len(z))
         parts = [slice(start, start + _IMAGES_AT_ONCE) for start in range(0, len(z), _IMAGES_AT_ONCE)]
         return np.concatenate(
-            [np.asarray(self._decode(self.params, z[part], None if labels is None else labels[part])) for part in parts]
+            [
+                np.asarray(self._decode(self.variables, z[part], None if labels is None else labels[part]))
+                for part in parts
+            ]
         )
 
     def reconstruct(self, images: ArrayLike, label: ArrayLike | None = None) -> Float32[np.ndarray, "n h w c"]:
@@ -131,15 +134,15 @@ class TrainedModel:
             UserError: If the model is a plain autoencoder, which has no p(z); the number isn't one;
                 or the labels don't fit this model.
         """
-        if not self.model.posterior.has_density:
+        if "density" not in self.model.traits:
             raise UserError("a plain autoencoder has no distribution to sample z from; decode latents that you choose")
         check_count("num_samples", num_samples)
         check_images_fit(num_samples, self.kind.image_shape)
-        if self.model.num_classes and label is None:
-            label = np.arange(num_samples) % self.model.num_classes
+        if self.model.context_size and label is None:
+            label = np.arange(num_samples) % self.model.context_size
         labels = check_labels(self.model, label, num_samples)
         labels = None if labels is None else jnp.asarray(labels)
-        return np.asarray(api.sample(self.model, self.params, key, num_samples, labels), np.float32)
+        return np.asarray(api.sample(self.model, self.variables, key, num_samples, labels), np.float32)
 
     def log_likelihood(
         self, images: ArrayLike, num_samples: int | None = None, label: ArrayLike | None = None
@@ -168,20 +171,20 @@ class TrainedModel:
             UserError: If q(z|x) has no density, `num_samples` isn't a number of samples, or the images don't fit this
                 model.
         """
-        if not self.model.posterior.has_density:
+        if "density" not in self.model.traits:
             raise UserError("log p(x) can't be estimated: the posterior q(z|x) of this model has no density")
         settings = self.config.evaluate
         count = settings.num_samples if num_samples is None else num_samples
         check_count("num_samples", count)
         seen = self._seen(images, label)
-        if self.model.likelihood.base_measure == "binary" and np.any((seen.images != 0) & (seen.images != 1)):
+        if self.model.measure == "binary" and np.any((seen.images != 0) & (seen.images != 1)):
             raise UserError(
                 "this model is for binary pixels, and log p(x) needs floats that are 0 or 1; give uint8, which is "
                 "binarized, or round the floats"
             )
         key = stream_key(jax.random.key(self.config.data.seed), Stream.EVALUATION)
         return estimate_images(
-            self.model, self.params, seen.images, seen.max_value, key, count, settings.memory_mb, seen.labels
+            self.model, self.variables, seen.images, seen.max_value, key, count, settings.memory_mb, seen.labels
         )
 
     @functools.cached_property
@@ -190,39 +193,38 @@ class TrainedModel:
 
     @functools.cached_property
     def _decode(self) -> Callable[..., Array]:
-        return jax.jit(functools.partial(api.decode, self.model))
+        return jax.jit(lambda variables, z, context: decode_flat(self.model, variables, z, context).mean())
 
     def _seen(self, images: ArrayLike, label: ArrayLike | None) -> SeenImages:
         """Images and labels, checked, as the model sees them."""
         return check_images(self.model, self.kind, self.config.data, images, label)
 
     def _map_images(self, function: Callable[..., Any], seen: SeenImages) -> Any:
-        """Applies `(params, x, ids, label) -> tree` to all images, on all devices."""
+        """Applies `(variables, batch, ids) -> tree` to all images, on all devices."""
         mesh = whole_mesh()
-        function = functools.partial(function, put(self.params, replicated(mesh)))
+        function = functools.partial(function, put(self.variables, replicated(mesh)))
         batch_size = filled_up(min(_IMAGES_AT_ONCE, len(seen.images)), mesh)
         return map_images(function, seen.images, seen.max_value, batch_size, mesh, seen.labels)
 
 
-def describe_posterior(
-    model: VAE, params: Params, x: Float[Array, "b h w c"], label: Label = None
-) -> dict[str, Float[Array, "b d"]]:
+def describe_posterior(model: Model, variables: Variables, batch: Batch) -> dict[str, Float[Array, "b d"]]:
     """What is known of q(z|x) in closed form, for each latent.
 
     Returns:
         `mean`, of q(z|x) or what the posterior has in its place; and `logvar`, the log of the variances, where q(z|x)
         is a Gaussian with independent components. A flow has no closed form for its variances.
     """
-    described = {"mean": apply(model, params, "posterior_mean", x, label)}
-    if getattr(model.posterior, "factorized", False):
-        described["logvar"] = apply(model, params, "encode", x, label).logvar
+    q = model.encode(variables, batch)
+    described = {"mean": flat_latents(model.point(variables, q), model.latents)}
+    if "diagonal_gaussian" in model.traits:
+        described["logvar"] = flat_latents(q.logvar, model.latents)
     return described
 
 
-def digest(params: Params) -> str:
+def digest(variables: Variables) -> str:
     """Hexadecimal digest of parameters, bit by bit (SHA-256, first 16 digits)."""
     total = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(params)):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(variables["params"])):
         total.update(jax.tree_util.keystr(path).encode())
         total.update(np.ascontiguousarray(leaf).tobytes())
     return total.hexdigest()[:16]

@@ -10,9 +10,9 @@ from vae_jax.config import Config, flatten
 from vae_jax.data import Dataset
 from vae_jax.errors import DataError, UserError
 from vae_jax.escaping import one_line
+from vae_jax.models import Variables
 from vae_jax.runs import RunFolder, checkpoints
 from vae_jax.trained.model import TrainedModel
-from vae_jax.vae import Params
 
 
 def open_run(workdir: str | None, which: str = "latest", replica: int = 0, allow_custom: bool = False) -> TrainedModel:
@@ -69,19 +69,19 @@ def open_replicas(workdir: str | None, which: str = "latest", allow_custom: bool
     model = build_model_for(config, kind)
     # The number of steps changes learning rates, which are not in the state.
     like = jax.eval_shape(lambda: build_state(config, model, kind.image_shape, num_steps=1))
-    params = checkpoints.load(checkpoint, like).evaluated_params
+    variables = checkpoints.load(checkpoint, like).evaluated
     num_replicas = config.num_seeds if config.num_seeds > 1 else None
 
     def one(index: int) -> TrainedModel:
-        chosen = replica_params(params, num_replicas, index)
+        chosen = replica_variables(variables, num_replicas, index)
         return TrainedModel(folder, config, kind, model, chosen, checkpoint.step, index, load_data)
 
     return [one(index) for index in range(config.num_seeds)]
 
 
-def replica_params(params: Params, num_replicas: int | None, index: int) -> Params:
-    """The parameters of one replica; all parameters where there are no replicas (None)."""
-    return params if num_replicas is None else jax.tree.map(lambda leaf: leaf[index], params)
+def replica_variables(variables: Variables, num_replicas: int | None, index: int) -> Variables:
+    """The variables of one replica; all where there are no replicas (None)."""
+    return variables if num_replicas is None else jax.tree.map(lambda leaf: leaf[index], variables)
 
 
 # The fields that say where a source reads; `digits` reads nothing.

@@ -16,7 +16,7 @@ from jax.experimental.layout import Format, Layout
 from jax.sharding import Mesh
 from jaxtyping import Array, Int, Key, UInt8
 
-from vae_jax.data.dataset import Labels
+from vae_jax.data.dataset import Given
 from vae_jax.data.order import batch_indices
 from vae_jax.shapes import Count
 from vae_jax.sharding import put, replicated, split_batch
@@ -99,7 +99,7 @@ class ResidentSteps:
         train_step: From `make_train_step`, or from `replicate` where the order has replicas.
         mesh: Its devices share each batch.
         images: Training images, on the host.
-        labels: Their classes, for a conditional model.
+        given: Class or context of each, for a conditional model.
         order: Of the batches.
         longest: The most steps that are asked for at once.
         unroll: Whether each step is a call of its own, instead of many in one compiled loop, which spares the host
@@ -112,12 +112,12 @@ class ResidentSteps:
         train_step: TrainStep,
         mesh: Mesh,
         images: UInt8[np.ndarray, "n h w c"],
-        labels: Labels | None,
+        given: Given,
         order: BatchOrder,
         longest: int,
         unroll: bool = False,
     ) -> None:
-        self._data = images.reshape(len(images), -1), None if labels is None else labels.astype(np.int32)
+        self._data = images.reshape(len(images), -1), given
         self._mesh, self._order, self._longest, self._unroll = mesh, order, longest, unroll
         self._running = StepsAhead()
         same, split = replicated(mesh), order.batch_sharding(mesh)
@@ -129,22 +129,22 @@ class ResidentSteps:
             indices = order.indices(state.step + jnp.arange(self.steps_per_call))
             return jax.lax.with_sharding_constraint(indices, order.batch_sharding(mesh, 1))
 
-        def step(state: TrainState, rows: Array, labels: Array | None, indices: Array, key: Array) -> Any:
+        def step(state: TrainState, rows: Array, given: Any, indices: Array, key: Array) -> Any:
             # CPUs gather whole rows several times faster than images of three axes.
             batch = jax.lax.with_sharding_constraint(rows[indices].reshape(*indices.shape, *image_shape), split)
-            return train_step(state, batch, key, None if labels is None else labels[indices])
+            return train_step(state, batch, key, None if given is None else given[indices])
 
-        def single_step(state: TrainState, rows: Array, labels: Array | None, key: Array) -> Any:
-            return step(state, rows, labels, indices(state)[0], key)
+        def single_step(state: TrainState, rows: Array, given: Any, key: Array) -> Any:
+            return step(state, rows, given, indices(state)[0], key)
 
-        def many_steps(state: TrainState, rows: Array, labels: Array | None, key: Array, num_steps: Array) -> Any:
+        def many_steps(state: TrainState, rows: Array, given: Any, key: Array, num_steps: Array) -> Any:
             batches = indices(state)
 
             def body(i: Count, carry: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
-                state, metrics = step(carry[0], rows, labels, batches[i], key)
+                state, metrics = step(carry[0], rows, given, batches[i], key)
                 return state, jax.tree.map(jnp.add, carry[1], metrics)
 
-            shapes = jax.eval_shape(lambda: step(state, rows, labels, batches[0], key)[1])
+            shapes = jax.eval_shape(lambda: step(state, rows, given, batches[0], key)[1])
             zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
             state, sums = jax.lax.fori_loop(0, num_steps, body, (state, zeros))
             return state, jax.tree.map(lambda total: total / num_steps, sums)
@@ -187,6 +187,6 @@ class ResidentSteps:
         return state, found
 
     @functools.cached_property
-    def _on_devices(self) -> tuple[UInt8[Array, "n p"], Int[Array, "n"] | None]:
-        rows, labels = self._data
-        return put(rows, self._row_by_row), put(labels, replicated(self._mesh))
+    def _on_devices(self) -> tuple[Array, Array | None]:
+        rows, given = self._data
+        return put(rows, self._row_by_row), put(given, replicated(self._mesh))

@@ -5,11 +5,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from vae_jax.data.batches import streamed_batches
-from vae_jax.data.dataset import Labels
+from vae_jax.data.dataset import Given
 from vae_jax.data.streamed import StreamedImages
 from vae_jax.sharding import own_columns, put_own, replicated
 from vae_jax.training.feeding import BatchOrder, StepsAhead, key_on
@@ -23,7 +22,7 @@ class StreamedSteps:
         train_step: As for `ResidentSteps`.
         mesh: As there; each process reads the part of a batch that its devices have.
         images: Training images, in their files.
-        labels: Their classes, for a conditional model.
+        given: Class or context of each, for a conditional model.
         order: Of the batches.
         last_step: Where the run ends: no batch beyond it is read.
         num_workers: Processes that decode; 0 for threads.
@@ -35,17 +34,17 @@ class StreamedSteps:
         train_step: TrainStep,
         mesh: Mesh,
         images: StreamedImages,
-        labels: Labels | None,
+        given: Given,
         order: BatchOrder,
         last_step: int,
         num_workers: int,
         prefetch: int,
     ) -> None:
         self._mesh, self._order, self._image_shape = mesh, order, images.shape[1:]
-        self._has_labels = labels is not None
+        self._stored, self._given = images, given
         self._read = lambda first: streamed_batches(
             images,
-            labels,
+            given,
             order.seeds,
             first,
             last_step,
@@ -56,7 +55,7 @@ class StreamedSteps:
         )
         same, split = replicated(mesh), order.batch_sharding(mesh)
         self._call: Any = jax.jit(
-            lambda state, batch, key, labels: train_step(state, batch, key, labels),
+            lambda state, batch, key, given: train_step(state, batch, key, given),
             donate_argnums=0,
             in_shardings=(same, split, same, split),
             out_shardings=same,
@@ -75,13 +74,15 @@ class StreamedSteps:
         """As `ResidentSteps.compile`."""
         same, split = replicated(self._mesh), self._order.batch_sharding(self._mesh)
         shape = self._order.batch_shape
-        batch = jax.ShapeDtypeStruct((*shape, *self._image_shape), np.uint8, sharding=split)
-        labels = jax.ShapeDtypeStruct(shape, np.int32, sharding=split) if self._has_labels else None
+        batch = jax.ShapeDtypeStruct((*shape, *self._image_shape), self._stored.dtype, sharding=split)
+        given = None
+        if self._given is not None:
+            given = jax.ShapeDtypeStruct((*shape, *self._given.shape[1:]), self._given.dtype, sharding=split)
         state, key = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=same),
             (state, jax.eval_shape(self._order.key)),
         )
-        self._call = self._call.lower(state, batch, key, labels).compile()
+        self._call = self._call.lower(state, batch, key, given).compile()
         return self._call
 
     def __call__(self, state: TrainState, first_step: int, num_steps: int) -> tuple[TrainState, list[Metrics]]:
@@ -91,8 +92,8 @@ class StreamedSteps:
         self._next_step = first_step + num_steps
         found = []
         for _ in range(num_steps):
-            batch, labels = next(self._batches)
-            state, metrics = self._call(state, batch, key_on(self._order, self._mesh), labels)
+            batch, given = next(self._batches)
+            state, metrics = self._call(state, batch, key_on(self._order, self._mesh), given)
             found.append(metrics)
             self._running.add(metrics)
         return state, found
@@ -107,10 +108,10 @@ class StreamedSteps:
             self.seconds_waited += time.perf_counter() - began
             if batch is None:
                 return None
-            pixels, labels = batch
+            stored, given = batch
             if not self._order.has_replicas:
-                pixels, labels = pixels[0], None if labels is None else labels[0]
-            return put_own((pixels, labels), split)
+                stored, given = stored[0], None if given is None else given[0]
+            return put_own((stored, given), split)
 
         ahead = following()
         while ahead is not None:
