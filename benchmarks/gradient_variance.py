@@ -20,7 +20,8 @@ from vae_jax import build
 from vae_jax.config import Config, DataConfig, ModelConfig, TrainConfig
 from vae_jax.data import dynamic_binarization
 from vae_jax.keys import Stream, stream_key
-from vae_jax.objectives import GRADIENTS
+from vae_jax.models import Batch
+from vae_jax.objectives import GRADIENTS, MODEL
 from vae_jax.sharding import batch_mesh, replicated
 
 STEPS = (0, 30, 100, 300, 1000, 3000)
@@ -65,7 +66,7 @@ def measure(config: Config) -> list[dict[str, float]]:
     for first, last in zip((0, *STEPS), STEPS, strict=False):
         if last > first:
             state, _ = steps(state, first, last - first)
-        found = {gradient: function(state.params, x, key) for gradient, function in statistics.items()}
+        found = {gradient: function(state.params, Batch(x), key) for gradient, function in statistics.items()}
         signal = found["reparameterized"][1]
         rows.append({"step": last, **{gradient: variance / signal for gradient, (variance, _) in found.items()}})
     return rows
@@ -75,19 +76,21 @@ def make_statistics(loss):
     """A function that gives the total variance of the encoder's gradient, and the squared norm of its mean."""
 
     @jax.jit
-    def draws(params, x, keys):
+    def draws(params, batch, keys):
         def encoder_gradient(key):
-            gradient = jax.grad(lambda params: loss(params, x, key, jnp.int32(0))[0])(params)
+            gradient = jax.grad(lambda params: loss({"params": params}, batch, key, jnp.int32(0)).players[MODEL])(
+                params
+            )
             return jax.flatten_util.ravel_pytree({part: gradient[part] for part in ("encoder", "posterior")})[0]
 
         gradients = jax.lax.map(encoder_gradient, keys)
         return jnp.sum(gradients, axis=0), jnp.sum(jnp.square(gradients), axis=0)
 
-    def statistics(params, x, key) -> tuple[float, float]:
+    def statistics(params, batch, key) -> tuple[float, float]:
         keys = jax.random.split(stream_key(key, Stream.POSTERIOR_NOISE), DRAWS)
         total, squares = 0.0, 0.0
         for chunk in jnp.split(keys, DRAWS // DRAWS_AT_ONCE):
-            sums = draws(params, x, chunk)
+            sums = draws(params, batch, chunk)
             total += np.asarray(sums[0], np.float64)
             squares += np.asarray(sums[1], np.float64)
         mean = total / DRAWS

@@ -19,20 +19,20 @@ IMAGES = {"vae_jax": 200, "pythae": 10}
 
 
 def model_and_images(workdir: str | None):
-    """The model, its parameters, and binary images."""
+    """The model, its variables, and binary images."""
     import jax
 
     from vae_jax import build
     from vae_jax.config import ModelConfig
+    from vae_jax.models import init_variables
     from vae_jax.trained import open_run
-    from vae_jax.vae import init_params
 
     if workdir is not None:
         trained = open_run(workdir)
-        return trained.model, trained.params, trained.data.for_evaluation("test").images[: max(IMAGES.values())]
+        return trained.model, trained.variables, trained.data.for_evaluation("test").images[: max(IMAGES.values())]
     model = build.build_model(ModelConfig(hidden=(HIDDEN,), latents=LATENTS), SHAPE)
     images = np.random.default_rng(0).integers(0, 2, (max(IMAGES.values()), *SHAPE), dtype=np.uint8)
-    return model, init_params(model, jax.random.key(0), SHAPE), images
+    return model, init_variables(model, jax.random.key(0), SHAPE), images
 
 
 def of_vae_jax(workdir: str | None) -> Callable[[], Measurement]:
@@ -43,17 +43,19 @@ def of_vae_jax(workdir: str | None) -> Callable[[], Measurement]:
     from vae_jax.evaluation import make_importance_estimate, map_images, samples_at_once
     from vae_jax.sharding import batch_mesh, replicated
 
-    model, params, images = model_and_images(workdir)
+    model, variables, images = model_and_images(workdir)
     batch = 100
     chunk = samples_at_once(model, SHAPE, batch, EvaluateConfig().memory_mb)
     function, mesh, key = make_importance_estimate(model, NUM_SAMPLES, chunk), batch_mesh(batch), jax.random.key(0)
-    params = jax.device_put(params, replicated(mesh))
+    variables = jax.device_put(variables, replicated(mesh))
 
     def measure() -> Measurement:
         found = []
         seconds = timed(
             lambda: found.append(
-                map_images(lambda x, ids, label: function(params, x, ids, key), images, 1, batch, mesh).log_likelihood
+                map_images(
+                    lambda batch, ids: function(variables, batch, ids, key), images, 1, batch, mesh
+                ).log_likelihood
             )
         )
         some = found[0][: IMAGES["pythae"]]
@@ -70,7 +72,8 @@ def of_pythae(workdir: str | None) -> Callable[[], Measurement]:
     from pythae.models.nn import BaseDecoder, BaseEncoder
     from torch import nn
 
-    _, params, images = model_and_images(workdir)
+    _, variables, images = model_and_images(workdir)
+    params = variables["params"]
 
     def linear(layer: dict) -> nn.Linear:
         kernel, bias = (np.array(layer[name]) for name in ("kernel", "bias"))

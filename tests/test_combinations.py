@@ -21,7 +21,7 @@ from vae_jax.build.objective import OBJECTIVES
 from vae_jax.config import Config, DataConfig, ModelConfig, ObjectiveConfig, TrainConfig
 from vae_jax.data import Dataset
 from vae_jax.errors import UserError
-from vae_jax.models import VAE, init_variables
+from vae_jax.models import VAE, Variables, init_variables
 from vae_jax.training import TrainState, create_state, make_train_step
 
 BATCH = 4

@@ -138,7 +138,9 @@ def test_replica_is_exported_alone(tmp_path: pathlib.Path) -> None:
     main(["export", f"--workdir={tmp_path / 'run'}", f"--output={tmp_path / 'one'}", "--replica=1"])
     found = safetensors.numpy.load_file(tmp_path / "one" / "model.safetensors")
     second = open_run(str(tmp_path / "run"), replica=1)
-    np.testing.assert_array_equal(found["encoder.Dense_0.kernel"], second.variables["params"]["encoder"]["Dense_0"]["kernel"])
+    np.testing.assert_array_equal(
+        found["encoder.Dense_0.kernel"], second.variables["params"]["encoder"]["Dense_0"]["kernel"]
+    )
     row = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
     assert f"ELBO {row['replicas']['elbo'][1]:.2f}" in (tmp_path / "one" / "README.md").read_text()
 

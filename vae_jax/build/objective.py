@@ -12,7 +12,7 @@ from vae_jax.build.model import ImageShape, part_names
 from vae_jax.build.registry import choose, custom_errors, is_custom, make
 from vae_jax.config import Config, ObjectiveConfig
 from vae_jax.errors import UserError
-from vae_jax.models import Batch, Model, flat_latents, init_variables, num_latents
+from vae_jax.models import Batch, Model, init_variables
 from vae_jax.objectives import (
     ANNEALINGS,
     GRADIENTS,
@@ -155,18 +155,19 @@ def _check_shapes(objective: LossFunction, model: Model, image_shape: ImageShape
         return {
             **{f"loss of {player}": value for player, value in loss.players.items()},
             **loss.terms._asdict(),
-            "posterior_mean": flat_latents(model.point(variables, model.encode(variables, batch)), model.latents),
-            "sample_prior": flat_latents(z, model.latents),
+            "posterior_mean": model.point(variables, model.encode(variables, batch)),
+            "sample_prior": z,
             "decode_mean": px.mean(),
             "decode_sample": px.sample(key),
         }
 
-    latents = (2, num_latents(model))
+    latents = jax.tree.map(lambda like: (2, *like.shape), model.latents)
     needed = {
         **{"posterior_mean": latents, "sample_prior": latents},
         **{"decode_mean": batch.x.shape, "decode_sample": batch.x.shape},
     }
     for name, found in jax.eval_shape(trace, jax.random.key(0)).items():
-        shape = () if name.startswith("loss of") else needed.get(name, (2,))
-        if found is not None and found.shape != shape:
-            raise TypeError(f"for 2 images {name} has shape {found.shape}, but must have shape {shape}")
+        shape = jax.tree.map(lambda leaf: leaf.shape, found)
+        needed_shape = () if name.startswith("loss of") else needed.get(name, (2,))
+        if found is not None and shape != needed_shape:
+            raise TypeError(f"for 2 images {name} has shape {shape}, but must have shape {needed_shape}")
