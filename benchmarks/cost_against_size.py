@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from vae_jax.config import Config, ModelConfig, ObjectiveConfig, TrainConfig
+from vae_jax.config import Config, ModelConfig, TrainConfig
 from vae_jax.data import Dataset
 from vae_jax.performance.benchmark import benchmark
 
 NUM_IMAGES, EPOCH, SIDE = 4096, 60_000, 28
-BASE = Config(model=ModelConfig(hidden=(400,), latents=20), train=TrainConfig(batch_size=128))
+BASE = Config(model=ModelConfig(network="mlp(hidden=(400,))", latents=20), train=TrainConfig(batch_size=128))
 SIZES = {
     "batch size": ((32, 64, 128, 256, 512, 1024), (64, 128, 256)),
     "latents": ((10, 20, 40, 80, 160, 320), (20, 80, 320)),
@@ -51,7 +51,7 @@ def changed(name: str, size: int) -> tuple[Config, int]:
         return dataclasses.replace(BASE, model=dataclasses.replace(BASE.model, hidden=(size,))), SIDE
     if name == "pixels":
         return BASE, size
-    return dataclasses.replace(BASE, objective=ObjectiveConfig(name="iwae", num_samples=size)), SIDE
+    return dataclasses.replace(BASE, objective=f"iwae(num_samples={size})"), SIDE
 
 
 def cost_of(config: Config, side: int, repeats: int) -> Cost:

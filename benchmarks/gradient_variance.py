@@ -34,7 +34,7 @@ def main() -> None:
     arguments = parser.parse_args()
     config = Config(
         data=DataConfig(source="tfds", name="mnist"),
-        model=ModelConfig(hidden=(400,), latents=20),
+        model=ModelConfig(network="mlp(hidden=(400,))", latents=20),
         train=TrainConfig(batch_size=128, num_steps=STEPS[-1], log_every=STEPS[-1], checkpoint_every=STEPS[-1]),
     )
     rows = measure(config)

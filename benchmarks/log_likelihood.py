@@ -30,7 +30,7 @@ def model_and_images(workdir: str | None):
     if workdir is not None:
         trained = open_run(workdir)
         return trained.model, trained.variables, trained.data.for_evaluation("test").images[: max(IMAGES.values())]
-    model = build.build_model(ModelConfig(hidden=(HIDDEN,), latents=LATENTS), SHAPE)
+    model = build.build_model(ModelConfig(network=f"mlp(hidden={(HIDDEN,)})", latents=LATENTS), SHAPE)
     images = np.random.default_rng(0).integers(0, 2, (max(IMAGES.values()), *SHAPE), dtype=np.uint8)
     return model, init_variables(model, jax.random.key(0), SHAPE), images
 

@@ -61,7 +61,7 @@ def of_vae_jax() -> Callable[[], Measurement]:
     from vae_jax.training import CheckpointDue, Logged, training_events
 
     config = Config(
-        model=ModelConfig(hidden=(HIDDEN,), latents=LATENTS),
+        model=ModelConfig(network=f"mlp(hidden={(HIDDEN,)})", latents=LATENTS),
         train=TrainConfig(batch_size=BATCH, num_epochs=1000, checkpoint_every=0),
     )
     pixels = images()[..., None]

@@ -25,7 +25,10 @@ def measure(num_steps: int, repeats: int) -> dict[str, float]:
     generator = np.random.default_rng(0)
     images = (255 * (generator.random((4096, 28, 28, 1)) < generator.random((28, 28, 1)))).astype(np.uint8)
     data = Dataset("random", images, images[:1], None, None, 255, "", binarization="dynamic")
-    model, train = ModelConfig(hidden=(400,), latents=20), TrainConfig(batch_size=128, log_every=num_steps)
+    model, train = (
+        ModelConfig(network="mlp(hidden=(400,))", latents=20),
+        TrainConfig(batch_size=128, log_every=num_steps),
+    )
     result = benchmark(Config(model=model, train=train), data, repeats, num_steps)
     return {"devices": result["step"]["devices"], **result["step"]["seconds"]}
 

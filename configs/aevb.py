@@ -11,8 +11,7 @@ _mnist = runpy.run_path(str(pathlib.Path(__file__).with_name("mnist.py")))
 
 def get_config():
     config = _mnist["get_config"]()
-    config.model.hidden = (500,)
-    config.model.activation = "tanh"
+    config.model.network = "mlp(hidden=(500,), activation=tanh)"
     config.train.optimizer = "adagrad"
     config.train.learning_rate = 0.02
     config.train.batch_size = 100

@@ -9,10 +9,9 @@ def get_config():
     config.data.dir = "img_align_celeba"
     config.data.image_size = 64
     config.data.binarization = "none"
-    config.model.network = "conv"
-    config.model.hidden = (32, 64, 128, 256)
+    config.model.network = "conv(channels=(32, 64, 128, 256))"
     config.model.latents = 128
-    config.model.likelihood = "gaussian_learned"
+    config.model.likelihood = "gaussian(learned=True)"
     config.train.batch_size = 128
     config.train.num_epochs = 50
     config.train.checkpoint_every = 0

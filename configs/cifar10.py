@@ -8,10 +8,7 @@ def get_config():
     config.data.source = "tfds"
     config.data.name = "cifar10"
     config.data.binarization = "none"
-    config.model.network = "resnet"
-    config.model.hidden = (64, 128, 256)
-    config.model.activation = "silu"
-    config.model.upsampling = "resize"
+    config.model.network = "resnet(channels=(64, 128, 256))"
     config.model.latents = 128
     config.model.likelihood = "discretized_logistic_mixture"
     config.train.batch_size = 128

@@ -8,10 +8,9 @@ def get_config():
     config.data.source = "folder"
     config.data.image_size = 32
     config.data.binarization = "none"
-    config.model.network = "conv"
-    config.model.hidden = (32, 64, 128)
+    config.model.network = "conv(channels=(32, 64, 128))"
     config.model.latents = 32
-    config.model.likelihood = "gaussian_learned"
+    config.model.likelihood = "gaussian(learned=True)"
     config.train.num_epochs = 50
     config.train.checkpoint_every = 0
     return config

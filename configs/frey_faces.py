@@ -12,8 +12,8 @@ def get_config():
     config.data.path = "frey_faces.npz"
     config.data.binarization = "none"
     config.data.test_fraction = 0.1
-    config.model.likelihood = "gaussian_learned"
-    config.model.hidden = (200,)
+    config.model.likelihood = "gaussian(learned=True)"
+    config.model.network = "mlp(hidden=(200,))"
     config.model.latents = 2
     config.train.batch_size = 100
     config.train.num_epochs = 1000

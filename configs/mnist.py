@@ -7,7 +7,7 @@ def get_config():
     config = to_config_dict(Config())
     config.data.source = "tfds"
     config.data.name = "mnist"
-    config.model.hidden = (400,)
+    config.model.network = "mlp(hidden=(400,))"
     config.model.latents = 20
     config.train.batch_size = 128
     config.train.num_epochs = 20

@@ -9,5 +9,5 @@ _mnist = runpy.run_path(str(pathlib.Path(__file__).with_name("mnist.py")))
 def get_config():
     config = _mnist["get_config"]()
     config.model.posterior = "point_mass"
-    config.objective.name = "autoencoder"
+    config.objective = "autoencoder"
     return config

@@ -8,8 +8,5 @@ _mnist = runpy.run_path(str(pathlib.Path(__file__).with_name("mnist.py")))
 
 def get_config():
     config = _mnist["get_config"]()
-    config.objective.name = "beta"
-    config.objective.beta = 4.0
-    config.objective.annealing = "linear"
-    config.objective.annealing_steps = 900
+    config.objective = "beta(beta=4, annealing=linear, steps=900)"
     return config

@@ -8,6 +8,5 @@ _mnist = runpy.run_path(str(pathlib.Path(__file__).with_name("mnist.py")))
 
 def get_config():
     config = _mnist["get_config"]()
-    config.model.network = "conv"
-    config.model.hidden = (32, 64)
+    config.model.network = "conv(channels=(32, 64))"
     return config

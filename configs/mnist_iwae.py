@@ -13,15 +13,13 @@ _mnist = runpy.run_path(str(pathlib.Path(__file__).with_name("mnist.py")))
 
 def get_config():
     config = _mnist["get_config"]()
-    config.model.hidden = (200, 200)
-    config.model.activation = "tanh"
+    config.model.network = "mlp(hidden=(200, 200), activation=tanh)"
     config.model.latents = 50
-    config.objective.name = "iwae"
-    config.objective.num_samples = 50
+    config.objective = "iwae(num_samples=50)"
     config.train.batch_size = 20
     config.train.num_epochs = 3280
     config.train.schedule = "iwae"
-    config.train.adam_epsilon = 1e-4
+    config.train.optimizer = "adam(epsilon=1e-4)"
     config.train.log_every = 500
     config.train.checkpoint_every = 0
     config.data.validation_fraction = 0.0

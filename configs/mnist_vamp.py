@@ -8,6 +8,5 @@ _mnist = runpy.run_path(str(pathlib.Path(__file__).with_name("mnist.py")))
 
 def get_config():
     config = _mnist["get_config"]()
-    config.model.prior = "vampprior"
-    config.model.prior_components = 500
+    config.model.prior = "vampprior(components=500)"
     return config

@@ -76,7 +76,9 @@ class LinearGaussian:
 
     def vae(self, posterior: str = "diagonal_gaussian") -> VAE:
         """The project's model of this kind."""
-        config = ModelConfig(hidden=(), latents=self.latents, likelihood="gaussian_learned", posterior=posterior)
+        config = ModelConfig(
+            network="mlp(hidden=())", likelihood="gaussian(learned=True)", latents=self.latents, posterior=posterior
+        )
         return build_model(config, self.shape)
 
     def variables(

@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 import sklearn.datasets
 from jax.extend.core import jaxpr_as_fun
+from small_parts import small
 
 from vae_jax import build
 from vae_jax.build.model import LIKELIHOODS, NETWORKS, POSTERIORS, PRIORS
 from vae_jax.build.objective import OBJECTIVES
-from vae_jax.config import Config, DataConfig, ModelConfig, ObjectiveConfig, TrainConfig
+from vae_jax.config import Config, DataConfig, ModelConfig, TrainConfig
 from vae_jax.data import Dataset
 from vae_jax.errors import UserError
 from vae_jax.models import VAE, Variables, init_variables
@@ -30,33 +31,34 @@ NUM_CLASSES = 3
 
 Combination = tuple[str, ...]
 # Where an objective has variants that take another path, they are members too.
-OBJECTIVE_FIELDS = {
-    "elbo": {"num_samples": 2},
-    "score_function": {"name": "elbo", "gradient": "score_function", "analytic_kl": False},
-    "beta": {"beta": 4.0, "annealing": "cyclical", "annealing_steps": 2},
-    "free_bits": {},
-    "capacity": {"annealing_steps": 2},
-    "iwae": {"num_samples": 3},
-    "dreg": {"num_samples": 3},
-    "mmd": {},
-    "beta_tcvae": {"beta": 4.0},
-    "wake_sleep": {},
-    "autoencoder": {},
+OBJECTIVE_TEXTS = {
+    "elbo": "elbo(num_samples=2)",
+    "score_function": "elbo(gradient=score_function, analytic_kl=False)",
+    "beta": "beta(beta=4, annealing=cyclical, steps=2)",
+    "free_bits": "free_bits",
+    "capacity": "capacity(steps=2)",
+    "iwae": "iwae(num_samples=3)",
+    "dreg": "dreg(num_samples=3)",
+    "mmd": "mmd",
+    "beta_tcvae": "beta_tcvae(beta=4)",
+    "wake_sleep": "wake_sleep",
+    "autoencoder": "autoencoder",
 }
+LEARNED = "gaussian(learned=True)"
 FACTORS: Mapping[str, tuple[str, ...]] = {
     "network": ("mlp", "conv", "resnet"),
     "likelihood": (
         "bernoulli",
         "continuous_bernoulli",
         "gaussian",
-        "gaussian_learned",
+        LEARNED,
         "gaussian_per_pixel",
         "discretized_logistic",
         "discretized_logistic_mixture",
     ),
     "posterior": ("diagonal_gaussian", "full_gaussian", "planar", "iaf", "hierarchical", "point_mass"),
     "prior": ("standard_normal", "mixture", "vampprior", "realnvp", "hierarchical"),
-    "objective": tuple(OBJECTIVE_FIELDS),
+    "objective": tuple(OBJECTIVE_TEXTS),
     "labels": ("unconditional", "conditional"),
     "images": ("digits", "colours"),
 }
@@ -127,23 +129,11 @@ def config_and_data(combination: Combination) -> tuple[Config, Dataset]:
     parts = dict(zip(NAMES, combination, strict=True))
     binarization = "dynamic" if parts["likelihood"] == "bernoulli" else "none"
     model = ModelConfig(
-        network=parts["network"],
-        likelihood=parts["likelihood"],
-        posterior=parts["posterior"],
-        prior=parts["prior"],
+        **{field: small(parts[field]) for field in ("network", "likelihood", "posterior", "prior")},
         conditional=parts["labels"] == "conditional",
-        hidden=(4,),
         latents=2,
-        posterior_flows=1,
-        posterior_hidden=(4,),
-        prior_components=2,
-        prior_flows=2,
-        prior_hidden=(4,),
-        likelihood_components=2,
-        upper_latents=2,
-        upper_hidden=(4,),
     )
-    objective = ObjectiveConfig(**{"name": parts["objective"], **OBJECTIVE_FIELDS[parts["objective"]]})
+    objective = OBJECTIVE_TEXTS[parts["objective"]]
     # Plain steps of a bounded length compile faster than Adam's, and one bad gradient spoils all parameters.
     train = TrainConfig(batch_size=BATCH, optimizer="sgd", learning_rate=0.01, clip_norm=1.0)
     return Config(data=DataConfig(binarization=binarization), model=model, objective=objective, train=train), data(
@@ -226,8 +216,10 @@ def assert_trains(combination: Combination, compiled: bool = True) -> None:
 
 def test_no_member_is_missing() -> None:
     tables = {"network": NETWORKS, "likelihood": LIKELIHOODS, "posterior": POSTERIORS, "prior": PRIORS}
-    assert {name: set(table) for name, table in tables.items()} == {name: set(FACTORS[name]) for name in tables}
-    assert {fields.get("name", name) for name, fields in OBJECTIVE_FIELDS.items()} == set(OBJECTIVES)
+    assert {name: set(table) for name, table in tables.items()} == {
+        name: {text.partition("(")[0] for text in FACTORS[name]} for name in tables
+    }
+    assert {text.partition("(")[0] for text in OBJECTIVE_TEXTS.values()} == set(OBJECTIVES)
 
 
 def test_every_two_members_that_can_meet_do() -> None:

@@ -148,7 +148,7 @@ def test_config_file_is_a_sound_config(path: pathlib.Path) -> None:
 def test_mnist_is_the_published_setting() -> None:
     (path,) = (path for path in CONFIGS if path.stem == "mnist")
     config = from_mapping(runpy.run_path(str(path))["get_config"]().to_dict())
-    assert (config.model.hidden, config.model.latents) == ((400,), 20)
+    assert (config.model.network.hidden, config.model.latents) == ((400,), 20)
     assert (config.train.optimizer, config.train.learning_rate) == ("adam", 1e-3)
     assert (config.train.batch_size, config.train.num_epochs) == (128, 20)
     assert config.data.binarization == "dynamic"

@@ -23,13 +23,13 @@ GOLDEN = pathlib.Path(__file__).parent / "fixtures" / "golden.json"
 # products more coarsely. A learning rate that is 2% larger makes 1.6e-2.
 TOLERANCE = 1e-3
 SMALL = [
-    *("--config.model.hidden=(16,)", "--config.model.latents=3", "--config.train.report=False"),
+    *("--config.model.network.hidden=(16,)", "--config.model.latents=3", "--config.train.report=False"),
     *("--config.train.num_steps=300", "--config.train.log_every=100", "--config.train.checkpoint_every=300"),
 ]
 RUNS = {
     "diagonal_gaussian": [],
     "iaf": [
-        *("--config.model.posterior=iaf", "--config.model.posterior_flows=2", "--config.model.posterior_hidden=(16,)"),
+        *("--config.model.posterior=iaf", "--config.model.posterior.flows=2", "--config.model.posterior.hidden=(16,)"),
         "--config.objective.analytic_kl=False",
     ],
 }

@@ -9,7 +9,7 @@ from vae_jax.cli import main
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs" / "howto"
 TINY = [
-    "--config.model.hidden=(8,)",
+    "--config.model.network.hidden=(8,)",
     "--config.model.latents=2",
     "--config.train.num_steps=2",
     "--config.train.report=False",

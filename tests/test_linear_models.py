@@ -19,9 +19,9 @@ from losses import loss_of
 
 from vae_jax import build
 from vae_jax.build import build_model
-from vae_jax.config import Config, ModelConfig, ObjectiveConfig, TrainConfig
+from vae_jax.config import Config, ModelConfig, TrainConfig
 from vae_jax.keys import Stream, stream_key
-from vae_jax.models import VAE, init_variables
+from vae_jax.models import VAE, Batch, init_variables
 from vae_jax.objectives import Elbo
 from vae_jax.training import create_state, make_train_step
 
@@ -35,8 +35,8 @@ def test_training_reaches_the_maximum_of_probabilistic_pca() -> None:
     pixels = sklearn.datasets.load_digits().images.astype(np.uint8)[..., np.newaxis]
     train, test = pixels[:1400], pixels[1400:]
     config = Config(
-        model=ModelConfig(hidden=(), latents=latents, likelihood="gaussian_learned", likelihood_stddev=0.5),
-        objective=ObjectiveConfig(name="elbo"),
+        model=ModelConfig(network="mlp(hidden=())", likelihood="gaussian(learned=True, stddev=0.5)", latents=latents),
+        objective="elbo",
         train=TrainConfig(optimizer="adam", learning_rate=0.02, schedule="cosine"),
     )
     model = build.build_model(config.model, shape, MAX_VALUE)
@@ -88,13 +88,10 @@ def trained_encoder(posterior: str) -> tuple[VAE, dict]:
     """Model and parameters after only q(z|x) was trained; the decoder stays as it is."""
     model = build_model(
         ModelConfig(
-            hidden=(),
+            network="mlp(hidden=())",
             latents=2,
-            likelihood="gaussian",
-            likelihood_stddev=STDDEV,
-            posterior=posterior,
-            posterior_flows=2,
-            posterior_hidden=(8,),
+            likelihood=f"gaussian(stddev={STDDEV})",
+            posterior={"iaf": "iaf(flows=2, hidden=(8,))"}.get(posterior, posterior),
         ),
         SHAPE,
     )

@@ -20,7 +20,7 @@ from vae_jax.errors import UserError
 pytestmark = pytest.mark.long
 
 TINY = [
-    "--config.model.hidden=(8,)",
+    "--config.model.network.hidden=(8,)",
     "--config.model.latents=2",
     "--config.train.batch_size=16",
     "--config.train.report=False",

@@ -14,7 +14,7 @@ from vae_jax.cli.charts import kl_chart
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 TINY = [
-    *("--config.model.hidden=(8,)", "--config.model.latents=2", "--config.train.batch_size=8"),
+    *("--config.model.network.hidden=(8,)", "--config.model.latents=2", "--config.train.batch_size=8"),
     *("--config.train.num_steps=6", "--config.train.checkpoint_every=3", "--config.evaluate.num_samples=5"),
 ]
 

@@ -5,7 +5,7 @@ import pathlib
 from vae_jax.cli import main
 
 TINY = [
-    *("--config.model.hidden=(8,)", "--config.model.latents=3", "--config.train.num_steps=40"),
+    *("--config.model.network.hidden=(8,)", "--config.model.latents=3", "--config.train.num_steps=40"),
     *("--config.train.log_every=10", "--config.train.checkpoint_every=20", "--config.train.report=False"),
 ]
 

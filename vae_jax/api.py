@@ -3,7 +3,7 @@
 >>> import jax, vae_jax
 >>> images = vae_jax.load_digits(test_fraction=0.2, seed=0).test_images
 >>> x = (images > 8).astype("float32")
->>> model = vae_jax.build_model(vae_jax.ModelConfig(hidden=(64,), latents=5), image_shape=(8, 8, 1))
+>>> model = vae_jax.build_model(vae_jax.ModelConfig(network="mlp(hidden=(64,))", latents=5), image_shape=(8, 8, 1))
 >>> variables = vae_jax.init(model, jax.random.key(0), (8, 8, 1))
 >>> z = vae_jax.encode(model, variables, x)
 >>> vae_jax.decode(model, variables, z).shape

@@ -2,7 +2,7 @@
 
 >>> import numpy as np, vae_jax
 >>> X = np.random.default_rng(0).normal(size=(200, 6))
->>> vae = vae_jax.VAETransformer(n_components=2, hidden=(16,), max_iter=5, random_state=0).fit(X)
+>>> vae = vae_jax.VAETransformer(n_components=2, network="mlp(hidden=(16,))", max_iter=5, random_state=0).fit(X)
 >>> vae.transform(X).shape, vae.score_samples(X).shape, vae.sample(3).shape
 ((200, 2), (200,), (3, 6))
 
@@ -44,16 +44,15 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
     Args:
         n_components: Numbers in z.
-        hidden: Widths of the encoder's layers (mlp) or channels of its stages (conv, resnet); the decoder mirrors them.
-        network: `mlp`, `conv` or `resnet`.
-        likelihood: p(x|z): `gaussian_learned`, `gaussian` or `gaussian_per_pixel` for any numbers, `bernoulli` for 0
-            and 1, `continuous_bernoulli` for [0, 1], `discretized_logistic` or `discretized_logistic_mixture` for grey
-            levels `k / max_value`. `bernoulli` can be trained on all of [0, 1], but is no density there, so that there
-            is no `score_samples`.
-        posterior: q(z|x): `diagonal_gaussian`, `full_gaussian`, `planar`, `iaf`, `hierarchical` or `point_mass`.
-        prior: p(z): `standard_normal`, `mixture`, `vampprior`, `realnvp` or `hierarchical`.
-        objective: What is optimized: `elbo`, `beta`, `iwae`, ...
-        num_samples: Samples of z per row and step.
+        network: Encoder and decoder, such as `mlp(hidden=(200,))`; this and the following four are texts of parts,
+            `vae-jax parts` lists them.
+        likelihood: p(x|z): `gaussian(learned=True)`, `gaussian` or `gaussian_per_pixel` for any numbers, `bernoulli`
+            for 0 and 1, `continuous_bernoulli` for [0, 1], `discretized_logistic` or `discretized_logistic_mixture` for
+            grey levels `k / max_value`. `bernoulli` can be trained on all of [0, 1], but is no density there, so that
+            there is no `score_samples`.
+        posterior: q(z|x), such as `full_gaussian` or `iaf(flows=2)`.
+        prior: p(z), such as `vampprior(components=50)`.
+        objective: What is optimized, such as `beta(beta=4.0)` or `iwae(num_samples=5)`.
         batch_size: Rows per step. The last batch of an epoch is filled up with rows that the epoch began with.
         max_iter: Epochs of `fit`.
         learning_rate: Learning rate of the optimizer, Adam unless `options` name another.
@@ -63,8 +62,8 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         image_shape: `(H, W)` or `(H, W, C)` where rows of a `[N, D]` array are such images; None to take the shape
             from X.
         max_value: Largest grey level, for likelihoods of grey levels.
-        options: Any other field of the config's model, objective and optimizer by its name on the command line, e.g.
-            `{"objective.beta": 4.0, "model.prior_components": 50, "train.schedule": "cosine"}`.
+        options: Fields of how it is optimized by their names on the command line: `train.optimizer`, `train.schedule`,
+            `train.warmup_steps`, `train.clip_norm`, `train.ema_decay`.
         random_state: A seed, a `RandomState`, or None for NumPy's global one.
 
     Attributes:
@@ -81,13 +80,11 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         self,
         n_components=10,
         *,
-        hidden=(200,),
         network="mlp",
-        likelihood="gaussian_learned",
+        likelihood="gaussian(learned=True)",
         posterior="diagonal_gaussian",
         prior="standard_normal",
         objective="elbo",
-        num_samples=1,
         batch_size=100,
         max_iter=100,
         learning_rate=1e-3,
@@ -99,13 +96,11 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         random_state=None,
     ):
         self.n_components = n_components
-        self.hidden = hidden
         self.network = network
         self.likelihood = likelihood
         self.posterior = posterior
         self.prior = prior
         self.objective = objective
-        self.num_samples = num_samples
         self.batch_size = batch_size
         self.max_iter = max_iter
         self.learning_rate = learning_rate

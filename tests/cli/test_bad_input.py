@@ -18,7 +18,7 @@ from vae_jax.cli import flags, main, train
 from vae_jax.runs import RunFolder, checkpoints
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
-TINY = ["--config.model.hidden=(4,)", "--config.model.latents=2", "--config.train.report=False"]
+TINY = ["--config.model.network.hidden=(4,)", "--config.model.latents=2", "--config.train.report=False"]
 
 
 @pytest.fixture(autouse=True)
@@ -57,14 +57,14 @@ COMMANDS = {
     "text for a float": (["--config.train.learning_rate=fast"], ["train.learning_rate", "fast"]),
     "fraction for a whole number": (["--config.train.batch_size=2.5"], ["train.batch_size", "2.5"]),
     "text for a truth": (["--config.objective.analytic_kl=maybe"], ["analytic_kl", "maybe"]),
-    "text for a tuple": (["--config.model.hidden=wide"], ["model.hidden", "wide", "(400,)"]),
-    "fraction in a tuple": (["--config.model.hidden=(3.5,)"], ["model.hidden", "3.5", "whole numbers"]),
-    "unclosed tuple": (["--config.model.hidden=(3,"], ["model.hidden"]),
+    "text for a tuple": (["--config.model.network.hidden=wide"], ["model.hidden", "wide", "(400,)"]),
+    "fraction in a tuple": (["--config.model.network.hidden=(3.5,)"], ["model.hidden", "3.5", "whole numbers"]),
+    "unclosed tuple": (["--config.model.network.hidden=(3,"], ["model.hidden"]),
     "no value": (["--config.train.batch_size="], ["train.batch_size"]),
     "batch of zero": (["--config.train.batch_size=0"], ["train.batch_size", "0", "at least 1"]),
     "negative batch": (["--config.train.batch_size=-3"], ["train.batch_size", "-3", "at least 1"]),
     "no latents": (["--config.model.latents=0"], ["model.latents", "at least 1"]),
-    "layer without width": (["--config.model.hidden=(8,0)"], ["model.hidden", "at least 1"]),
+    "layer without width": (["--config.model.network.hidden=(8,0)"], ["model.hidden", "at least 1"]),
     "no epochs": (["--config.train.num_epochs=0"], ["train.num_epochs", "at least 1"]),
     "negative steps": (["--config.train.num_steps=-1"], ["train.num_steps", "at least 0"]),
     "log never": (["--config.train.log_every=0"], ["train.log_every", "at least 1"]),
@@ -84,15 +84,15 @@ COMMANDS = {
     "unknown likelihood": (["--config.model.likelihood=bernouli"], ["model.likelihood", "bernoulli"]),
     "unknown posterior": (["--config.model.posterior=diagonal"], ["model.posterior", "diagonal_gaussian"]),
     "unknown prior": (["--config.model.prior=normal"], ["model.prior", "standard_normal"]),
-    "unknown activation": (["--config.model.activation=rellu"], ["model.activation", "relu"]),
-    "unknown objective": (["--config.objective.name=ebo"], ["objective.name", "elbo"]),
+    "unknown activation": (["--config.model.network.activation=rellu"], ["model.activation", "relu"]),
+    "unknown objective": (["--config.objective=ebo"], ["objective.name", "elbo"]),
     "beta of no effect": (["--config.objective.beta=4.0"], ["objective.beta", "no effect", "'elbo'", "beta_tcvae"]),
     "gradient of no effect": (
-        ["--config.objective.name=iwae", "--config.objective.gradient=score_function"],
+        ["--config.objective=iwae", "--config.objective.gradient=score_function"],
         ["objective.gradient", "'iwae'", "leave it at 'reparameterized'"],
     ),
     "samples of no effect": (
-        ["--config.objective.name=wake_sleep", "--config.objective.num_samples=5"],
+        ["--config.objective=wake_sleep", "--config.objective.num_samples=5"],
         ["objective.num_samples", "'wake_sleep'", "iwae"],
     ),
     "unknown optimizer": (["--config.train.optimizer=adamm"], ["train.optimizer", "adam"]),
@@ -272,7 +272,7 @@ def test_folder_with_a_row_of_metrics_is_not_reused(refused, workdir: pathlib.Pa
 
 
 def test_folder_of_another_config(refused, workdir: pathlib.Path) -> None:
-    message = refused(f"--workdir={workdir}", "--config.model.latents=3", "--config.model.hidden=(4,)")
+    message = refused(f"--workdir={workdir}", "--config.model.latents=3", "--config.model.network.hidden=(4,)")
     assert "model.latents: 2 -> 3" in message and "--workdir" in message
 
 

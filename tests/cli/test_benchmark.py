@@ -11,7 +11,7 @@ from PIL import Image
 from vae_jax.cli import main
 from vae_jax.performance import benchmark
 
-TINY = ["--config.model.hidden=(8,)", "--config.model.latents=2", "--repeats=2", "--steps=3"]
+TINY = ["--config.model.network.hidden=(8,)", "--config.model.latents=2", "--repeats=2", "--steps=3"]
 BATCH, PIXELS, HIDDEN, LATENTS = 64, 64, 8, 2
 
 
@@ -102,7 +102,15 @@ def test_images_in_files(tmp_path: pathlib.Path) -> None:
 
 @pytest.mark.manual
 def test_number_of_steps_and_place_of_the_file() -> None:
-    main(["benchmark", "--repeats=1", "--config.model.hidden=()", "--config.model.latents=1", "--output=new/b.json"])
+    main(
+        [
+            "benchmark",
+            "--repeats=1",
+            "--config.model.network.hidden=()",
+            "--config.model.latents=1",
+            "--output=new/b.json",
+        ]
+    )
     result = json.loads(pathlib.Path("new/b.json").read_text())
     assert 1 <= result["settings"]["steps_at_once"] <= 100
 

@@ -16,7 +16,7 @@ from vae_jax.cli import main
 pytestmark = pytest.mark.long
 
 TRAINING = [
-    *("--config.model.hidden=(8,)", "--config.model.latents=3", "--config.train.num_steps=60"),
+    *("--config.model.network.hidden=(8,)", "--config.model.latents=3", "--config.train.num_steps=60"),
     "--config.train.report=False",
 ]
 QUICK = [
@@ -25,7 +25,7 @@ QUICK = [
 ]
 MODELS = {
     "bernoulli": [],
-    "iaf": ["--config.model.posterior=iaf", "--config.model.posterior_hidden=(4,)"],
+    "iaf": ["--config.model.posterior=iaf", "--config.model.posterior.hidden=(4,)"],
     "gaussian": ["--config.model.likelihood=gaussian", "--config.data.binarization=none"],
     "conditional": ["--config.model.conditional=True", "--config.model.prior=mixture"],
 }
@@ -162,7 +162,7 @@ def test_set_of_one_image(tmp_path: pathlib.Path, refused) -> None:
 
 
 def test_autoencoder_has_nothing_to_diagnose(tmp_path: pathlib.Path, refused) -> None:
-    plain = ["--config.model.posterior=point_mass", "--config.objective.name=autoencoder"]
+    plain = ["--config.model.posterior=point_mass", "--config.objective=autoencoder"]
     main([f"--workdir={tmp_path / 'run'}", *TRAINING, "--config.train.num_steps=3", *plain])
     for verb in ("evaluate", "diagnose"):
         assert "has no density" in refused(verb, f"--workdir={tmp_path / 'run'}")

@@ -16,7 +16,7 @@ from vae_jax.training import BrokenStep
 pytestmark = pytest.mark.long
 
 SMALL = [
-    *("--config.model.hidden=(8,)", "--config.model.latents=2", "--config.train.report=False"),
+    *("--config.model.network.hidden=(8,)", "--config.model.latents=2", "--config.train.report=False"),
     *("--config.train.num_steps=60", "--config.train.log_every=20", "--config.train.checkpoint_every=100"),
 ]
 SGD = "--config.train.optimizer=sgd"
@@ -47,16 +47,16 @@ def test_learned_noise_that_shrinks_to_nothing(loss_before: float | None, told: 
 
 
 def test_bfloat16(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
-    arguments = ["--config.model.dtype=bfloat16", SGD, "--config.train.learning_rate=1e4"]
+    arguments = ["--config.model.network.dtype=bfloat16", SGD, "--config.train.learning_rate=1e4"]
     message = diverged(capsys, f"--workdir={tmp_path / 'run'}", *SMALL, *arguments)
-    assert "To fix it, use --config.model.dtype=float32" in message
+    assert "To fix it, use --config.model.network.dtype=float32" in message
 
 
 def test_optimizer_divides_by_zero(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
     # Corners of the digits are always black: their weights have no gradient.
-    message = diverged(capsys, f"--workdir={tmp_path / 'run'}", *SMALL, "--config.train.adam_epsilon=0")
+    message = diverged(capsys, f"--workdir={tmp_path / 'run'}", *SMALL, "--config.train.optimizer.epsilon=0")
     assert "the loss is finite, but its gradient or the optimizer's update isn't" in message
-    assert "raise --config.train.adam_epsilon" in message
+    assert "raise --config.train.optimizer.epsilon" in message
 
 
 @pytest.mark.manual

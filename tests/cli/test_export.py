@@ -25,7 +25,7 @@ pytestmark = pytest.mark.long
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 TINY = [
-    "--config.model.hidden=(8,)",
+    "--config.model.network.hidden=(8,)",
     "--config.model.latents=2",
     "--config.train.num_steps=12",
     "--config.train.report=False",

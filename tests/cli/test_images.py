@@ -14,12 +14,13 @@ from PIL import Image
 
 from vae_jax.cli import main
 from vae_jax.cli.interpolate import between
+from vae_jax.models import Batch, decode_flat, flat_point
 from vae_jax.trained import open_run
 
 pytestmark = pytest.mark.long
 
 TINY = [
-    "--config.model.hidden=(8,)",
+    "--config.model.network.hidden=(8,)",
     "--config.train.num_steps=12",
     "--config.evaluate.num_samples=20",
     "--config.train.report=False",
@@ -32,7 +33,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pathlib.Path]:
     folder = tmp_path_factory.mktemp("runs")
     main([f"--workdir={folder / 'plain'}", *TINY, "--config.model.latents=2", "--config.train.num_steps=300"])
     main([f"--workdir={folder / 'told'}", *TINY, "--config.model.latents=3", "--config.model.conditional=True"])
-    small = ["--config.model.posterior_flows=1", "--config.model.posterior_hidden=(8,)"]
+    small = ["--config.model.posterior.flows=1", "--config.model.posterior.hidden=(8,)"]
     main([f"--workdir={folder / 'flow'}", *TINY, "--config.model.latents=4", "--config.model.posterior=iaf", *small])
     return {name: folder / name for name in ("plain", "told", "flow")}
 

@@ -19,7 +19,7 @@ needs_libtpu = pytest.mark.skipif(
 )
 MNIST = ("--image_shape=28,28,1", "--num_images=60000")
 CIFAR10 = ("--image_shape=32,32,3", "--num_images=50000")
-TINY = ("--config.model.hidden=(4,)", "--config.model.latents=2")
+TINY = ("--config.model.network.hidden=(4,)", "--config.model.latents=2")
 
 
 def run_plan(*arguments: str) -> subprocess.CompletedProcess:
@@ -118,7 +118,7 @@ ERRORS = {
     ),
     "output of another kind": (["--topology=v5e:2x4", "--output=plan.txt"], ["plan.txt", ".json"]),
     "config of no model": (["--topology=v5e:2x4", "--config.model.latents=0"], ["model.latents"]),
-    "objective of no model": (["--topology=v5e:2x4", "--config.objective.name=elb"], ["'elb'", "elbo"]),
+    "objective of no model": (["--topology=v5e:2x4", "--config.objective=elb"], ["'elb'", "elbo"]),
 }
 
 

@@ -20,7 +20,7 @@ from vae_jax.runs import checkpoints
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 SMALL = [
-    *("--config.model.hidden=(16,)", "--config.model.latents=3", "--config.train.checkpoint_every=20"),
+    *("--config.model.network.hidden=(16,)", "--config.model.latents=3", "--config.train.checkpoint_every=20"),
     "--config.train.report=False",
 ]
 

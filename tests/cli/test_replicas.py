@@ -13,7 +13,7 @@ from vae_jax.runs import checkpoints
 pytestmark = pytest.mark.long
 
 SMALL = [
-    *("--config.model.hidden=(8,)", "--config.model.latents=3", "--config.train.num_steps=40"),
+    *("--config.model.network.hidden=(8,)", "--config.model.latents=3", "--config.train.num_steps=40"),
     "--config.train.report=False",
 ]
 

@@ -17,7 +17,7 @@ from vae_jax.runs import checkpoints
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 SMALL = [
-    *("--config.model.hidden=(16,)", "--config.model.latents=3", "--config.train.log_every=7"),
+    *("--config.model.network.hidden=(16,)", "--config.model.latents=3", "--config.train.log_every=7"),
     "--config.train.report=False",
 ]
 NUM_STEPS = 120

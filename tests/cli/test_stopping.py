@@ -22,8 +22,8 @@ pytestmark = pytest.mark.long
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 SMALL = ["--config.model.latents=3", "--config.train.log_every=100", "--config.train.report=False"]
-MLP = ["--config.model.hidden=(8,)"]
-CONV = ["--config.model.network=conv", "--config.model.hidden=(4,)", "--config.train.batch_size=8"]
+MLP = ["--config.model.network.hidden=(8,)"]
+CONV = ["--config.model.network=conv", "--config.model.network.hidden=(4,)", "--config.train.batch_size=8"]
 ENDLESS = ["--config.train.num_steps=100000000", "--config.train.checkpoint_every=100000000"]
 
 

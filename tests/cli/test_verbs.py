@@ -18,12 +18,13 @@ from PIL import Image
 
 from vae_jax.cli import main
 from vae_jax.config import from_mapping
+from vae_jax.models import decode_flat
 from vae_jax.runs import checkpoints
 from vae_jax.trained import open_run
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 TINY = [
-    *("--config.model.hidden=(8,)", "--config.model.latents=2", "--config.train.num_steps=12"),
+    *("--config.model.network.hidden=(8,)", "--config.model.latents=2", "--config.train.num_steps=12"),
     *("--config.train.log_every=5", "--config.train.checkpoint_every=6", "--config.evaluate.num_samples=20"),
     "--config.train.report=False",
 ]
@@ -77,7 +78,7 @@ def test_folder_has_every_file_and_no_leftovers(run: pathlib.Path) -> None:
 
 def test_config_comes_back(run: pathlib.Path) -> None:
     config = from_mapping(read_json(run / "config.json"))
-    assert (config.model.hidden, config.model.latents, config.train.num_steps) == ((8,), 2, 12)
+    assert (config.model.network.hidden, config.model.latents, config.train.num_steps) == ((8,), 2, 12)
     assert (config.data.source, config.model.likelihood) == ("digits", "bernoulli")
 
 
@@ -251,11 +252,11 @@ def test_help_explains(arguments: list[str], capsys: pytest.CaptureFixture) -> N
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # ml_collections calls it
 def test_config_file_and_overrides_are_joined(tmp_path: pathlib.Path) -> None:
     file, folder = REPOSITORY / "configs" / "digits.py", tmp_path / "run"
-    few = ["--config.train.num_steps=1", "--config.model.hidden=(4,)", "--config.train.learning_rate=0.5"]
+    few = ["--config.train.num_steps=1", "--config.model.network.hidden=(4,)", "--config.train.learning_rate=0.5"]
     few.append("--config.train.report=False")
     main(["train", f"--config={file}", f"--workdir={folder}", *few])
     config = from_mapping(read_json(folder / "config.json"))
-    assert (config.train.num_steps, config.model.hidden, config.train.learning_rate) == (1, (4,), 0.5)
+    assert (config.train.num_steps, config.model.network.hidden, config.train.learning_rate) == (1, (4,), 0.5)
     assert config.data.source == "digits"
 
 
@@ -265,7 +266,11 @@ def test_ones_own_images_train(tmp_path: pathlib.Path, capsys: pytest.CaptureFix
     np.savez(tmp_path / "mine.npz", images=images)
     arguments = [
         *("--config.data.source=npz", f"--config.data.path={tmp_path / 'mine.npz'}", "--config.data.binarization=none"),
-        *("--config.model.likelihood=gaussian_learned", "--config.model.hidden=()", "--config.model.latents=2"),
+        *(
+            "--config.model.likelihood=gaussian(learned=True)",
+            "--config.model.network.hidden=()",
+            "--config.model.latents=2",
+        ),
         *("--config.train.num_steps=2", "--config.train.batch_size=8", "--config.train.report=False"),
     ]
     main([f"--workdir={tmp_path / 'run'}", *arguments])

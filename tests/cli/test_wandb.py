@@ -14,7 +14,7 @@ from vae_jax.cli import main
 from vae_jax.runs import read_rows
 
 TINY = [
-    "--config.model.hidden=(4,)",
+    "--config.model.network.hidden=(4,)",
     "--config.model.latents=2",
     "--config.train.log_every=5",
     "--config.train.report=False",

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 from linear_gaussian import LinearGaussian
+from small_parts import small
 
 from vae_jax.build import build_model
 from vae_jax.config import ModelConfig
@@ -136,17 +137,7 @@ def test_pilot_finds_the_wanted_acceptance(start: str) -> None:
 def test_every_posterior_and_prior_can_be_annealed(posterior: str) -> None:
     # Against importance sampling in NumPy with 200,000 draws from the prior of two or three latents.
     prior = "hierarchical" if posterior == "hierarchical" else "mixture"
-    config = ModelConfig(
-        hidden=(6,),
-        latents=2,
-        upper_latents=1,
-        upper_hidden=(4,),
-        posterior=posterior,
-        posterior_flows=1,
-        posterior_hidden=(4,),
-        prior=prior,
-        prior_components=3,
-    )
+    config = ModelConfig(network="mlp(hidden=(6,))", latents=2, posterior=small(posterior), prior=small(prior))
     model = build_model(config, (3, 3, 1))
     params = init_variables(model, jax.random.key(0), (3, 3, 1))
     x = jnp.asarray(np.random.default_rng(0).integers(0, 2, (4, 3, 3, 1)), jnp.float32)
@@ -191,7 +182,7 @@ def test_temperatures_rise_from_zero_to_one() -> None:
 
 @pytest.mark.long
 def test_impossible_starts_are_refused() -> None:
-    model = build_model(ModelConfig(hidden=(4,), latents=2, posterior="iaf", posterior_hidden=(4,)), (3, 3, 1))
+    model = build_model(ModelConfig(network="mlp(hidden=(4,))", posterior="iaf(hidden=(4,))", latents=2), (3, 3, 1))
     params, x = init_variables(model, jax.random.key(0), (3, 3, 1)), jnp.zeros((1, 3, 3, 1))
     schedule = Schedule(jnp.asarray([0.0, 1.0]), jnp.asarray([0.1]))
     with pytest.raises(ValueError, match="density_anywhere"):

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from linear_gaussian import LinearGaussian
+from small_parts import small
 
 from vae_jax.build import build_model
 from vae_jax.config import ModelConfig
@@ -91,16 +92,7 @@ def test_stated_errors_cover_the_truth() -> None:
 @pytest.mark.parametrize("posterior", ["full_gaussian", "planar", "iaf", "hierarchical"])
 def test_optimizing_helps_in_every_family(posterior: str) -> None:
     prior = "hierarchical" if posterior == "hierarchical" else "standard_normal"
-    config = ModelConfig(
-        hidden=(6,),
-        latents=2,
-        upper_latents=2,
-        upper_hidden=(4,),
-        posterior=posterior,
-        posterior_flows=2,
-        posterior_hidden=(8,),
-        prior=prior,
-    )
+    config = ModelConfig(network="mlp(hidden=(6,))", latents=2, posterior=small(posterior), prior=small(prior))
     model = build_model(config, (4, 4, 1))
     params = init_variables(model, jax.random.key(0), (4, 4, 1))
     # A decoder that says something of z, and an encoder that knows nothing of it.

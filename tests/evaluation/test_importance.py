@@ -19,7 +19,7 @@ IDS = jnp.arange(6)
 
 
 def small_model() -> VAE:
-    return build_model(ModelConfig(hidden=(8,), latents=3), SHAPE)
+    return build_model(ModelConfig(network="mlp(hidden=(8,))", latents=3), SHAPE)
 
 
 def parameters():
@@ -88,7 +88,7 @@ def test_one_sample_tells_no_variance() -> None:
 def test_noise_of_an_image_is_its_own() -> None:
     function = make_importance_estimate(small_model(), 8, 8)
     whole = function(parameters(), Batch(images()), IDS, KEY).log_likelihood
-    part = function(parameters(), images()[jnp.array([4, 1])], jnp.array([4, 1]), KEY).log_likelihood
+    part = function(parameters(), Batch(images()[jnp.array([4, 1])]), jnp.array([4, 1]), KEY).log_likelihood
     np.testing.assert_allclose(part, whole[jnp.array([4, 1])], rtol=1e-5)
     renamed = function(parameters(), Batch(images()), IDS + 10, KEY).log_likelihood
     assert np.all(np.asarray(renamed) != np.asarray(whole))
@@ -102,7 +102,7 @@ def test_noise_of_an_image_is_its_own() -> None:
 def test_compiled_program_stays_within_its_memory(
     hidden: tuple[int, ...], latents: int, shape: tuple[int, int, int], batch: int, memory_mb: int
 ) -> None:
-    model = build_model(ModelConfig(hidden=hidden, latents=latents), shape)
+    model = build_model(ModelConfig(network=f"mlp(hidden={hidden})", latents=latents), shape)
     chunk = samples_at_once(model, shape, batch, memory_mb)
     assert chunk > 1
     params = jax.eval_shape(lambda: init_variables(model, jax.random.key(0), shape))
@@ -115,7 +115,7 @@ def test_compiled_program_stays_within_its_memory(
 
 
 def test_one_sample_is_always_allowed() -> None:
-    model = build_model(ModelConfig(hidden=(400,)), (28, 28, 1))
+    model = build_model(ModelConfig(network="mlp(hidden=(400,))"), (28, 28, 1))
     assert samples_at_once(model, (28, 28, 1), 1000, 1) == 1
 
 

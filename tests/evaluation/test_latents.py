@@ -71,7 +71,7 @@ def test_aggregate_density_is_scipys_mixture() -> None:
 
 @pytest.mark.long
 def test_what_has_no_aggregate_is_refused() -> None:
-    model = build_model(ModelConfig(hidden=(4,), latents=2, posterior="iaf", posterior_hidden=(4,)), (3, 3, 1))
+    model = build_model(ModelConfig(network="mlp(hidden=(4,))", posterior="iaf(hidden=(4,))", latents=2), (3, 3, 1))
     params = init_variables(model, KEY, (3, 3, 1))
     terms = make_latent_terms(model)(params, Batch(jnp.zeros((3, 3, 3, 1))), jnp.arange(3), KEY)
     with pytest.raises(ValueError, match="density_anywhere"):

@@ -71,7 +71,9 @@ class LinearModel:
 
 
 def vae() -> VAE:
-    return build_model(ModelConfig(hidden=(), latents=LATENTS, likelihood="gaussian_learned"), SHAPE)
+    return build_model(
+        ModelConfig(network="mlp(hidden=())", likelihood="gaussian(learned=True)", latents=LATENTS), SHAPE
+    )
 
 
 @pytest.fixture(scope="module")

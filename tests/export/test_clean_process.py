@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from checked_types import unchecked
+from small_parts import small
 
 from vae_jax.build import build_model_for
 from vae_jax.build.model import LIKELIHOODS, NETWORKS, POSTERIORS, PRIORS
@@ -17,6 +18,7 @@ from vae_jax.config import Config, DataConfig, ModelConfig
 from vae_jax.data import ImageKind
 from vae_jax.export import read_export, write_export
 from vae_jax.export.functions import params_like
+from vae_jax.models import Batch, decode_flat, flat_point
 from vae_jax.runs import RunFolder
 from vae_jax.trained import TrainedModel
 
@@ -25,34 +27,26 @@ KIND = ImageKind((6, 5, 3), 255, 4)
 # The default model is reloaded in a clean process by tests/cli/test_export.py; here every part is.
 pytestmark = pytest.mark.manual
 
-SMALL = {
-    "hidden": (4,),
-    "latents": 2,
-    "likelihood_components": 2,
-    "posterior_flows": 2,
-    "posterior_hidden": (4,),
-    "prior_components": 2,
-    "prior_flows": 2,
-    "prior_hidden": (4,),
-    "upper_latents": 3,
-    "upper_hidden": (4,),
-}
 MODELS = {
     "mlp": {},
-    "linear": {"hidden": (), "likelihood": "gaussian"},
+    "linear": {"network": "mlp(hidden=())", "likelihood": "gaussian"},
     "conv": {"network": "conv", "likelihood": "continuous_bernoulli", "posterior": "full_gaussian", "prior": "mixture"},
     "resnet": {"network": "resnet", "likelihood": "gaussian", "posterior": "planar", "prior": "realnvp"},
     "conv_resize": {
-        **{"network": "conv", "upsampling": "resize", "likelihood": "gaussian_learned", "posterior": "iaf"},
-        "conditional": True,
+        **{"network": "conv(channels=(4,), upsampling=resize)", "likelihood": "gaussian(learned=True)"},
+        **{"posterior": "iaf", "conditional": True},
     },
     "two_layers": {"likelihood": "gaussian_per_pixel", "posterior": "hierarchical", "prior": "hierarchical"},
-    "resnet_resize": {
-        **{"network": "resnet", "upsampling": "resize", "likelihood": "discretized_logistic"},
+    "resnet_transpose": {
+        **{"network": "resnet(channels=(4,), upsampling=transpose)", "likelihood": "discretized_logistic"},
         **{"posterior": "point_mass", "conditional": True},
     },
-    "vampprior": {"likelihood": "discretized_logistic_mixture", "prior": "vampprior", "activation": "gelu"},
-    "bfloat16": {"network": "conv", "dtype": "bfloat16", "activation": "silu"},
+    "vampprior": {
+        **{"likelihood": "discretized_logistic_mixture", "prior": "vampprior"},
+        **{"network": "mlp(hidden=(4,), activation=gelu)"},
+    },
+    "bfloat16": {"network": "conv(channels=(4,), dtype=bfloat16, activation=silu)"},
+    "map": {"network": "conv(channels=(4,), spatial=True)"},
 }
 BATCHES = (1, 4)
 
@@ -80,7 +74,8 @@ for folder in map(pathlib.Path, sys.argv[1:]):
 
 def trained_run(name: str, place: pathlib.Path) -> TrainedModel:
     """A model whose every parameter is some other number, as if it were trained."""
-    model_config = ModelConfig(**{**SMALL, **MODELS[name]})
+    parts = {field: small(value) if isinstance(value, str) else value for field, value in MODELS[name].items()}
+    model_config = ModelConfig(**{"network": small("mlp"), "latents": 2, **parts})
     binarization = "dynamic" if model_config.likelihood == "bernoulli" else "none"
     config = Config(data=DataConfig(binarization=binarization), model=model_config)
     model = build_model_for(config, KIND)
@@ -146,7 +141,7 @@ def test_no_member_is_missing() -> None:
         "prior": PRIORS,
     }.items():
         default = getattr(ModelConfig(), field)
-        assert {model.get(field, default) for model in MODELS.values()} == set(members)
+        assert {model.get(field, default).partition("(")[0] for model in MODELS.values()} == set(members)
 
 
 @pytest.mark.long

@@ -154,7 +154,7 @@ def test_samples_follow_the_probabilities(levels: int, channels: int) -> None:
 @pytest.mark.long
 def test_interface() -> None:
     assert [numbers_per_component(channels) for channels in (1, 2, 3, 4)] == [3, 6, 10, 15]
-    likelihood = DiscretizedLogisticMixture()
+    likelihood = DiscretizedLogisticMixture(256)
     assert likelihood.outputs_per_pixel(3) == 100
     assert likelihood.base_measure == "256 levels"
     outputs = jnp.asarray(random_outputs(0, 100, 5, 2, 3, 4))

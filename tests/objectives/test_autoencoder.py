@@ -27,7 +27,12 @@ def images(likelihood: str) -> np.ndarray:
 @functools.cache
 def evaluated(likelihood: str, seed: int = 0):
     """Parameters, value and terms, and gradient."""
-    config = ModelConfig(hidden=(), latents=2, posterior="point_mass", likelihood=likelihood, likelihood_stddev=STDDEV)
+    config = ModelConfig(
+        network="mlp(hidden=())",
+        latents=2,
+        posterior="point_mass",
+        likelihood=f"gaussian(stddev={STDDEV})" if likelihood == "gaussian" else likelihood,
+    )
     model = build_model(config, SHAPE)
     params, x = init_variables(model, jax.random.key(0), SHAPE)["params"], jnp.asarray(images(likelihood), jnp.float32)
     loss = jax.value_and_grad(

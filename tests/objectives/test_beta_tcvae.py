@@ -16,7 +16,7 @@ from vae_jax.noise import standard_normal
 from vae_jax.objectives import BetaTcvae, Elbo, kl_parts
 
 SHAPE = (2, 2, 1)
-MODEL = build_model(ModelConfig(hidden=(4,), latents=3), SHAPE)
+MODEL = build_model(ModelConfig(network="mlp(hidden=(4,))", latents=3), SHAPE)
 KEY = jax.random.key(3)
 STEP = jnp.int32(0)
 NUM_IMAGES = 50
@@ -36,7 +36,7 @@ def parameters() -> dict:
 
 @functools.cache
 def loss_and_terms(beta: float):
-    return jax.jit(lambda params: loss_of(BetaTcvae(beta, NUM_IMAGES), MODEL, params, images(), KEY, STEP))(
+    return jax.jit(lambda params: loss_of(BetaTcvae(NUM_IMAGES, beta), MODEL, params, images(), KEY, STEP))(
         parameters()
     )
 
@@ -112,7 +112,7 @@ def test_weight_one_is_the_elbo_by_monte_carlo_in_value_and_gradient() -> None:
     def losses(objective):
         return jax.jit(jax.value_and_grad(lambda params: loss_of(objective, MODEL, params, images(), KEY, STEP)[0]))
 
-    loss, gradient = losses(BetaTcvae(1.0, NUM_IMAGES))(parameters())
+    loss, gradient = losses(BetaTcvae(NUM_IMAGES))(parameters())
     expected, other = losses(Elbo(1, analytic_kl=False))(parameters())
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
     for ours, theirs in zip(jax.tree.leaves(gradient), jax.tree.leaves(other), strict=True):

@@ -18,7 +18,7 @@ SHAPE = (3, 3, 1)
 KEY = jax.random.key(5)
 STEP = jnp.int32(0)
 # Smooth, so that finite differences know no kinks.
-MODEL = build_model(ModelConfig(hidden=(5,), latents=2, activation="tanh"), SHAPE)
+MODEL = build_model(ModelConfig(network="mlp(hidden=(5,), activation=tanh)", latents=2), SHAPE)
 
 
 def images(count: int = 4) -> jax.Array:

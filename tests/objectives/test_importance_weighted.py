@@ -22,7 +22,9 @@ STDDEV = 0.5
 LATENTS = 2
 STEP = jnp.int32(0)
 # p(x|z) = N(W z + b, STDDEV^2 I) with q(z|x) = N(A x + a, diag(exp(logvar))): probabilistic PCA.
-MODEL = build_model(ModelConfig(hidden=(), latents=LATENTS, likelihood="gaussian", likelihood_stddev=STDDEV), SHAPE)
+MODEL = build_model(
+    ModelConfig(network="mlp(hidden=())", likelihood=f"gaussian(stddev={STDDEV})", latents=LATENTS), SHAPE
+)
 WEIGHTS = np.array([[0.8, -0.3], [0.4, 0.5], [-0.2, 0.9], [0.6, 0.1]])
 BIAS = np.array([0.1, 0.5, 0.3, -0.2])
 PRECISION = np.eye(LATENTS) + WEIGHTS.T @ WEIGHTS / STDDEV**2

@@ -21,7 +21,7 @@ KEY = jax.random.key(2)
 @functools.cache
 def posed(posterior: str):
     """A small model, fresh parameters, six images."""
-    model = build_model(ModelConfig(hidden=(3,), latents=2, posterior=posterior), SHAPE)
+    model = build_model(ModelConfig(network="mlp(hidden=(3,))", latents=2, posterior=posterior), SHAPE)
     x = jnp.asarray(np.random.default_rng(0).integers(0, 2, (6, *SHAPE)), jnp.float32)
     return model, init_variables(model, jax.random.key(0), SHAPE)["params"], x
 

@@ -12,18 +12,18 @@ from losses import loss_of
 from vae_jax.build import build_model
 from vae_jax.config import ModelConfig
 from vae_jax.models import init_variables
-from vae_jax.objectives import Elbo, FreeBits, Weighted, score_function_term
+from vae_jax.objectives import Beta, Elbo, FreeBits, score_function_term
 
 SHAPE = (2, 2, 1)
 STEP = jnp.int32(0)
 BATCH = 4
-BINARY = build_model(ModelConfig(hidden=(3,), latents=2, activation="tanh"), SHAPE)
+BINARY = build_model(ModelConfig(network="mlp(hidden=(3,), activation=tanh)", latents=2), SHAPE)
 # A mixture has no closed-form divergence, and learns from the latents that q draws.
 MIXTURE = build_model(
-    ModelConfig(hidden=(3,), latents=2, activation="tanh", prior="mixture", prior_components=2), SHAPE
+    ModelConfig(network="mlp(hidden=(3,), activation=tanh)", prior="mixture(components=2)", latents=2), SHAPE
 )
 STDDEV = 0.8
-LINEAR = build_model(ModelConfig(hidden=(), latents=2, likelihood="gaussian", likelihood_stddev=STDDEV), SHAPE)
+LINEAR = build_model(ModelConfig(network="mlp(hidden=())", likelihood=f"gaussian(stddev={STDDEV})", latents=2), SHAPE)
 
 
 def images() -> jax.Array:
@@ -62,7 +62,7 @@ def assert_same_mean(ours: np.ndarray, others: np.ndarray) -> None:
 @functools.cache
 def reparameterized(name: str, beta: float) -> np.ndarray:
     model = {"binary": BINARY, "mixture": MIXTURE}[name]
-    return gradients(model, Elbo(1, True, Weighted(beta)), 20_000, seed=1)
+    return gradients(model, Beta(1, True, beta=beta), 20_000, seed=1)
 
 
 @pytest.mark.long
@@ -81,14 +81,14 @@ def test_both_estimators_have_one_expectation(analytic_kl: bool, num_samples: in
 @pytest.mark.parametrize("name", ["binary", "mixture"])
 def test_a_weighted_divergence_is_weighted_in_the_learning_signal_too(name: str) -> None:
     model = {"binary": BINARY, "mixture": MIXTURE}[name]
-    objective = Elbo(2, analytic_kl=False, penalty=Weighted(5.0), gradient="score_function")
+    objective = Beta(2, analytic_kl=False, beta=5.0, gradient="score_function")
     assert_same_mean(gradients(model, objective, 40_000), reparameterized(name, 5.0))
 
 
 def test_a_divergence_that_costs_nothing_has_no_gradient() -> None:
     # Below its free nats only the reconstruction is left, as if the weight were 0.
-    free = Elbo(2, analytic_kl=False, penalty=FreeBits(1e3, 2), gradient="score_function")
-    without = Elbo(2, analytic_kl=True, penalty=Weighted(0.0), gradient="score_function")
+    free = FreeBits(2, analytic_kl=False, nats=1e3, num_latents=2, gradient="score_function")
+    without = Beta(2, analytic_kl=True, beta=0.0, gradient="score_function")
     ours, others = gradients(BINARY, free, 10), gradients(BINARY, without, 10)
     np.testing.assert_allclose(ours, others, rtol=1e-4, atol=1e-5)
     assert np.abs(others).max() > 0.1

@@ -18,7 +18,7 @@ SHAPE = (2, 2, 1)
 BATCH = 5
 KEY = jax.random.key(4)
 STEP = jnp.int32(0)
-MODEL = build_model(ModelConfig(hidden=(3,), latents=2, prior="mixture", prior_components=2), SHAPE)
+MODEL = build_model(ModelConfig(network="mlp(hidden=(3,))", prior="mixture(components=2)", latents=2), SHAPE)
 OF_ENCODER = ("encoder", "posterior")
 OF_MODEL = ("decoder", "prior")
 

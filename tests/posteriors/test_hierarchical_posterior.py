@@ -18,7 +18,7 @@ def both(posterior: HierarchicalPosterior, features: jax.Array, noise: jax.Array
 
 def linear_posterior() -> tuple[HierarchicalPosterior, dict, np.ndarray]:
     """lower 3, upper 2, with a second variance that doesn't depend on z1; and its weights from z1 to z2."""
-    posterior = HierarchicalPosterior(lower=3, upper=2, hidden=())
+    posterior = HierarchicalPosterior(latents=3, upper=2, hidden=())
     params = posterior.init(jax.random.key(0), jnp.zeros((1, 4)), jnp.zeros((1, 1, 5)), method=both)["params"]
     params["second"]["logvar"] = {"kernel": jnp.zeros((3, 2)), "bias": jnp.asarray([0.4, -0.7])}
     params["second"]["mean"]["bias"] = jnp.asarray([0.3, -0.2])
@@ -48,7 +48,7 @@ def test_log_prob_equals_the_joint_gaussian() -> None:
 
 def test_transform_agrees_with_log_prob_and_the_dense_jacobian() -> None:
     with jax.enable_x64(True):
-        posterior = HierarchicalPosterior(lower=3, upper=2, hidden=(6, 6))
+        posterior = HierarchicalPosterior(latents=3, upper=2, hidden=(6, 6))
         rng = np.random.default_rng(1)
         features, noise = jnp.asarray(rng.normal(size=(2, 4))), jnp.asarray(rng.normal(size=(5, 2, 5)))
         variables = jax.jit(functools.partial(posterior.init, method=both))(jax.random.key(0), features, noise)

@@ -11,7 +11,7 @@ from vae_jax.models import HierarchicalPrior
 
 def test_log_prob_and_samples_equal_the_joint_gaussian() -> None:
     with jax.enable_x64(True):
-        prior = HierarchicalPrior(lower=3, upper=2, hidden=())
+        prior = HierarchicalPrior(latents=3, upper=2, hidden=())
         params = prior.init(jax.random.key(0), (jnp.zeros((1, 3)), jnp.zeros((1, 2))), method="log_prob")["params"]
         conditional = params["conditional"]
         conditional["logvar"] = {"kernel": jnp.zeros((2, 3)), "bias": jnp.asarray([0.4, -0.7, 0.1])}
@@ -34,7 +34,7 @@ def test_log_prob_and_samples_equal_the_joint_gaussian() -> None:
 @pytest.mark.long
 def test_density_integrates_to_one() -> None:
     with jax.enable_x64(True):
-        prior = HierarchicalPrior(lower=1, upper=1, hidden=(5,))
+        prior = HierarchicalPrior(latents=1, upper=1, hidden=(5,))
         variables = prior.init(jax.random.key(0), (jnp.zeros((1, 1)), jnp.zeros((1, 1))), method="log_prob")
         axis = np.linspace(-12.0, 12.0, 801)
         z = jnp.asarray(np.stack(np.meshgrid(axis, axis), axis=-1))
@@ -43,5 +43,5 @@ def test_density_integrates_to_one() -> None:
 
 
 def test_the_decoder_sees_the_lower_layer() -> None:
-    prior = HierarchicalPrior(lower=3, upper=2, hidden=())
+    prior = HierarchicalPrior(latents=3, upper=2, hidden=())
     assert (prior.shape, prior.decoded_shape) == (((3,), (2,)), (3,))

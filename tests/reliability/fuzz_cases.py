@@ -41,7 +41,7 @@ def kinds(base: pathlib.Path) -> dict[str, Callable[[Rng, pathlib.Path], None]]:
         base: Where what is sound is made; it isn't there yet.
     """
     run, exported = base / "run", base / "exported"
-    tiny = ["--config.model.hidden=(8,)", "--config.model.latents=2", "--config.train.report=False"]
+    tiny = ["--config.model.network.hidden=(8,)", "--config.model.latents=2", "--config.train.report=False"]
     with contextlib.redirect_stdout(io.StringIO()):
         main([f"--workdir={run}", *tiny, "--config.train.num_steps=4", "--config.train.checkpoint_every=2"])
         main(["evaluate", f"--workdir={run}", "--num_samples=2", "--num_images=10"])
@@ -155,7 +155,7 @@ def _use(config: Config) -> None:
     from vae_jax.trained import check_custom
 
     check_custom(config, pathlib.Path("given"), False)
-    if sum(config.model.hidden) + config.model.latents > 10**6 or len(config.model.hidden) > 8:
+    if sum(config.model.network.hidden) + config.model.latents > 10**6 or len(config.model.network.hidden) > 8:
         return
     build.build_model_for(config, KIND)
 

@@ -55,7 +55,7 @@ class Command:
             probe.bind(("localhost", 0))
             address = f"--coordinator_address=localhost:{probe.getsockname()[1]}"
         arguments = [
-            *(f"--workdir={self.workdir}", "--config.model.hidden=(16,)", "--config.model.latents=3"),
+            *(f"--workdir={self.workdir}", "--config.model.network.hidden=(16,)", "--config.model.latents=3"),
             *(f"--config.train.num_steps={self.num_steps}", f"--config.train.checkpoint_every={self.every}"),
             *("--config.train.log_every=3", "--config.train.ema_decay=0.9", "--config.train.report=False"),
             *self.more,

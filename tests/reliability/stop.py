@@ -19,7 +19,7 @@ from runs_that_die import REPOSITORY
 from vae_jax.runs import checkpoints
 from vae_jax.trained import digest
 
-TINY = ["--config.model.hidden=(16,)", "--config.model.latents=3", "--config.train.report=False"]
+TINY = ["--config.model.network.hidden=(16,)", "--config.model.latents=3", "--config.train.report=False"]
 TRAIN = [*TINY, "--config.train.num_steps=300", "--config.train.checkpoint_every=20", "--config.train.ema_decay=0.9"]
 VERBS = {
     "train": TRAIN,

@@ -19,7 +19,7 @@ from vae_jax.runs import RunFolder, checkpoints, read_rows
 
 FIRST_RELEASE = pathlib.Path(__file__).parents[1] / "fixtures" / "first_release"
 pytestmark = pytest.mark.usefixtures("remembered")
-TINY = ["--config.model.hidden=(4,)", "--config.model.latents=2", "--config.train.report=False"]
+TINY = ["--config.model.network.hidden=(4,)", "--config.model.latents=2", "--config.train.report=False"]
 STEPS = [*TINY, "--config.train.num_steps=6", "--config.train.checkpoint_every=2", "--config.train.log_every=1"]
 
 

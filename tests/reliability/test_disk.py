@@ -18,7 +18,7 @@ from vae_jax.cli import main
 from vae_jax.runs import checkpoints
 
 pytestmark = pytest.mark.usefixtures("remembered")
-TINY = ["--config.model.hidden=(4,)", "--config.model.latents=2", "--config.train.report=False"]
+TINY = ["--config.model.network.hidden=(4,)", "--config.model.latents=2", "--config.train.report=False"]
 STEPS = [*TINY, "--config.train.num_steps=6", "--config.train.checkpoint_every=2", "--config.train.log_every=1"]
 
 

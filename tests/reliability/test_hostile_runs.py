@@ -30,7 +30,7 @@ pytestmark = [
 ]
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
-TINY = ["--config.model.hidden=(8,)", "--config.model.latents=2", "--config.train.report=False"]
+TINY = ["--config.model.network.hidden=(8,)", "--config.model.latents=2", "--config.train.report=False"]
 STEPS = ["--config.train.num_steps=4", "--config.train.checkpoint_every=2", "--config.evaluate.num_samples=5"]
 # What each does to a folder is watched from before these modules of a stranger could be imported.
 EVIL = ("evil.py", "sitecustomize.py", "jax.py", "numpy.py", "vae_jax.py", "tensorflow.py")
@@ -278,7 +278,7 @@ def test_what_is_asked_for_is_refused(
 
 
 def test_chunks_are_bounded_by_the_memory_that_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = vae_jax.build_model(vae_jax.ModelConfig(hidden=(8,), latents=2), (8, 8, 1))
+    model = vae_jax.build_model(vae_jax.ModelConfig(network="mlp(hidden=(8,))", latents=2), (8, 8, 1))
     asked = {memory_mb: samples_at_once(model, (8, 8, 1), 10, memory_mb) for memory_mb in (1, 2**30)}
     assert asked[2**30] < 2**30 * asked[1]
     monkeypatch.setattr(importance, "available_memory", lambda: 2 * 2**20)

@@ -17,7 +17,7 @@ from tiny_runs import train
 from vae_jax import build_model
 from vae_jax.cli import main
 from vae_jax.config import ModelConfig
-from vae_jax.models import VAE, init_variables
+from vae_jax.models import VAE, decode_flat, init_variables
 from vae_jax.report.decoder import MOST_BYTES, live_decoder
 from vae_jax.report.latents import encode
 from vae_jax.report.pictures import manifold_latents, prior_latents
@@ -229,19 +229,19 @@ def test_drag_zooms_a_chart_and_double_click_goes_back(opened: Opened) -> None:
 
 
 MODELS = {
-    "sigmoid": {"likelihood": "bernoulli", "activation": "relu", "hidden": (40, 30)},
-    "gaussian": {"likelihood": "gaussian", "activation": "tanh"},
-    "mean and variance": {"likelihood": "gaussian_per_pixel", "activation": "gelu"},
-    "truncated exponential": {"likelihood": "continuous_bernoulli", "activation": "silu"},
-    "linear": {"likelihood": "gaussian_learned", "hidden": ()},
-    "told the class": {"likelihood": "bernoulli", "conditional": True},
-    "hierarchical": {"posterior": "hierarchical", "prior": "hierarchical", "upper_latents": 3},
+    "sigmoid": {"network": "mlp(hidden=(40, 30))"},
+    "gaussian": {"likelihood": "gaussian", "network": "mlp(hidden=(30,), activation=tanh)"},
+    "mean and variance": {"likelihood": "gaussian_per_pixel", "network": "mlp(hidden=(30,), activation=gelu)"},
+    "truncated exponential": {"likelihood": "continuous_bernoulli", "network": "mlp(hidden=(30,), activation=silu)"},
+    "linear": {"likelihood": "gaussian(learned=True)", "network": "mlp(hidden=())"},
+    "told the class": {"conditional": True},
+    "hierarchical": {"posterior": "hierarchical(upper=3)", "prior": "hierarchical(upper=3)"},
 }
 
 
 def with_parameters(settings: dict[str, Any], scale: float) -> tuple[VAE, Any]:
     """A model of colour images with parameters far from their start."""
-    config = ModelConfig(**{"hidden": (30,), "latents": 4, **settings})
+    config = ModelConfig(**{"network": "mlp(hidden=(30,))", "latents": 4, **settings})
     model = build_model(config, (6, 5, 3), num_classes=7)
     params = init_variables(model, jax.random.key(0), (6, 5, 3))
     leaves, structure = jax.tree.flatten(params)
@@ -297,9 +297,9 @@ def test_decoders_that_a_page_cannot_run_stay_out_of_it() -> None:
 @pytest.fixture(scope="module")
 def beforehand(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """A run of a conditional convolutional model, whose pictures are made beforehand."""
-    network = ["--config.model.network=conv", "--config.model.hidden=(4,)", "--config.model.conditional=True"]
+    network = ["--config.model.network=conv", "--config.model.network.hidden=(4,)", "--config.model.conditional=True"]
     # With the whole KL so small a model that is told the class would not use its latents.
-    quick = ["--config.objective.name=beta", "--config.objective.beta=0.01", "--config.train.learning_rate=0.01"]
+    quick = ["--config.objective=beta", "--config.objective.beta=0.01", "--config.train.learning_rate=0.01"]
     return train(tmp_path_factory.mktemp("runs") / "conv", *network, *quick)
 
 

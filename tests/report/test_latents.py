@@ -8,6 +8,7 @@ import pytest
 import scipy.stats
 from tiny_runs import train
 
+from vae_jax.models import Batch
 from vae_jax.report.latents import axes, encode, projection
 from vae_jax.report.pictures import manifold_latents, prior_latents
 from vae_jax.trained import TrainedModel, open_run

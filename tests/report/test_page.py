@@ -223,7 +223,7 @@ def test_replicas_show_one_and_the_spread_of_all(tmp_path: pathlib.Path) -> None
 
 
 def test_autoencoder_has_no_samples(tmp_path: pathlib.Path) -> None:
-    plain = ["--config.objective.name=autoencoder", "--config.model.posterior=point_mass"]
+    plain = ["--config.objective=autoencoder", "--config.model.posterior=point_mass"]
     page = report(train(tmp_path / "run", *plain))
     assert "no samples from it" in page.text and "no bound" in page.text
     assert "samples" not in page.data["pictures"] and "reconstructions" in page.data["pictures"]

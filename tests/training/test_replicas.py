@@ -11,7 +11,7 @@ import pytest
 import sklearn.datasets
 
 from vae_jax import build
-from vae_jax.config import Config, ModelConfig, ObjectiveConfig, TrainConfig
+from vae_jax.config import Config, ModelConfig, TrainConfig
 from vae_jax.data import Dataset
 from vae_jax.errors import UserError
 from vae_jax.keys import Stream, stream_key
@@ -23,7 +23,7 @@ from vae_jax.training import TrainState, make_train_step, replica_of
 SHAPE = (8, 8, 1)
 CONFIG = Config(
     seed=5,
-    model=ModelConfig(hidden=(8,), latents=3),
+    model=ModelConfig(network="mlp(hidden=(8,))", latents=3),
     train=TrainConfig(batch_size=16, num_steps=6, checkpoint_every=6, ema_decay=0.9),
 )
 
@@ -55,9 +55,9 @@ def assert_close(ours, theirs, tolerance: float) -> None:
 @pytest.mark.parametrize(
     "model",
     [
-        ModelConfig(hidden=(8,), latents=3),
+        ModelConfig(network="mlp(hidden=(8,))", latents=3),
         pytest.param(
-            ModelConfig(network="conv", hidden=(4,), latents=3, conditional=True, prior="mixture", prior_components=4),
+            ModelConfig(network="conv(channels=(4,))", prior="mixture(components=4)", latents=3, conditional=True),
             marks=pytest.mark.manual,
         ),
     ],
@@ -144,8 +144,8 @@ def test_gradient_of_parts_is_the_mean_of_their_gradients() -> None:
 def test_parts_need_less_memory_and_stay_on_their_devices() -> None:
     config = dataclasses.replace(
         CONFIG,
-        model=ModelConfig(hidden=(64,)),
-        objective=ObjectiveConfig(name="iwae", num_samples=64),
+        model=ModelConfig(network="mlp(hidden=(64,))"),
+        objective="iwae(num_samples=64)",
         train=TrainConfig(batch_size=64, num_steps=6),
     )
     parted = dataclasses.replace(config, train=dataclasses.replace(config.train, accumulation=8))
@@ -166,13 +166,13 @@ def test_parts_need_less_memory_and_stay_on_their_devices() -> None:
 @pytest.mark.parametrize(
     ("objective", "reason"),
     [
-        (ObjectiveConfig(name="mmd"), "looks at the whole batch"),
-        (ObjectiveConfig(name="beta_tcvae"), "looks at the whole batch"),
-        (ObjectiveConfig(name="free_bits"), "looks at the whole batch"),
-        (ObjectiveConfig(name="capacity"), "looks at the whole batch"),
+        ("mmd", "looks at the whole batch"),
+        ("beta_tcvae", "looks at the whole batch"),
+        ("free_bits", "looks at the whole batch"),
+        ("capacity", "looks at the whole batch"),
     ],
 )
-def test_objectives_over_the_batch_refuse_parts(objective: ObjectiveConfig, reason: str) -> None:
+def test_objectives_over_the_batch_refuse_parts(objective: str, reason: str) -> None:
     train = dataclasses.replace(CONFIG.train, accumulation=2)
     with pytest.raises(UserError, match=reason):
         build.check_fit(dataclasses.replace(CONFIG, objective=objective, train=train), data())

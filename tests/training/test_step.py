@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 import sklearn.datasets
+from small_parts import small
 
 from vae_jax.build import build_model, must_unroll
 from vae_jax.config import ModelConfig
@@ -18,7 +19,16 @@ from vae_jax.models import VAE, Batch, init_variables
 from vae_jax.noise import standard_normal
 from vae_jax.objectives import Elbo, ElboTerms, Loss
 from vae_jax.sharding import batch_mesh, replicated
-from vae_jax.training import BatchOrder, ResidentSteps, TrainState, create_state, make_optimizer, make_train_step
+from vae_jax.training import (
+    OPTIMIZERS,
+    BatchOrder,
+    ResidentSteps,
+    Sgd,
+    TrainState,
+    create_state,
+    make_optimizer,
+    make_train_step,
+)
 
 SHAPE = (8, 8, 1)
 SEED = 3
@@ -30,7 +40,7 @@ def digits() -> np.ndarray:
 
 
 def small_model(hidden: tuple[int, ...] = (8,)) -> VAE:
-    return build_model(ModelConfig(hidden=hidden, latents=3), SHAPE)
+    return build_model(ModelConfig(network=f"mlp(hidden={hidden})", latents=3), SHAPE)
 
 
 def fresh(model: VAE, tx: optax.GradientTransformation, with_average: bool = False) -> TrainState:
@@ -192,7 +202,7 @@ def test_a_call_for_each_step_takes_the_same_steps() -> None:
 def test_convolutions_leave_the_loop_on_cpus_alone(
     network: str, expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = build_model(ModelConfig(network=network, hidden=(4,), latents=2), SHAPE)
+    model = build_model(ModelConfig(network=small(network), latents=2), SHAPE)
     assert must_unroll(model) == expected
     monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
     assert not must_unroll(model)
@@ -269,15 +279,15 @@ def updates(tx: optax.GradientTransformation, gradient: np.ndarray, num_steps: i
 
 def test_gradients_are_clipped_to_their_norm() -> None:
     long, short = np.array([30.0, 40.0], np.float32), np.array([0.3, 0.4], np.float32)
-    tx = make_optimizer("sgd", 0.1, 10, clip_norm=2.0)
+    tx = make_optimizer(Sgd(), 0.1, 10, clip_norm=2.0)
     np.testing.assert_allclose(updates(tx, long, 1)[0], [-0.12, -0.16], rtol=1e-6)
     np.testing.assert_allclose(updates(tx, short, 1)[0], [-0.03, -0.04], rtol=1e-6)
-    unclipped = make_optimizer("sgd", 0.1, 10)
+    unclipped = make_optimizer(Sgd(), 0.1, 10)
     np.testing.assert_allclose(updates(unclipped, long, 1)[0], [-3.0, -4.0], rtol=1e-6)
 
 
 def test_rate_rises_then_falls_along_a_cosine() -> None:
-    tx = make_optimizer("sgd", 0.5, num_steps=12, schedule="cosine", warmup_steps=4)
+    tx = make_optimizer(Sgd(), 0.5, num_steps=12, schedule="cosine", warmup_steps=4)
     rates = -updates(tx, np.ones(1, np.float32), 13)[:, 0]
     rising = 0.5 * np.arange(4) / 4
     falling = 0.25 * (1 + np.cos(np.pi * np.arange(9) / 8))
@@ -285,14 +295,14 @@ def test_rate_rises_then_falls_along_a_cosine() -> None:
 
 
 def test_rate_stays_constant_after_its_rise() -> None:
-    tx = make_optimizer("sgd", 0.5, num_steps=6, warmup_steps=2)
+    tx = make_optimizer(Sgd(), 0.5, num_steps=6, warmup_steps=2)
     rates = -updates(tx, np.ones(1, np.float32), 6)[:, 0]
     np.testing.assert_allclose(rates, [0.0, 0.25, 0.5, 0.5, 0.5, 0.5])
 
 
-@pytest.mark.parametrize("name", ["adam", "adamw", "adagrad", "rmsprop", "sgd"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_optimizers_go_downhill(name: str) -> None:
-    tx = make_optimizer(name, 0.05, 200)
+    tx = make_optimizer(OPTIMIZERS[name](), 0.05, 200)
     params = jnp.array([1.0, -2.0])
     state = tx.init(params)
     update = jax.jit(tx.update)

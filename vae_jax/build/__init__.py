@@ -1,12 +1,13 @@
 """From a config to its parts: the only tables of names.
 
-A name is a member of a table, or `package.module:Name` for a custom part: a callable with the same arguments as the
-members of that table.
+A name is a member of a table, or `package.module:Name` for a custom part: a class (or a function) whose arguments
+without a default are among those that the members of that table take, and whose other arguments are its settings.
 """
 
 from vae_jax.build.model import build_model, build_model_for
-from vae_jax.build.objective import build_loss, check_objective
-from vae_jax.build.registry import choose, choose_or_import
+from vae_jax.build.objective import build_loss, build_objective, check_objective
+from vae_jax.build.parts import MEMBERS, describe_part, describe_parts, resolve_parts, shortened
+from vae_jax.build.registry import choose, choose_or_import, is_custom
 from vae_jax.build.run import (
     build_data,
     build_optimizer,

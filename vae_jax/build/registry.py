@@ -12,6 +12,7 @@ from typing import Any
 
 from vae_jax.errors import UserError
 from vae_jax.escaping import one_line
+from vae_jax.settings import givens_of, read_part, resolved
 
 # Frames of Python, of installed packages and of this package: everything but the user's code.
 _NOT_THE_USERS = (
@@ -62,19 +63,57 @@ def choose_or_import(field: str, name: str, members: Mapping[str, Any]) -> Any:
 
 
 def make(field: str, name: str, members: Mapping[str, Any], *arguments: Any) -> Any:
-    """Calls the member with this name, or the custom part.
+    """Calls the member with this name, or the custom function.
 
     Raises:
-        UserError: If there is no such member, or a custom part raises anything.
+        UserError: If there is no such member, or a custom function raises anything.
     """
     factory = choose_or_import(field, name, members)
     with custom_errors({field: name}):
         return factory(*arguments)
 
 
+def resolve_part(field: str, text: str, members: Mapping[str, Any]) -> str:
+    """The text of a part with all of its settings, those that weren't given at their defaults.
+
+    >>> from vae_jax.training import OPTIMIZERS
+    >>> resolve_part("train.optimizer", "adamw", OPTIMIZERS)
+    'adamw(weight_decay=0.0001, epsilon=1e-08)'
+
+    Raises:
+        UserError: If the text can't be read, there is no such part or setting, or a value is out of bounds.
+    """
+    part = read_part(field, text)
+    factory = choose_or_import(field, part.name, members)
+    with custom_errors({field: part.name}):
+        return str(resolved(field, part, factory))
+
+
+def make_part(field: str, text: str, members: Mapping[str, Any], **given: Any) -> Any:
+    """The part that a text describes.
+
+    Args:
+        field: Config field, for errors.
+        text: Name and settings.
+        members: The classes by name.
+        given: What parts may take from others; each gets those that it has an argument without default for.
+
+    Raises:
+        UserError: As `resolve_part`, or if a custom part raises anything.
+    """
+    part = read_part(field, text)
+    factory = choose_or_import(field, part.name, members)
+    with custom_errors({field: part.name}):
+        settings = resolved(field, part, factory).settings
+        wanted = givens_of(factory)
+        if unknown := sorted(wanted - set(given)):
+            raise TypeError(f"argument '{unknown[0]}' has no default, and isn't one of {', '.join(given)}")
+        return factory(**{name: value for name, value in given.items() if name in wanted}, **settings)
+
+
 def is_custom(name: str) -> bool:
-    """Whether a name refers to a custom part, `package.module:Name`."""
-    return ":" in name
+    """Whether a name or text refers to a custom part, `package.module:Name`."""
+    return ":" in name.partition("(")[0]
 
 
 @contextlib.contextmanager

@@ -13,7 +13,8 @@ from jaxtyping import Array, Key
 
 from vae_jax.build.model import ImageShape, build_model_for
 from vae_jax.build.objective import build_loss, check_objective
-from vae_jax.build.registry import choose, make
+from vae_jax.build.parts import resolve_parts
+from vae_jax.build.registry import choose, make, make_part
 from vae_jax.config import SEEDS, Config
 from vae_jax.data import (
     BINARIZATIONS,
@@ -96,13 +97,17 @@ def with_config(dataset: Dataset, config: Config) -> Dataset:
 
 
 def resolve(config: Config) -> Config:
-    """The config with absolute paths to the data, so that a saved config works from any folder."""
+    """The config with all settings of its parts, and absolute paths to the data: what a run keeps.
+
+    Raises:
+        UserError: For a wrong name or setting of a part.
+    """
 
     def absolute(path: str) -> str:
         return path if not path or "://" in path else os.path.abspath(os.path.expanduser(path))
 
     data = dataclasses.replace(config.data, path=absolute(config.data.path), dir=absolute(config.data.dir))
-    return dataclasses.replace(config, data=data)
+    return dataclasses.replace(resolve_parts(config), data=data)
 
 
 def check_fit(config: Config, data: Dataset) -> None:
@@ -118,8 +123,8 @@ def check_fit(config: Config, data: Dataset) -> None:
         instead = (
             "set data.binarization to none, or model.likelihood to bernoulli"
             if data.is_binary
-            else "set data.binarization to dynamic, fixed or threshold, or model.likelihood to gaussian_learned or "
-            "discretized_logistic"
+            else "set data.binarization to dynamic, fixed or threshold, or model.likelihood to discretized_logistic or "
+            "gaussian(learned=True)"
         )
         raise UserError(
             f"model.likelihood '{config.model.likelihood}' isn't a density of the pixels that data.binarization "
@@ -175,16 +180,14 @@ def build_optimizer(
 ) -> optax.GradientTransformation:
     """The optimizer for this many steps; `learning_rate` replaces that of the config."""
     train = config.train
-    choose("train.optimizer", train.optimizer, OPTIMIZERS)
     choose("train.schedule", train.schedule, SCHEDULES)
     return make_optimizer(
-        train.optimizer,
+        make_part("train.optimizer", train.optimizer, OPTIMIZERS),
         train.learning_rate if learning_rate is None else learning_rate,
         num_steps,
         train.schedule,
         train.warmup_steps,
         train.clip_norm,
-        train.adam_epsilon,
         steps_per_epoch,
     )
 

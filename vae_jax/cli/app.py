@@ -27,6 +27,7 @@ class Verb(NamedTuple):
 
 VERBS = {
     "train": Verb("train a model, or continue a run (the default)", "--config=configs/mnist.py --workdir=runs/mnist"),
+    "parts": Verb("list networks, likelihoods, posteriors, ...; or explain one", "iaf"),
     "evaluate": Verb("estimate the bound and log p(x) of test images", "--workdir=runs/mnist --num_samples=5000"),
     "diagnose": Verb("explain what limits the bound and the sharpness of a model", "--workdir=runs/mnist"),
     "report": Verb("write an HTML page about a run, or comparing runs", "--workdir=runs/mnist --workdir=runs/other"),

@@ -8,6 +8,7 @@ from vae_jax.cli.training_run import TrainingRun
 from vae_jax.errors import UserError
 from vae_jax.processes import is_writer
 from vae_jax.runs import checkpoints
+from vae_jax.settings import read_part
 from vae_jax.training import BrokenStep, find_broken_step
 
 SLOWER = (
@@ -63,14 +64,14 @@ def _cause(broken: BrokenStep) -> str:
 def _advice(broken: BrokenStep, run: TrainingRun) -> str:
     """What to try, the likeliest first."""
     config, advice = run.config, []
-    if not broken.terms and config.train.adam_epsilon == 0.0:
-        advice.append("raise --config.train.adam_epsilon (now 0: where a gradient is 0, Adam divides 0 by 0)")
+    if not broken.terms and read_part("train.optimizer", config.train.optimizer).settings.get("epsilon") == 0.0:
+        advice.append("raise --config.train.optimizer.epsilon (now 0: where a gradient is 0, Adam divides 0 by 0)")
     # Only a density of continuous pixels exceeds 1.
     if broken.loss_before is not None and broken.loss_before < 0.0:
         likelihoods = "--config.model.likelihood=discretized_logistic or gaussian"
         advice.append(f"the noise of p(x|z) may have shrunk to nothing, if some pixels never vary: use {likelihoods}")
-    if config.model.dtype != "float32":
-        advice.append("use --config.model.dtype=float32")
+    if read_part("model.network", config.model.network).settings.get("dtype", "float32") != "float32":
+        advice.append("use --config.model.network.dtype=float32")
     advice.append(f"{SLOWER} (the learning rate is {config.train.learning_rate:g})")
     if not config.train.skip_nonfinite:
         advice.append("skip such steps with --config.train.skip_nonfinite=True")

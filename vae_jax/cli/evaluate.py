@@ -8,6 +8,7 @@ import jax
 import tqdm
 from absl import flags
 
+from vae_jax.build import shortened
 from vae_jax.cli.flags import Flags, define_choice, define_section, given_section
 from vae_jax.cli.terminal import say
 from vae_jax.config import EvaluateConfig
@@ -96,8 +97,9 @@ def check_has_density(trained: TrainedModel) -> None:
         UserError: If its posterior has no density.
     """
     if "density" not in trained.model.traits:
+        posterior = shortened("model.posterior", trained.config.model.posterior)
         raise UserError(
-            f"this model has no log p(x) to estimate: its posterior '{trained.config.model.posterior}' has no density; "
+            f"this model has no log p(x) to estimate: its posterior '{posterior}' has no density; "
             "see its pictures with reconstruct, or train a model with another posterior"
         )
 

@@ -13,10 +13,11 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from vae_jax.config import Config, flatten, from_mapping, to_config_dict, unknown_field
+from vae_jax.config import PARTS, Config, flatten, from_mapping, to_config_dict, unknown_field
 from vae_jax.errors import COUNTS, UserError
 from vae_jax.escaping import one_line
 from vae_jax.files import check_output
+from vae_jax.settings import read_part, read_setting
 
 Flags = Mapping[str, Any]
 
@@ -85,7 +86,10 @@ def parse(module: types.ModuleType, arguments: list[str]) -> Flags:
         absl.flags.Error: For a value that can't be parsed.
     """
     values = flags.FlagValues()
+    arguments, settings = _settings_of_parts(arguments)
     module.define(values, arguments)
+    if settings and "config" not in values:
+        raise UserError(f"there is no flag --config.{settings[0][0]}; this verb takes no config")
     try:
         leftover = values(["vae-jax", *arguments])[1:]
     except flags.UnrecognizedFlagError as error:
@@ -110,14 +114,47 @@ def parse(module: types.ModuleType, arguments: list[str]) -> Flags:
             f"config file '{path}' can't be used ({type(error).__name__}: {error}); it must define get_config() "
             "like configs/digits.py"
         ) from error
-    if leftover:
-        raise UserError(f"'{leftover[0]}' is not a flag; write flags as --name=value")
-    given = values.flag_values_dict()
+    if len(leftover) > getattr(module, "NUM_NAMES", 0):
+        raise UserError(f"'{leftover[-1]}' is not a flag; write flags as --name=value")
+    given = {**values.flag_values_dict(), "names": leftover}
+    if settings and isinstance(given["config"], ml_collections.ConfigDict):
+        for field, name, text in settings:
+            _set(given["config"], field, name, read_setting(f"--config.{field}.{name}", text))
     for name, value in given.items():
         # A seed has another limit.
         if type(value) is int and name != "seed" and not -COUNTS < value < COUNTS:
             raise UserError(f"--{name} is {one_line(str(value), 60)} but must be below 2^31")
     return given
+
+
+def _settings_of_parts(arguments: list[str]) -> tuple[list[str], list[tuple[str, str, str]]]:
+    """Takes `--config.model.posterior.flows=8` out: what is left, and (field, setting, text) of each."""
+    left, settings, index = [], [], 0
+    while index < len(arguments):
+        argument = arguments[index]
+        name, equals, text = argument.partition("=")
+        index += 1
+        found = _SETTING.fullmatch(name)
+        if found is None:
+            left.append(argument)
+            continue
+        if not equals:
+            text = arguments[index] if index < len(arguments) else ""
+            index += 1
+        settings.append((found[1], found[2], text))
+    return left, settings
+
+
+_SETTING = re.compile(rf"--?config\.({'|'.join(map(re.escape, PARTS))})\.(.*)", re.DOTALL)
+
+
+def _set(config: ml_collections.ConfigDict, field: str, name: str, value: Any) -> None:
+    """Changes one setting in the text of a part."""
+    *sections, last = field.split(".")
+    for section in sections:
+        config = config[section]
+    part = read_part(field, config[last])
+    config[last] = str(part._replace(settings={**part.settings, name: value}))
 
 
 def define_config(values: flags.FlagValues, arguments: list[str]) -> None:

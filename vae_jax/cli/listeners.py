@@ -216,7 +216,7 @@ class CollapseWatch(Listener):
             self._say(
                 f"warning: active latent units of the {row['split']} images fell from {self._most} to "
                 f"{row['active_units']}, and KL from {self._kl_of_most:.2f} to {row['kl']:.2f}: the posterior is "
-                "collapsing onto the prior; --config.objective.name=free_bits, or beta with annealing, prevents that"
+                "collapsing onto the prior; --config.objective=free_bits, or beta with annealing, prevents that"
             )
 
     def _collapsed(self, row: Row) -> bool:

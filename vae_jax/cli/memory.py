@@ -29,13 +29,13 @@ def check_memory(compiled: jax.stages.Compiled, mesh: Mesh, config: Config) -> N
     work = (stats.output_size_in_bytes - stats.alias_size_in_bytes + stats.temp_size_in_bytes) * sharing
     if arguments + work <= free:
         return
-    train, model = config.train, config.model
+    train = config.train
     replicas = f", --config.num_seeds (now {config.num_seeds})" if config.num_seeds > 1 else ""
     raise UserError(
         f"a step needs {in_words(arguments + work)} of memory, but {in_words(free)} are free; images, parameters and "
         f"the optimizer's state take {in_words(arguments)}; lower --config.train.batch_size (now {train.batch_size}), "
-        f"--config.model.hidden (now {model.hidden}), --config.objective.num_samples (now "
-        f"{config.objective.num_samples}){replicas}, raise --config.train.accumulation (now {train.accumulation}), or "
+        f"a width of --config.model.network (now {config.model.network}), num_samples of --config.objective (now "
+        f"{config.objective}){replicas}, raise --config.train.accumulation (now {train.accumulation}), or "
         f"stream images with --config.data.resident_mb (now {config.data.resident_mb})"
     )
 

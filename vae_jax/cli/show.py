@@ -38,7 +38,7 @@ def sample_grid(
     if "density" not in model.traits:
         raise UserError(
             "a plain autoencoder has no distribution of z to sample from; see it with reconstruct, or train with "
-            "--config.objective.name=elbo and --config.model.posterior=diagonal_gaussian"
+            "--config.objective=elbo and --config.model.posterior=diagonal_gaussian"
         )
     if label is not None and not 0 <= label < model.context_size:
         classes = f"0 to {model.context_size - 1}" if model.context_size else "none: the model isn't conditional"

@@ -4,6 +4,7 @@ from typing import Any
 
 from vae_jax.config import Config
 from vae_jax.numerics import estimate_text
+from vae_jax.settings import Part, read_part
 
 # A change of the model that gains less than this is not worth it.
 _WORTHWHILE_NATS = 0.5
@@ -38,7 +39,7 @@ def advice(result: dict[str, Any], config: Config) -> dict[str, Any]:
         config: The run's, so that nothing is proposed that is in use already.
     """
     gains = {}
-    if config.objective.name not in _OF_MANY_SAMPLES:
+    if read_part("objective", config.objective).name not in _OF_MANY_SAMPLES:
         gains["posterior"] = result["gaps"]["approximation"]["mean"]
         gains["encoder"] = result["gaps"]["amortization"]["mean"]
     if result["noise"]["gain"] is not None:
@@ -58,24 +59,35 @@ def _changes(config: Config) -> dict[str, tuple[str, str]]:
     """What to change in each part, and why; more of what is in use already."""
     model, train = config.model, config.train
     length = "num_steps" if train.num_steps else "num_epochs"
-    posteriors = {
-        "iaf": (f"model.posterior_flows={2 * model.posterior_flows}", "more flows in the family of q(z|x)"),
-        "hierarchical": ("objective.name=iwae --config.objective.num_samples=5", "a bound that asks less of q(z|x)"),
-    }
-    priors = {
-        "vampprior": f"model.prior_components={2 * model.prior_components}",
-        "hierarchical": f"model.upper_latents={2 * model.upper_latents}",
-    }
-    new_prior = "model.prior=realnvp" if model.conditional else "model.prior=vampprior"
-    hidden = tuple(model.hidden) or (400,)
+    network, likelihood, posterior, prior = (
+        read_part(f"model.{field}", getattr(model, field)) for field in ("network", "likelihood", "posterior", "prior")
+    )
+
+    def doubled(part: Part, name: str) -> int:
+        return 2 * part.settings[name]
+
+    larger_q, closer_prior = "model.posterior=iaf", f"model.prior={'realnvp' if model.conditional else 'vampprior'}"
+    of_q = "a larger family of q(z|x)"
+    if posterior.name == "iaf":
+        larger_q, of_q = f"model.posterior.flows={doubled(posterior, 'flows')}", "more flows in the family of q(z|x)"
+    elif posterior.name == "hierarchical":
+        larger_q, of_q = "objective='iwae(num_samples=5)'", "a bound that asks less of q(z|x)"
+    if prior.name in ("vampprior", "mixture"):
+        closer_prior = f"model.prior.components={doubled(prior, 'components')}"
+    widths = "hidden" if "hidden" in network.settings else "channels"
+    wider = network.settings.get(widths) or (400,)
+    noise = f"train.{length}={2 * getattr(train, length)}", "longer training: the noise hasn't found its width"
+    # A width that is learned already hasn't been trained for long enough.
+    if likelihood.name == "gaussian" and not likelihood.settings["learned"]:
+        noise = "model.likelihood.learned=True", "a learned width of the noise"
     return {
-        "posterior": posteriors.get(model.posterior, ("model.posterior=iaf", "a larger family of q(z|x)")),
-        "encoder": (f"model.hidden='{(*hidden[:1], *hidden)}'", "a stronger encoder (and decoder), or longer training"),
-        # A width that is learned already hasn't been trained for long enough.
-        "noise": ("model.likelihood=gaussian_learned", "a learned width of the noise")
-        if model.likelihood == "gaussian"
-        else (f"train.{length}={2 * getattr(train, length)}", "longer training: the noise hasn't found its width"),
-        "prior": (priors.get(model.prior, new_prior), "a prior closer to the aggregate posterior"),
+        "posterior": (larger_q, of_q),
+        "encoder": (
+            f"model.network.{widths}='{(*wider[:1], *wider)}'",
+            "a stronger encoder (and decoder), or longer training",
+        ),
+        "noise": noise,
+        "prior": (closer_prior, "a prior closer to the aggregate posterior"),
     }
 
 
@@ -137,7 +149,7 @@ def sentences(result: dict[str, Any]) -> list[str]:
         if None not in sharp.values()
         else None,
         f"Only {latents['active_units']} of {latents['latents']} latent dimensions are in use: fewer latents, or "
-        "--config.objective.name=free_bits against a collapse."
+        "--config.objective=free_bits against a collapse."
         if latents["active_units"] < _FEW_UNITS * latents["latents"]
         else None,
         "Samples lie much closer to training images than reconstructions do: it may be memorizing."

@@ -9,10 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from vae_jax.build import build_model, build_optimizer, check_objective
-from vae_jax.build.objective import OBJECTIVES
-from vae_jax.build.registry import make
-from vae_jax.config import Config, TrainConfig, differences, flatten, from_mapping
+from vae_jax.build import build_model, build_objective, build_optimizer, check_objective, resolve_parts
+from vae_jax.config import Config, TrainConfig, differences, from_mapping
 from vae_jax.errors import UserError
 from vae_jax.models import Model
 
@@ -20,25 +18,17 @@ from vae_jax.models import Model
 FIELDS = {
     "n_components": "model.latents",
     "network": "model.network",
-    "hidden": "model.hidden",
     "likelihood": "model.likelihood",
     "posterior": "model.posterior",
     "prior": "model.prior",
-    "objective": "objective.name",
-    "num_samples": "objective.num_samples",
+    "objective": "objective",
     "batch_size": "train.batch_size",
     "max_iter": "train.num_epochs",
     "learning_rate": "train.learning_rate",
     "n_likelihood_samples": "evaluate.num_samples",
 }
-_OF_TRAINING = ("optimizer", "schedule", "warmup_steps", "adam_epsilon", "clip_norm", "ema_decay")
-# Fields that can be set through `options`. The estimator has no labels, so `conditional` is left out.
-_OPTIONS = [
-    name
-    for name, _, _ in flatten(Config())
-    if name.startswith(("model.", "objective.", *(f"train.{field}" for field in _OF_TRAINING)))
-    and name not in (*FIELDS.values(), "model.conditional")
-]
+# Fields that can be set through `options`.
+_OPTIONS = [f"train.{name}" for name in ("optimizer", "schedule", "warmup_steps", "clip_norm", "ema_decay")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,8 +55,7 @@ class Design:
     @property
     def uses_num_rows(self) -> bool:
         """Whether the objective depends on the number of rows of the whole data set."""
-        one, two = (make("objective.name", self.config.objective.name, OBJECTIVES, self.config, n) for n in (1, 2))
-        return one != two
+        return build_objective(self.config, self.model, 1) != build_objective(self.config, self.model, 2)
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> "Design":
@@ -82,19 +71,19 @@ def config_of(parameters: Mapping[str, Any]) -> Config:
     """
     options = parameters["options"] or {}
     if not isinstance(options, Mapping):
-        raise UserError(f"options is {options!r} but must be names and values, e.g. {{'objective.beta': 4.0}}")
+        raise UserError(f"options is {options!r} but must be names and values, e.g. {{'train.schedule': 'cosine'}}")
     for name in options:
         if name in FIELDS.values():
             parameter = next(parameter for parameter, field in FIELDS.items() if field == name)
             raise UserError(f"options has '{name}', which is the parameter {parameter}; set that instead")
         if name not in _OPTIONS:
             raise UserError(f"options has '{name}'; choose from {', '.join(_OPTIONS)}")
-    sections: dict[str, dict[str, Any]] = {}
+    mapping: dict[str, Any] = {}
     for name, value in {**{field: parameters[parameter] for parameter, field in FIELDS.items()}, **options}.items():
-        section, _, field = name.partition(".")
-        sections.setdefault(section, {})[field] = _plain(value)
+        section, _, field = name.rpartition(".")
+        (mapping.setdefault(section, {}) if section else mapping)[field] = _plain(value)
     with names_of_parameters():
-        return from_mapping(sections)
+        return resolve_parts(from_mapping(mapping))
 
 
 def design_of(config: Config, image_shape: Any, max_value: Any, row_shape: tuple[int, ...], num_rows: int) -> Design:
@@ -130,7 +119,7 @@ def check_continues(before: Design, design: Design) -> None:
     Raises:
         UserError: If one of them was changed.
     """
-    changed = [line for line in differences(before.config, design.config) if not line.startswith("objective.")]
+    changed = [line for line in differences(before.config, design.config) if not line.startswith("objective:")]
     for name in ("image_shape", "max_value"):
         old, new = getattr(before, name), getattr(design, name)
         changed += [f"{name}: {old} -> {new}"] if old != new else []

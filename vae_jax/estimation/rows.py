@@ -64,7 +64,7 @@ def check_range(design: Design, rows: Float[np.ndarray, "n p"]) -> None:
     if "real" not in design.model.support and not _in_unit_interval(rows):
         raise UserError(
             f"likelihood '{design.config.model.likelihood}' is for values in [0, 1], and X has {rows.min():g} to "
-            f"{rows.max():g}; scale it, e.g. by MinMaxScaler(clip=True), or choose gaussian_learned"
+            f"{rows.max():g}; scale it, e.g. by MinMaxScaler(clip=True), or choose gaussian(learned=True)"
         )
 
 
@@ -84,7 +84,7 @@ def check_density(design: Design, rows: Float[np.ndarray, "n p"]) -> None:
         words = " or ".join(_IN_WORDS[kind].format(design.max_value) for kind in sorted(support))
         raise UserError(
             f"likelihood '{design.config.model.likelihood}' is a density of values that are {words}, and X has others; "
-            "bring X into this form, or choose continuous_bernoulli (values in [0, 1]) or gaussian_learned (any)"
+            "bring X into this form, or choose continuous_bernoulli (values in [0, 1]) or gaussian(learned=True) (any)"
         )
 
 

@@ -8,15 +8,16 @@ from typing import Any
 import jinja2
 import numpy as np
 
+from vae_jax.build import resolve_parts, shortened
+from vae_jax.build.model import OF_MODEL
 from vae_jax.config import Config, flatten
 from vae_jax.errors import UserError
 from vae_jax.escaping import one_line
 from vae_jax.files import read_json
 from vae_jax.models import num_latents
 from vae_jax.runs import read_rows
+from vae_jax.settings import read_part
 from vae_jax.trained import TrainedModel
-
-_PARTS = ("network", "hidden", "latents", "likelihood", "posterior", "prior", "conditional")
 
 
 def model_card(
@@ -43,7 +44,7 @@ def model_card(
     versions = start.get("versions") or {}
     changed = [
         (field, value)
-        for (field, value, _), (_, default, _) in zip(flatten(config), flatten(Config()), strict=True)
+        for (field, value, _), (_, default, _) in zip(flatten(config), flatten(resolve_parts(Config())), strict=True)
         if value != default and field not in ("data.dir", "data.path")
     ]
     text = (importlib.resources.files("vae_jax.export") / "card.md.jinja").read_text(encoding="utf-8")
@@ -59,10 +60,13 @@ def model_card(
         label=", label" if model.context_size else "",
         parameters=sum(array.size for array in weights.values()),
         step=trained.step,
-        parts={part: getattr(config.model, part) for part in _PARTS},
+        parts={
+            **{part: shortened(f"model.{part}", getattr(config.model, part)) for part in OF_MODEL},
+            **{"latents": config.model.latents, "conditional": config.model.conditional},
+        },
         has_density="density" in model.traits,
         factorized="diagonal_gaussian" in model.traits,
-        prior=config.model.prior,
+        prior=read_part("model.prior", config.model.prior).name,
         standard_prior="standard_normal" in model.traits,
         measure=model.measure,
         binarization=config.data.binarization,

@@ -115,7 +115,7 @@ class DiscretizedLogistic(nn.Module):
         levels: Number of values of a pixel: 1 + the largest value in the source.
     """
 
-    levels: int = 256
+    levels: int
 
     support = frozenset({"levels"})
     has_width = True

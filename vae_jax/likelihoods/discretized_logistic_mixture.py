@@ -16,6 +16,7 @@ from vae_jax.likelihoods.discretized_logistic import (
 )
 from vae_jax.likelihoods.soft_bound import softly_above
 from vae_jax.numerics import flat_event, flat_mask, sum_event
+from vae_jax.settings import setting
 from vae_jax.shapes import Data, Mask, Nats, Outputs, Pixels, RandomKey, Scalar
 
 
@@ -104,8 +105,8 @@ class DiscretizedLogisticMixture(nn.Module):
         components: Logistic distributions per pixel; PixelCNN++ has 10.
     """
 
-    levels: int = 256
-    components: int = 10
+    levels: int
+    components: int = setting(10, "logistic distributions of a pixel", minimum=1)
 
     support = frozenset({"levels"})
     has_width = True

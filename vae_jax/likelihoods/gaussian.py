@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from vae_jax.likelihoods.soft_bound import softly_above
 from vae_jax.numerics import LOG_2PI, flat_event, flat_mask, sum_event
+from vae_jax.settings import setting
 from vae_jax.shapes import Data, Mask, Nats, Outputs, Pixels, RandomKey, Scalar
 
 
@@ -44,8 +45,8 @@ class Gaussian(nn.Module):
         learned: Whether the variance is a parameter, as in the sigma-VAE (Rybkin et al., arXiv 2006.13202).
     """
 
-    stddev: float = 1.0
-    learned: bool = False
+    stddev: float = setting(1.0, "standard deviation, for values in [0, 1]; where it starts, if learned", minimum=1e-6)
+    learned: bool = setting(False, "whether the standard deviation is learned")
 
     base_measure = "continuous on [0, 1]"
     support = frozenset({"levels", "continuous", "real"})

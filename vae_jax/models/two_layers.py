@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 from vae_jax.flows import ConditionalGaussian, GaussianParameters, diagonal_gaussian_log_prob, standard_normal_log_prob
 from vae_jax.posteriors.posterior import Posterior
 from vae_jax.priors.prior import Prior
+from vae_jax.settings import setting
 from vae_jax.shapes import Nats, Noise, PerSample, RandomKey
 
 Layers = tuple[Float[Array, "*batch l"], Float[Array, "*batch u"]]
@@ -24,19 +25,19 @@ class _TwoLayers(nn.Module):
     """Sizes of the layers.
 
     Attributes:
-        lower: Dimensions of z1.
+        latents: Dimensions of z1.
         upper: Dimensions of z2.
         hidden: Widths of the tanh layers between them.
     """
 
-    lower: int
-    upper: int
-    hidden: tuple[int, ...]
+    latents: int
+    upper: int = setting(50, "dimensions of the upper layer", minimum=1)
+    hidden: tuple[int, ...] = setting((100, 100), "widths between the layers, from its input on", minimum=1)
 
     @property
     def shape(self) -> tuple[tuple[int], tuple[int]]:
         """Of z1 and of z2."""
-        return (self.lower,), (self.upper,)
+        return (self.latents,), (self.upper,)
 
     def drawn(self, gaussian: GaussianParameters, noise: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
         """The reparameterization trick of one layer."""
@@ -47,7 +48,7 @@ class HierarchicalPosterior(_TwoLayers, Posterior):
     """`q(z|x) = q(z1|x) q(z2|z1)`, both Gaussians with independent dimensions.
 
     Attributes:
-        lower: Dimensions of z1, whose mean and log-variance are linear in the features.
+        latents: Dimensions of z1, whose mean and log-variance are linear in the features.
         upper: Dimensions of z2.
         hidden: Widths of the tanh layers from z1 to z2.
     """
@@ -57,10 +58,10 @@ class HierarchicalPosterior(_TwoLayers, Posterior):
     @property
     def noise_size(self) -> int:
         """One number for each dimension of both layers."""
-        return self.lower + self.upper
+        return self.latents + self.upper
 
     def setup(self) -> None:
-        self.first = ConditionalGaussian((), self.lower)
+        self.first = ConditionalGaussian((), self.latents)
         self.second = ConditionalGaussian(self.hidden, self.upper)
 
     def __call__(self, features: Float[Array, "b f"]) -> GaussianParameters:
@@ -69,8 +70,8 @@ class HierarchicalPosterior(_TwoLayers, Posterior):
 
     def transform(self, parameters: GaussianParameters, noise: Noise) -> tuple[Layers, PerSample]:
         """The reparameterization trick, one layer after the other; z, and log q(z|x) in nats."""
-        lower = self.drawn(parameters, noise[..., : self.lower])
-        z = lower, self.drawn(self.second(lower), noise[..., self.lower :])
+        lower = self.drawn(parameters, noise[..., : self.latents])
+        z = lower, self.drawn(self.second(lower), noise[..., self.latents :])
         return z, self.log_prob(parameters, z)
 
     def log_prob(self, parameters: GaussianParameters, z: Layers) -> Nats:
@@ -87,7 +88,7 @@ class HierarchicalPrior(_TwoLayers, Prior):
     """`p(z) = p(z2) p(z1|z2)`: z2 is standard normal, z1 Gaussian given z2.
 
     Attributes:
-        lower: Dimensions of z1, which alone goes into the decoder.
+        latents: Dimensions of z1, which alone goes into the decoder.
         upper: Dimensions of z2.
         hidden: Widths of the tanh layers from z2 to z1.
     """
@@ -95,14 +96,14 @@ class HierarchicalPrior(_TwoLayers, Prior):
     @property
     def decoded_shape(self) -> tuple[int]:
         """Only z1 goes into the decoder."""
-        return (self.lower,)
+        return (self.latents,)
 
     def decoded(self, z: Layers) -> Float[Array, "*batch l"]:
         """z1."""
         return z[0]
 
     def setup(self) -> None:
-        self.conditional = ConditionalGaussian(self.hidden, self.lower)
+        self.conditional = ConditionalGaussian(self.hidden, self.latents)
 
     def log_prob(self, z: Layers) -> Nats:
         """`log p(z2) + log p(z1|z2)` in nats."""
@@ -110,6 +111,6 @@ class HierarchicalPrior(_TwoLayers, Prior):
 
     def sample(self, key: RandomKey, num_samples: int) -> Layers:
         """Latents drawn from the prior, z2 first."""
-        noise = jax.random.normal(key, (num_samples, self.lower + self.upper))
-        upper = noise[:, self.lower :]
-        return self.drawn(self.conditional(upper), noise[:, : self.lower]), upper
+        noise = jax.random.normal(key, (num_samples, self.latents + self.upper))
+        upper = noise[:, self.latents :]
+        return self.drawn(self.conditional(upper), noise[:, : self.latents]), upper

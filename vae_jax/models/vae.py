@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from vae_jax.models.model import Batch, Context, Distribution, Joint, Variables, as_context
 from vae_jax.priors import Components
+from vae_jax.settings import given
 from vae_jax.shapes import Nats, Noise, PerSample, RandomKey, Scalar
 
 
@@ -127,8 +128,8 @@ class VAE:
     prior: Any
     decoder: nn.Module
     likelihood: Any
-    context_size: int = 0
-    rows: bool = False
+    context_size: int = given(0)
+    rows: bool = given(False)
 
     @property
     def parts(self) -> Parts:
@@ -282,6 +283,14 @@ def refusal(posterior: Any, prior: Any, context_size: int = 0) -> str | None:
             f"{names} don't go together: they are of {prior.shape} and {posterior.shape} latents; "
             "a hierarchical prior goes with the hierarchical posterior of the same sizes"
         )
+    if isinstance(posterior.shape[0], int) and len(posterior.shape) > 1:
+        for kind, part in (("posterior", posterior), ("prior", prior)):
+            if not part.takes_maps:
+                size = "×".join(map(str, posterior.shape))
+                return (
+                    f"the {kind} {type(part).__name__} is one of vectors, and z is a map of {size} numbers; choose "
+                    "diagonal_gaussian with standard_normal or vampprior, or a network with spatial=False"
+                )
     if prior.needs_components and not posterior.log_prob_anywhere:
         return (
             f"{names} don't go together: the prior is a mixture of posteriors, whose density it needs at any z, "

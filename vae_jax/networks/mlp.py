@@ -1,15 +1,32 @@
 """Fully connected encoder and decoder, as in the experiments of Kingma & Welling (arXiv 1312.6114)."""
 
-from collections.abc import Callable
+import dataclasses
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vae_jax.networks.network import ACTIVATIONS, DTYPES, Activation, Network
 from vae_jax.networks.precision import at_least_float32
+from vae_jax.settings import setting
 
-Activation = Callable[[jax.Array], jax.Array]
+
+@dataclasses.dataclass(frozen=True)
+class MLP(Network):
+    """Fully connected encoder and decoder."""
+
+    hidden: tuple[int, ...] = setting((200,), "widths of the encoder; the decoder's mirror them", minimum=1)
+    activation: str = setting("relu", "between layers", choices=ACTIVATIONS)
+    dtype: str = setting("float32", "what is computed in; parameters are float32", choices=DTYPES)
+
+    def encoder(self) -> nn.Module:
+        """See `Network`."""
+        return MLPEncoder(self.hidden, ACTIVATIONS[self.activation], DTYPES[self.dtype])
+
+    def decoder(self) -> nn.Module:
+        """See `Network`."""
+        return MLPDecoder(self.hidden[::-1], self.outputs, ACTIVATIONS[self.activation], DTYPES[self.dtype])
 
 
 class MLPEncoder(nn.Module):

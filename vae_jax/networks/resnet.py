@@ -1,15 +1,17 @@
 """Residual networks with group normalization, for colour images of 32×32 to 128×128."""
 
-import math
+import dataclasses
 
 import flax.linen as nn
 import jax
 from jaxtyping import Array, Float
 
+from vae_jax.networks.conv import ConvNet
 from vae_jax.networks.fast_convolution import Conv
-from vae_jax.networks.mlp import Activation
+from vae_jax.networks.network import ACTIVATIONS, DTYPES, Activation
 from vae_jax.networks.precision import at_least_float32
-from vae_jax.networks.upsampling import Upsample, halved_sizes
+from vae_jax.networks.upsampling import UPSAMPLING, Upsample, first_map, halved_sizes
+from vae_jax.settings import setting
 
 
 def num_groups(channels: int) -> int:
@@ -47,8 +49,35 @@ class ResidualBlock(nn.Module):
         return x + Conv(channels, (3, 3), dtype=self.dtype, kernel_init=nn.initializers.zeros)(y)
 
 
+@dataclasses.dataclass(frozen=True)
+class ResNet(ConvNet):
+    """Residual blocks with group normalization."""
+
+    channels: tuple[int, ...] = setting(
+        (64, 128, 256), "at each resolution of the encoder; the decoder's mirror them", minimum=1, shortest=1
+    )
+    activation: str = setting("silu", "of the blocks", choices=ACTIVATIONS)
+    upsampling: str = setting("resize", "how the decoder doubles a map", choices=UPSAMPLING)
+    blocks: int = setting(1, "residual blocks at each resolution", minimum=1, below=129)
+
+    @property
+    def halvings(self) -> int:
+        """How often the encoder halves height and width."""
+        return len(self.channels) - 1
+
+    def encoder(self) -> nn.Module:
+        """See `Network`."""
+        activation, dtype = ACTIVATIONS[self.activation], DTYPES[self.dtype]
+        return ResNetEncoder(self.channels, self.blocks, activation, dtype, self.spatial)
+
+    def decoder(self) -> nn.Module:
+        """See `Network`."""
+        activation, dtype = ACTIVATIONS[self.activation], DTYPES[self.dtype]
+        return ResNetDecoder(self.channels[::-1], self.outputs, self.blocks, activation, self.upsampling, dtype)
+
+
 class ResNetEncoder(nn.Module):
-    """From images to features through residual blocks at decreasing resolutions; the last map is flattened.
+    """From images to features through residual blocks at decreasing resolutions.
 
     Attributes:
         hidden: Channels at each resolution, at least one, starting with that of the image. Strided 3×3 convolutions
@@ -56,6 +85,7 @@ class ResNetEncoder(nn.Module):
         blocks: Residual blocks at each resolution.
         activation: Of the blocks.
         dtype: Type of the computation; None for that of the images.
+        spatial: Whether the features are the last map; else it is flattened.
 
     Source:
         He et al., arXiv 1603.05027 (activation before convolution); Wu & He, arXiv 1803.08494 (group norm).
@@ -65,11 +95,12 @@ class ResNetEncoder(nn.Module):
     blocks: int = 1
     activation: Activation = nn.silu
     dtype: jax.typing.DTypeLike | None = None
+    spatial: bool = False
 
     unroll_on_cpu = True
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"], context: Float[Array, "b l"] | None = None) -> Float[Array, "b f"]:
+    def __call__(self, x: Float[Array, "b h w c"], context: Float[Array, "b l"] | None = None) -> Float[Array, "b *f"]:
         """Features of each image.
 
         Args:
@@ -90,7 +121,7 @@ class ResNetEncoder(nn.Module):
             for _ in range(self.blocks):
                 x = ResidualBlock(self.activation, self.dtype)(x)
         x = self.activation(nn.GroupNorm(num_groups(x.shape[-1]), dtype=self.dtype)(x))
-        return at_least_float32(x.reshape(x.shape[0], -1))
+        return at_least_float32(x if self.spatial else x.reshape(x.shape[0], -1))
 
 
 class ResNetDecoder(nn.Module):
@@ -115,8 +146,11 @@ class ResNetDecoder(nn.Module):
     unroll_on_cpu = True
 
     @nn.compact
-    def __call__(self, z: Float[Array, "b d"]) -> Float[Array, "b h w o"]:
+    def __call__(self, z: Float[Array, "b *z"]) -> Float[Array, "b h w o"]:
         """The inputs of the likelihood for each pixel.
+
+        Args:
+            z: Vectors, or maps of the size of the smallest map.
 
         Raises:
             ValueError: If there is no resolution, or the upsampling is unknown.
@@ -125,8 +159,7 @@ class ResNetDecoder(nn.Module):
             raise ValueError("a residual decoder needs at least one width in hidden, e.g. (256, 128, 64)")
         height, width, outputs = self.image_shape
         sizes = halved_sizes((height, width), len(self.hidden) - 1)[::-1]
-        x = nn.Dense(math.prod(sizes[0]) * self.hidden[0], dtype=self.dtype)(z)
-        x = x.reshape(z.shape[0], *sizes[0], self.hidden[0])
+        x = first_map(z, sizes[0], self.hidden[0], self.dtype)
         for index, (channels, size) in enumerate(zip(self.hidden, sizes, strict=True)):
             if index > 0:
                 x = Upsample(channels, size, self.upsampling, self.dtype)(x)

@@ -32,6 +32,15 @@ def depth_to_space(x: Float[Array, "b h w f4"]) -> Float[Array, "b h2 w2 f"]:
     return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(batch, 2 * height, 2 * width, channels // 4)
 
 
+def first_map(
+    z: Float[Array, "b *z"], size: Size, channels: int, dtype: jax.typing.DTypeLike | None
+) -> Float[Array, "b h w c"]:
+    """The smallest map of a decoder, by a dense layer: from a vector, or at each place of a map of latents."""
+    if z.ndim > 2:
+        return nn.Dense(channels, dtype=dtype)(z)
+    return nn.Dense(size[0] * size[1] * channels, dtype=dtype)(z).reshape(z.shape[0], *size, channels)
+
+
 class Upsample(nn.Module):
     """Doubles height and width with a learned map, and crops the result where half of an odd size was rounded up.
 

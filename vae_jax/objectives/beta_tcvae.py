@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from vae_jax.noise import standard_normal
 from vae_jax.objectives.objective import MODEL, Loss
 from vae_jax.objectives.terms import elbo_terms
+from vae_jax.settings import setting
 from vae_jax.shapes import PerImage, Scalar
 
 
@@ -68,8 +69,8 @@ class BetaTcvae:
         Chen et al., arXiv 1802.04942, eq. 4.
     """
 
-    beta: float
     num_images: int
+    beta: float = setting(1.0, "weight of the total correlation", minimum=0.0)
 
     needs = ("density", "reparameterized", "factorized")
 

@@ -1,46 +1,50 @@
-"""The evidence lower bound in both of its forms (Kingma & Welling 2014), with a weight on its KL term."""
+"""The evidence lower bound in both of its forms (Kingma & Welling 2014)."""
 
 import dataclasses
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from vae_jax.noise import standard_normal
 from vae_jax.objectives.objective import MODEL, Loss
-from vae_jax.objectives.penalties import Penalty, Weighted
 from vae_jax.objectives.terms import elbo_terms
-from vae_jax.shapes import PerSample, Scalar
+from vae_jax.settings import setting
+from vae_jax.shapes import Count, PerSample, Scalar
 
-UNWEIGHTED = Weighted()
 GRADIENTS = ("reparameterized", "score_function")
 
 
 @dataclasses.dataclass(frozen=True)
 class Elbo:
-    """Minus the bound, with a penalty in place of its KL term.
+    """Minus the bound.
 
     Attributes:
         num_samples: Samples of z per image (L in the paper).
         analytic_kl: Whether to use the closed form of the KL, if the model has one.
-        penalty: Function of the KL; the identity by default.
         gradient: `reparameterized` (through z) or `score_function` (the general estimator, for comparison: its
             variance is why the reparameterization matters).
     """
 
-    num_samples: int = 1
-    analytic_kl: bool = True
-    penalty: Penalty = UNWEIGHTED
-    gradient: str = "reparameterized"
+    num_samples: int = setting(1, "of z for each image and step (L)", minimum=1)
+    analytic_kl: bool = setting(True, "the KL in closed form (AEVB eq. 10), else by Monte Carlo (eq. 6)")
+    gradient: str = setting("reparameterized", "of the expectation", choices=GRADIENTS)
+
+    over_images = True
 
     @property
     def needs(self) -> tuple[str, ...]:
         """See `Objective`."""
         return ("density", "reparameterized" if self.gradient == "reparameterized" else "density_anywhere")
 
-    @property
-    def over_images(self) -> bool:
-        """Whether the loss is a mean over images, as the penalty may be."""
-        return getattr(self.penalty, "over_images", False)
+    def penalty(self, kl: Float[Array, "b g"], step: Count) -> Scalar:
+        """What stands in place of the KL: here its mean over the batch, in nats.
+
+        Args:
+            kl: By latent dimensions if the divergence is a sum over them; otherwise in one group.
+            step: Steps taken so far.
+        """
+        return jnp.mean(jnp.sum(kl, axis=-1))
 
     def __call__(self, model, variables, batch, key, step):
         """See `Objective`."""

@@ -9,6 +9,7 @@ from jax import lax
 from vae_jax.noise import standard_normal
 from vae_jax.objectives.objective import MODEL, Loss
 from vae_jax.objectives.terms import elbo_terms
+from vae_jax.settings import setting
 from vae_jax.shapes import PerImage, PerSample
 
 
@@ -35,7 +36,7 @@ class Iwae:
         num_samples: Samples of z per image (k in the paper).
     """
 
-    num_samples: int
+    num_samples: int = setting(5, "of z for each image (K)", minimum=1)
 
     needs = ("density", "reparameterized")
     over_images = True
@@ -62,7 +63,7 @@ class Dreg:
         Tucker et al., arXiv 1810.04152, eq. 7.
     """
 
-    num_samples: int
+    num_samples: int = setting(5, "of z for each image (K)", minimum=1)
 
     needs = ("density", "reparameterized", "density_anywhere")
     over_images = True

@@ -10,6 +10,7 @@ from vae_jax.models import flat_latents
 from vae_jax.noise import standard_normal
 from vae_jax.objectives.objective import MODEL, Loss
 from vae_jax.objectives.terms import elbo_terms
+from vae_jax.settings import setting
 from vae_jax.shapes import Scalar
 
 
@@ -53,8 +54,8 @@ class Mmd:
         Zhao et al., arXiv 1706.02262, eq. 6.
     """
 
-    alpha: float
-    weight: float
+    alpha: float = setting(1.0, "weight of the mutual information; 1: no KL term", minimum=-100.0)
+    weight: float = setting(500.0, "of the discrepancy", minimum=0.0)
 
     @property
     def needs(self) -> tuple[str, ...]:

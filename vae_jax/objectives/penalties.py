@@ -1,20 +1,15 @@
-"""Penalties in place of the KL divergence: beta-VAE, free bits and capacity.
-
-A penalty is a function `(kl [B, groups], step) -> nats`, averaged over the batch. The groups are the latent dimensions
-if the divergence is a sum over them; otherwise there is one group. A penalty that is a mean over images declares
-`over_images`; see `Objective`.
-"""
+"""The bound with a penalty in place of its KL divergence: beta-VAE, free bits and capacity."""
 
 import dataclasses
-from collections.abc import Callable
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vae_jax.objectives.elbo import Elbo
+from vae_jax.settings import setting
 from vae_jax.shapes import Count, Scalar
 
 ANNEALINGS = ("none", "linear", "cyclical")
-Penalty = Callable[[Float[Array, "b g"], Count], Scalar]
 
 
 def linear_ramp(step: Count, num_steps: int) -> Scalar:
@@ -32,73 +27,74 @@ def cyclical_ramp(step: Count, num_steps: int, rising_share: float = 0.5) -> Sca
 
 
 @dataclasses.dataclass(frozen=True)
-class Weighted:
-    """`beta(step) KL`.
+class Beta(Elbo):
+    """`-reconstruction + beta(step) KL`.
 
     Attributes:
         beta: Weight at the end of the annealing; 1 for the bound itself.
         annealing: `none`, `linear` or `cyclical`.
-        annealing_steps: Length of the rise, or of a cycle.
+        steps: Length of the rise, or of a cycle.
 
     Source:
         Higgins et al. 2017 (beta-VAE); Bowman et al., arXiv 1511.06349 (annealing).
     """
 
-    beta: float = 1.0
-    annealing: str = "none"
-    annealing_steps: int = 0
+    beta: float = setting(1.0, "weight of the KL", minimum=0.0)
+    annealing: str = setting("none", "how the weight rises", choices=ANNEALINGS)
+    steps: int = setting(0, "of the rise, or of a cycle", minimum=0)
 
-    over_images = True
-
-    def __call__(self, kl: Float[Array, "b g"], step: Count) -> Scalar:
+    def penalty(self, kl: Float[Array, "b g"], step: Count) -> Scalar:
         """Nats, averaged over the batch."""
         cost = self.beta * jnp.mean(jnp.sum(kl, axis=-1))
         if self.annealing == "none":
             return cost
         ramp = cyclical_ramp if self.annealing == "cyclical" else linear_ramp
-        return ramp(step, self.annealing_steps) * cost
+        return ramp(step, self.steps) * cost
 
 
 @dataclasses.dataclass(frozen=True)
-class FreeBits:
-    """`sum_g max(free_nats, mean_b KL_g)`: reducing a group below its free nats gains nothing.
+class FreeBits(Elbo):
+    """`-reconstruction + sum_g max(nats, mean_b KL_g)`: reducing a group below its free nats gains nothing.
 
     Attributes:
-        free_nats: Per latent dimension.
-        latents: Latent dimensions. A divergence that isn't a sum over them has one group with
-            `latents * free_nats`.
+        nats: That are free in each latent dimension.
+        num_latents: Dimensions. A divergence that isn't a sum over them has one group with `num_latents * nats`.
 
     Source:
         Kingma et al., arXiv 1606.04934, appendix C.8.
     """
 
-    free_nats: float
-    latents: int
+    num_latents: int = dataclasses.field(kw_only=True)
+    nats: float = setting(0.5, "free in each latent dimension", minimum=0.0)
 
-    def __call__(self, kl: Float[Array, "b g"], step: Count) -> Scalar:
+    over_images = False
+
+    def penalty(self, kl: Float[Array, "b g"], step: Count) -> Scalar:
         """Nats, averaged over the batch."""
-        free = self.free_nats * self.latents / kl.shape[-1]
+        free = self.nats * self.num_latents / kl.shape[-1]
         return jnp.sum(jnp.maximum(free, jnp.mean(kl, axis=0)))
 
 
 @dataclasses.dataclass(frozen=True)
-class Capacity:
-    """`gamma |mean_b KL - C(step)|` with C rising linearly.
+class Capacity(Elbo):
+    """`-reconstruction + gamma |mean_b KL - C(step)|` with C rising linearly.
 
     Attributes:
-        gamma: Weight.
-        capacity: C at the end, in nats.
+        weight: gamma.
+        nats: C at the end.
         steps: Over which it rises from 0.
 
     Source:
         Burgess et al., arXiv 1804.03599, eq. 8.
     """
 
-    gamma: float
-    capacity: float
-    steps: int
+    nats: float = setting(25.0, "target of the KL", minimum=0.0)
+    weight: float = setting(10.0, "of the distance to it", minimum=0.0)
+    steps: int = setting(0, "over which the target rises from 0", minimum=0)
 
-    def __call__(self, kl: Float[Array, "b g"], step: Count) -> Scalar:
+    over_images = False
+
+    def penalty(self, kl: Float[Array, "b g"], step: Count) -> Scalar:
         """Nats, averaged over the batch."""
-        target = self.capacity * linear_ramp(step, self.steps)
-        return self.gamma * jnp.abs(jnp.mean(jnp.sum(kl, axis=-1)) - target)
+        target = self.nats * linear_ramp(step, self.steps)
+        return self.weight * jnp.abs(jnp.mean(jnp.sum(kl, axis=-1)) - target)

@@ -47,6 +47,7 @@ class DiagonalGaussian(Posterior):
     log_prob_anywhere = True
     factorized = True
     diagonal_gaussian = True
+    takes_maps = True
 
     @nn.compact
     def __call__(self, features: Float[Array, "b *f"]) -> GaussianParameters:

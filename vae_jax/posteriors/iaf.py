@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 from vae_jax.flows import AutoregressiveNetwork, GaussianParameters, autoregressive_step
 from vae_jax.posteriors.diagonal_gaussian import DiagonalGaussian
 from vae_jax.posteriors.posterior import Posterior
+from vae_jax.settings import setting
 from vae_jax.shapes import Means, PerSample, Samples
 
 
@@ -34,8 +35,8 @@ class IAF(Posterior):
     """
 
     latents: int
-    flows: int = 4
-    hidden: tuple[int, ...] = (320, 320)
+    flows: int = setting(4, "flows", minimum=1, below=129)
+    hidden: tuple[int, ...] = setting((320, 320), "widths in each flow", minimum=1)
 
     def setup(self) -> None:
         self.base = DiagonalGaussian(self.latents)

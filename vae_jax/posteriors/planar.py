@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 from vae_jax.flows import GaussianParameters, planar
 from vae_jax.posteriors.diagonal_gaussian import DiagonalGaussian
 from vae_jax.posteriors.posterior import Posterior
+from vae_jax.settings import setting
 from vae_jax.shapes import Means, PerSample, Samples
 
 
@@ -36,7 +37,7 @@ class PlanarFlow(Posterior):
     """
 
     latents: int
-    flows: int = 10
+    flows: int = setting(4, "flows", minimum=1, below=129)
 
     def setup(self) -> None:
         self.base = DiagonalGaussian(self.latents)

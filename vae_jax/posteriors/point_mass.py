@@ -14,13 +14,14 @@ class PointMass(Posterior):
     It has no density: log q(z|x) is None, and there is no KL, bound or importance weight.
 
     Attributes:
-        latents: Dimensions of z.
+        latents: Dimensions of z: D, or `(h, w, c)` for a map.
     """
 
-    latents: int
+    latents: int | tuple[int, int, int]
 
     has_density = False
     deterministic = True
+    takes_maps = True
 
     @property
     def noise_size(self) -> int:
@@ -28,9 +29,9 @@ class PointMass(Posterior):
         return 0
 
     @nn.compact
-    def __call__(self, features: Float[Array, "b f"]) -> Means:
+    def __call__(self, features: Float[Array, "b *f"]) -> Means:
         """The point of each image."""
-        return nn.Dense(self.latents, name="point")(features)
+        return nn.Dense(self.shape[-1], name="point")(features)
 
     def transform(self, parameters: Means, noise: Float[Array, "k b 0"]) -> tuple[Samples, None]:
         """The point repeated for all samples, and None for the density."""

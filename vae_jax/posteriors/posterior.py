@@ -17,6 +17,7 @@ class Posterior(nn.Module):
     factorized = False
     deterministic = False
     diagonal_gaussian = False
+    takes_maps = False
 
     @property
     def shape(self) -> Any:

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 
 from vae_jax.flows import diagonal_gaussian_log_prob
 from vae_jax.priors.prior import Prior
+from vae_jax.settings import setting
 from vae_jax.shapes import Nats, Points, RandomKey
 
 
@@ -21,7 +22,7 @@ class GaussianMixture(Prior):
     """
 
     latents: int
-    components: int = 10
+    components: int = setting(100, "Gaussians", minimum=1)
 
     def setup(self) -> None:
         shape = (self.components, self.latents)

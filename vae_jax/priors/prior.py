@@ -11,6 +11,7 @@ class Prior(nn.Module):
     is_standard_normal = False
     needs_components = False
     takes_context = False
+    takes_maps = False
 
     @property
     def shape(self) -> Any:

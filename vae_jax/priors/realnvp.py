@@ -6,6 +6,7 @@ from jaxtyping import Array, Float
 
 from vae_jax.flows import AffineCoupling, standard_normal_log_prob
 from vae_jax.priors.prior import Prior
+from vae_jax.settings import setting
 from vae_jax.shapes import Nats, Points, RandomKey
 
 
@@ -24,8 +25,8 @@ class RealNVP(Prior):
     """
 
     latents: int
-    flows: int = 6
-    hidden: tuple[int, ...] = (128, 128)
+    flows: int = setting(6, "couplings", minimum=2, below=129)
+    hidden: tuple[int, ...] = setting((128, 128), "widths in each coupling", minimum=1)
 
     def setup(self) -> None:
         self.couplings = [AffineCoupling(self.hidden, keep_even=index % 2 == 0) for index in range(self.flows)]

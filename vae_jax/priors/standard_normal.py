@@ -18,6 +18,7 @@ class StandardNormal(Prior):
     latents: int | tuple[int, int, int]
 
     is_standard_normal = True
+    takes_maps = True
 
     def log_prob(self, z: Float[Array, "..."]) -> Float[Array, "..."]:
         """log p(z) in nats."""

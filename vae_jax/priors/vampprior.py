@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vae_jax.priors.prior import Prior
+from vae_jax.settings import setting
 from vae_jax.shapes import Nats, RandomKey
 
 # Pixels start at about 0.27 +- 0.2: dark, like most backgrounds, and all different.
@@ -33,7 +34,7 @@ class VampPrior(Prior):
     As it declares `needs_components`, the model encodes `pseudo_inputs()` and passes the components in.
 
     Attributes:
-        latents: Shape of z: D, `(h, w, c)`, or a tuple with the shape of each layer.
+        latents: Shape of z: D, or `(h, w, c)` for a map.
         image_shape: Height, width, channels of the pseudo-inputs.
         components: Number of pseudo-inputs.
 
@@ -42,11 +43,12 @@ class VampPrior(Prior):
         in [0, 1], instead of clipping, so that each has a gradient.
     """
 
-    latents: Any
+    latents: int | tuple[int, int, int]
     image_shape: tuple[int, int, int]
-    components: int = 500
+    components: int = setting(100, "pseudo-inputs", minimum=1)
 
     needs_components = True
+    takes_maps = True
 
     def setup(self) -> None:
         def initial_logits(key: RandomKey, shape: tuple[int, ...]) -> Float[Array, "c h w o"]:
@@ -58,24 +60,19 @@ class VampPrior(Prior):
         """The learned images, pixels in [0, 1]."""
         return jax.nn.sigmoid(self.logits)
 
-    def log_prob(self, z: Any, components: Components) -> Nats:
+    def log_prob(self, z: Float[Array, "..."], components: Components) -> Nats:
         """log p(z) in nats.
 
         Args:
             z: Latents.
             components: The posteriors of `pseudo_inputs()`.
         """
-        layers, structure = jax.tree.flatten(z)
-        shapes = self.shape if structure != jax.tree.structure(0) else (self.shape,)
-        batch = layers[0].shape[: layers[0].ndim - len(shapes[0])]
-        every = [
-            jnp.broadcast_to(leaf.reshape(-1, 1, *shape), (math.prod(batch), self.components, *shape))
-            for leaf, shape in zip(layers, shapes, strict=True)
-        ]
-        each = components.posterior.log_prob(components.parameters, jax.tree.unflatten(structure, every))
+        batch = z.shape[: z.ndim - len(self.shape)]
+        every = jnp.broadcast_to(z.reshape(-1, 1, *self.shape), (math.prod(batch), self.components, *self.shape))
+        each = components.posterior.log_prob(components.parameters, every)
         return jax.nn.logsumexp(each, axis=-1).reshape(batch) - math.log(self.components)
 
-    def sample(self, key: RandomKey, num_samples: int, components: Components) -> Any:
+    def sample(self, key: RandomKey, num_samples: int, components: Components) -> Float[Array, "n *z"]:
         """Latents drawn from the prior: a random pseudo-input, then its posterior.
 
         Args:
@@ -87,4 +84,4 @@ class VampPrior(Prior):
         chosen = jax.random.randint(component_key, (num_samples,), 0, self.components)
         parameters = jax.tree.map(lambda values: values[chosen], components.parameters)
         noise = jax.random.normal(noise_key, (1, num_samples, components.posterior.noise_size))
-        return jax.tree.map(lambda leaf: leaf[0], components.posterior.transform(parameters, noise)[0])
+        return components.posterior.transform(parameters, noise)[0][0]

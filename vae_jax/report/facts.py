@@ -8,9 +8,12 @@ from typing import Any
 
 import jax
 
+from vae_jax.build import resolve_parts, shortened
+from vae_jax.build.model import OF_MODEL
 from vae_jax.config import Config, flatten
 from vae_jax.diagnosis.summary import sentences, table
 from vae_jax.files import read_json
+from vae_jax.models import num_latents
 from vae_jax.runs import RunFolder, read_rows
 from vae_jax.trained import TrainedModel
 
@@ -165,7 +168,7 @@ def _digests(result: dict[str, Any]) -> list[Any]:
 
 def settings(config: Config) -> list[tuple[str, str, bool]]:
     """Every field of a config: its name, its value, and whether it differs from the default."""
-    defaults = {name: value for name, value, _ in flatten(Config())}
+    defaults = {name: value for name, value, _ in flatten(resolve_parts(Config()))}
     return [(name, str(value), value != defaults[name]) for name, value, _ in flatten(config)]
 
 
@@ -197,14 +200,12 @@ def _start(start: dict[str, Any]) -> dict[str, Any]:
 def model_line(trained: TrainedModel) -> str:
     """The model in one line."""
     config, model = trained.config, trained.model
-    side = math.prod(trained.kind.image_shape)
-    widths = "-".join(map(str, (side, *config.model.hidden, config.model.latents)))
+    parts = {part: shortened(f"model.{part}", getattr(config.model, part)) for part in OF_MODEL}
     parameters = sum(leaf.size for leaf in jax.tree.leaves(trained.variables))
     told = ", told the class" if model.context_size else ""
-    network = f"{config.model.network} {widths}" if config.model.network == "mlp" else config.model.network
     return (
-        f"{network}{told}; p(x|z) {config.model.likelihood}, q(z|x) {config.model.posterior}, "
-        f"p(z) {config.model.prior}; {parameters:,} parameters"
+        f"{parts['network']}, {num_latents(model)} latents{told}; p(x|z) {parts['likelihood']}, "
+        f"q(z|x) {parts['posterior']}, p(z) {parts['prior']}; {parameters:,} parameters"
     )
 
 

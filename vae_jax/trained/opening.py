@@ -5,8 +5,8 @@ import pathlib
 
 import jax
 
-from vae_jax.build import build_data, build_model_for, build_state
-from vae_jax.config import Config, flatten
+from vae_jax.build import build_data, build_model_for, build_state, is_custom
+from vae_jax.config import PARTS, Config, flatten
 from vae_jax.data import Dataset
 from vae_jax.errors import DataError, UserError
 from vae_jax.escaping import one_line
@@ -108,7 +108,7 @@ def _load_data(config: Config, folder: RunFolder) -> Dataset:
 
 
 # Only these fields of a config make a model and its data.
-_MADE_OF = ("model.", "train.", "data.source", "data.binarization")
+_MADE_OF = (*PARTS, "data.source", "data.binarization")
 
 
 def check_custom(config: Config, folder: pathlib.Path, allowed: bool) -> None:
@@ -118,7 +118,7 @@ def check_custom(config: Config, folder: pathlib.Path, allowed: bool) -> None:
         UserError: For the first custom part, if they aren't allowed.
     """
     for name, value, _ in flatten(config):
-        if name.startswith(_MADE_OF) and isinstance(value, str):
+        if name in _MADE_OF:
             check_custom_name(name, value, folder, allowed)
 
 
@@ -128,7 +128,7 @@ def check_custom_name(field: str, name: str, folder: pathlib.Path, allowed: bool
     Raises:
         UserError: If it isn't allowed.
     """
-    if not allowed and ":" in name:
+    if not allowed and is_custom(name):
         raise UserError(
             f"'{folder}' has {field} {one_line(repr(name), 100)}, and opening it would run that code; if you trust it, "
             "add --allow_custom, or in Python load(path, allow_custom=True)"

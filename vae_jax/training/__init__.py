@@ -3,7 +3,7 @@
 from vae_jax.training.background import Background
 from vae_jax.training.feeding import BatchOrder, ResidentSteps
 from vae_jax.training.loop import CheckpointDue, Interrupted, Logged, RunSteps, Schedule, Stopping, training_events
-from vae_jax.training.optimizers import OPTIMIZERS, SCHEDULES, make_optimizer
+from vae_jax.training.optimizers import OPTIMIZERS, SCHEDULES, Adam, AdamW, Sgd, make_optimizer
 from vae_jax.training.postmortem import BrokenStep, find_broken_step
 from vae_jax.training.step import (
     REPLICA_AXES,

@@ -1,48 +1,96 @@
 """Optax optimizers by name, with a learning rate schedule and clipping."""
 
+import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from vae_jax.settings import setting
 from vae_jax.shapes import Scalar
 
 SCHEDULES = ("constant", "cosine", "iwae")
-# name -> (learning rate, epsilon) -> transformation; only Adam uses this epsilon.
-OPTIMIZERS = {
-    "adam": lambda rate, epsilon: optax.chain(scale_by_adam(epsilon), optax.scale_by_learning_rate(rate)),
-    "adamw": lambda rate, epsilon: optax.chain(
-        scale_by_adam(epsilon), optax.add_decayed_weights(_WEIGHT_DECAY), optax.scale_by_learning_rate(rate)
-    ),
-    "adagrad": lambda rate, epsilon: optax.adagrad(rate),
-    "rmsprop": lambda rate, epsilon: optax.rmsprop(rate),
-    "sgd": lambda rate, epsilon: optax.sgd(rate),
-}
 _IWAE_RUNGS = 8
-_WEIGHT_DECAY = 1e-4  # Optax's default default
+
+
+@dataclasses.dataclass(frozen=True)
+class Adam:
+    """Adam (Kingma & Ba 2015)."""
+
+    epsilon: float = setting(1e-8, "added to the denominator", minimum=0.0)
+
+    def __call__(self, rate: Any) -> optax.GradientTransformation:
+        """The transformation for a learning rate or schedule."""
+        return optax.chain(scale_by_adam(self.epsilon), optax.scale_by_learning_rate(rate))
+
+
+@dataclasses.dataclass(frozen=True)
+class AdamW:
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
+
+    weight_decay: float = setting(1e-4, "of each parameter, times the learning rate", minimum=0.0)
+    epsilon: float = setting(1e-8, "added to the denominator", minimum=0.0)
+
+    def __call__(self, rate: Any) -> optax.GradientTransformation:
+        """The transformation for a learning rate or schedule."""
+        decay = optax.add_decayed_weights(self.weight_decay)
+        return optax.chain(scale_by_adam(self.epsilon), decay, optax.scale_by_learning_rate(rate))
+
+
+@dataclasses.dataclass(frozen=True)
+class Adagrad:
+    """Adagrad (Duchi et al. 2011), as in the experiments of Kingma & Welling."""
+
+    def __call__(self, rate: Any) -> optax.GradientTransformation:
+        """The transformation for a learning rate or schedule."""
+        return optax.adagrad(rate)
+
+
+@dataclasses.dataclass(frozen=True)
+class RmsProp:
+    """RMSProp (Tieleman & Hinton 2012)."""
+
+    decay: float = setting(0.9, "of the mean squared gradient", minimum=0.0, below=1.0)
+
+    def __call__(self, rate: Any) -> optax.GradientTransformation:
+        """The transformation for a learning rate or schedule."""
+        return optax.rmsprop(rate, self.decay)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sgd:
+    """Stochastic gradient descent."""
+
+    momentum: float = setting(0.0, "decay of the mean gradient; 0: none", minimum=0.0, below=1.0)
+
+    def __call__(self, rate: Any) -> optax.GradientTransformation:
+        """The transformation for a learning rate or schedule."""
+        return optax.sgd(rate, self.momentum or None)
+
+
+OPTIMIZERS = {"adam": Adam, "adamw": AdamW, "adagrad": Adagrad, "rmsprop": RmsProp, "sgd": Sgd}
 
 
 def make_optimizer(
-    name: str,
+    optimizer: Callable[[Any], optax.GradientTransformation],
     learning_rate: float | Scalar,
     num_steps: int,
     schedule: str = "constant",
     warmup_steps: int = 0,
     clip_norm: float = 0.0,
-    adam_epsilon: float = 1e-8,
     steps_per_epoch: int = 1,
 ) -> optax.GradientTransformation:
     """An optimizer whose learning rate follows a schedule.
 
     Args:
-        name: One of `OPTIMIZERS`.
+        optimizer: From a learning rate or schedule to a transformation; such as `Adam()`.
         learning_rate: The peak learning rate; an array if a compiled program serves several rates.
         num_steps: Total number of steps; `cosine` reaches 0 there.
         schedule: One of `SCHEDULES`.
         warmup_steps: Steps over which the rate rises linearly from 0.
         clip_norm: Gradients with a larger global norm are scaled down to it; 0: never.
-        adam_epsilon: Added to the denominator of `adam` and `adamw`.
         steps_per_epoch: For `iwae`, whose rates last for a number of epochs.
 
     Returns:
@@ -58,8 +106,9 @@ def make_optimizer(
     if warmup_steps:
         rising = optax.linear_schedule(0.0, learning_rate, warmup_steps)
         rate = optax.join_schedules([rising, after_warmup], [warmup_steps])
-    optimizer = OPTIMIZERS[name](rate, adam_epsilon)
-    return optax.chain(optax.clip_by_global_norm(clip_norm), optimizer) if clip_norm > 0 else optimizer
+    transformation = optimizer(rate)
+    clip = optax.clip_by_global_norm(clip_norm)
+    return optax.chain(clip, transformation) if clip_norm > 0 else transformation
 
 
 def iwae_schedule(learning_rate: float | Scalar, steps_per_epoch: int) -> optax.Schedule:
