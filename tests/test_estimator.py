@@ -26,15 +26,20 @@ from vae_jax.estimation.compiled import batch_order
 from vae_jax.estimator import VAETransformer
 
 OTHER_PARTS = {
-    "objective": "iwae",
-    "num_samples": 3,
+    "objective": "iwae(num_samples=3)",
     "posterior": "full_gaussian",
     "options": {"train.ema_decay": 0.9, "train.clip_norm": 1.0},
 }
 
 
 def tiny(n_components: int = 2, **parameters: Any) -> VAETransformer:
-    values = {"hidden": (8,), "max_iter": 2, "batch_size": 32, "n_likelihood_samples": 10, "random_state": 0}
+    values = {
+        "network": "mlp(hidden=(8,))",
+        "max_iter": 2,
+        "batch_size": 32,
+        "n_likelihood_samples": 10,
+        "random_state": 0,
+    }
     return VAETransformer(n_components, **values | parameters)
 
 
@@ -63,7 +68,7 @@ def test_scikit_learns_checks_with_other_parts(estimator: VAETransformer, check:
 def linear() -> tuple[VAETransformer, np.ndarray, PCA]:
     """A linear model with a Gaussian posterior of full covariance is probabilistic PCA; in units far from 1."""
     X = 40.0 * linear_gaussian(3000) + 1000.0
-    shared = {"hidden": (), "posterior": "full_gaussian", "batch_size": 100, "n_likelihood_samples": 20}
+    shared = {"network": "mlp(hidden=())", "posterior": "full_gaussian", "batch_size": 100, "n_likelihood_samples": 20}
     # A learning rate that ends at 0, so that the last batches leave no jitter behind.
     schedule = {"learning_rate": 0.02, "max_iter": 150, "options": {"train.schedule": "cosine"}}
     return VAETransformer(3, random_state=0, **shared, **schedule).fit(X[:2000]), X[2000:], PCA(3).fit(X[:2000])
@@ -162,7 +167,7 @@ def test_partial_fit_goes_on_where_training_stands(parameters: dict) -> None:
 @pytest.mark.long
 def test_partial_fit_takes_parts_of_any_size() -> None:
     X = linear_gaussian(200)
-    vae = tiny(hidden=(), n_components=3, learning_rate=0.02)
+    vae = tiny(network="mlp(hidden=())", n_components=3, learning_rate=0.02)
     before = vae.partial_fit(X[:100]).score(X)
     for _ in range(30):
         for part in (X[:1], X[1:100], X[100:]):
@@ -196,12 +201,12 @@ def compiled_by(function: Any, caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("network", ["mlp", "conv"])
+@pytest.mark.parametrize("network", ["mlp(hidden=(5,))", "conv(channels=(5,))"])
 def test_equal_shapes_share_what_was_compiled(network: str, caplog: pytest.LogCaptureFixture) -> None:
     X = linear_gaussian(200)
 
     def use(rows: int, **parameters: Any) -> None:
-        vae = tiny(n_components=1, network=network, hidden=(5,), **parameters).fit(X[:rows])
+        vae = tiny(n_components=1, network=network, **parameters).fit(X[:rows])
         vae.partial_fit(X[:rows]).inverse_transform(vae.transform(X[: rows // 2]))
         vae.sample(rows)
         vae.score(X[: rows // 3])
@@ -216,7 +221,7 @@ def test_equal_shapes_share_what_was_compiled(network: str, caplog: pytest.LogCa
 def test_grid_search_compiles_each_shape_once_and_finds_the_truth(caplog: pytest.LogCaptureFixture) -> None:
     X = linear_gaussian(301)
     grid = {"n_components": [1, 3], "learning_rate": [0.01, 0.03], "random_state": [0, 1]}
-    vae = VAETransformer(hidden=(), max_iter=60, batch_size=50, n_likelihood_samples=20)
+    vae = VAETransformer(network="mlp(hidden=())", max_iter=60, batch_size=50, n_likelihood_samples=20)
     # Folds of 200 and of 201 rows.
     search = GridSearchCV(vae, grid, cv=3, error_score="raise")
     messages = compiled_by(lambda: search.fit(X), caplog)
@@ -229,7 +234,7 @@ def test_grid_search_compiles_each_shape_once_and_finds_the_truth(caplog: pytest
 @pytest.mark.long
 def test_pipeline_reads_digits() -> None:
     X, y = digits()
-    vae = VAETransformer(10, hidden=(64,), max_iter=20, learning_rate=3e-3, random_state=0)
+    vae = VAETransformer(10, network="mlp(hidden=(64,))", max_iter=20, learning_rate=3e-3, random_state=0)
     pipeline = make_pipeline(StandardScaler(), vae, LogisticRegression(max_iter=1000)).fit(X[:1200], y[:1200])
     # One in ten by chance.
     assert pipeline.score(X[1200:], y[1200:]) > 0.7
@@ -266,7 +271,7 @@ def test_images_keep_their_shape(network: str, shape: tuple[int, ...]) -> None:
 @pytest.mark.long
 def test_convolutional_images_go_through_a_pipeline() -> None:
     X, y = digits()
-    vae = tiny(network="conv", hidden=(4, 8), image_shape=(8, 8), likelihood="bernoulli", max_iter=1)
+    vae = tiny(network="conv(channels=(4, 8))", image_shape=(8, 8), likelihood="bernoulli", max_iter=1)
     pipeline = make_pipeline(StandardScaler(with_std=False), vae)
     with pytest.raises(UserError, match=r"likelihood 'bernoulli' is for values in \[0, 1\], and X has -"):
         pipeline.fit(X, y)
@@ -302,11 +307,11 @@ def test_what_was_fitted_stays_whatever_parameters_become() -> None:
     X = linear_gaussian(40)
     vae = tiny().fit(X)
     before = vae.transform(X)
-    vae.set_params(n_components=5, hidden=(3,), batch_size=16, learning_rate=0.1)
+    vae.set_params(n_components=5, network="mlp(hidden=(3,))", batch_size=16, learning_rate=0.1)
     np.testing.assert_array_equal(vae.transform(X), before)
-    with pytest.raises(UserError, match=r"partial_fit can't change hidden: \(8,\) -> \(3,\), n_components: 2 -> 5"):
+    with pytest.raises(UserError, match=r"can't change network: 'mlp\(hidden=\(8,\).*, n_components: 2 -> 5"):
         vae.partial_fit(X)
-    vae.set_params(n_components=2, hidden=(8,)).partial_fit(X)
+    vae.set_params(n_components=2, network="mlp(hidden=(8,))").partial_fit(X)
     assert vae.n_iter_ == 3
 
 
@@ -315,22 +320,22 @@ def test_what_was_fitted_stays_whatever_parameters_become() -> None:
     [
         ({"n_components": 0}, "parameter 'n_components' is 0 but must be at least 1"),
         ({"n_components": "two"}, "parameter 'n_components' is 'two' but must be a whole number"),
-        ({"hidden": (8.5,)}, r"parameter 'hidden' is \(8.5,\) but must be whole numbers"),
+        ({"network": "mlp(hidden=(8.5,))"}, r"'hidden' of network 'mlp' is \(8.5,\) but must be whole numbers"),
         ({"learning_rate": float("nan")}, "parameter 'learning_rate' is nan"),
         ({"likelihood": "gausian"}, "parameter 'likelihood' is 'gausian'; did you mean 'gaussian'"),
         ({"objective": "iwae", "posterior": "point_mass"}, "objective 'iwae' and posterior 'point_mass' don't go tog"),
-        ({"network": "conv", "hidden": ()}, "network 'conv' needs stages; set e.g. hidden="),
+        ({"network": "conv(channels=())"}, "'channels' of network 'conv' is .* but must be at least one number"),
         ({"likelihood": "bernoulli"}, r"likelihood 'bernoulli' is for values in \[0, 1\], and X has -"),
         ({"learning_rate": 1e30}, "the loss isn't finite any more"),
         ({"image_shape": (3, 3)}, r"image_shape \(3, 3\) is 9 numbers, but X has 8 in a row"),
         ({"image_shape": 8}, r"image_shape is 8 but must be \(H, W\)"),
         ({"max_value": 0}, "max_value is 0 but must be"),
         ({"options": "beta"}, "options is 'beta' but must be names and values"),
-        ({"options": {"model.hiden": (3,)}}, "options has 'model.hiden'; choose from model.activation, "),
+        ({"options": {"train.scedule": "x"}}, "options has 'train.scedule'; choose from train.optimizer, "),
         ({"options": {"model.latents": 3}}, "options has 'model.latents', which is the parameter n_components"),
         ({"options": {"model.conditional": True}}, "options has 'model.conditional'; choose"),
         ({"options": {"train.optimizer": "adm"}}, "'train.optimizer' is 'adm'; did you mean 'adam'"),
-        ({"options": {"objective.beta": 2.0}}, "objective.beta has no effect under objective 'elbo'"),
+        ({"objective": "elbo(beta=2.0)"}, "objective 'elbo' has no setting 'beta'; its settings are num_samples=1"),
     ],
 )
 def test_what_does_not_go_is_refused_in_one_line(parameters: dict, message: str) -> None:
@@ -381,10 +386,10 @@ def test_no_score_where_the_likelihood_is_no_density() -> None:
 
 
 @pytest.mark.long
-def test_options_reach_the_objective() -> None:
+def test_settings_reach_the_objective() -> None:
     X = linear_gaussian(400)
-    strong = {"objective": "beta", "options": {"objective.beta": 50.0}}
-    shared = {"hidden": (), "max_iter": 30, "learning_rate": 0.02}
+    strong = {"objective": "beta(beta=50)"}
+    shared = {"network": "mlp(hidden=())", "max_iter": 30, "learning_rate": 0.02}
     spread = [tiny(**shared, **parameters).fit(X).transform(X).std() for parameters in ({}, strong)]
     # Under a KL that costs 50 times as much, latents stay at their prior's mean.
     assert spread[1] < 0.1 < 0.5 < spread[0]
@@ -393,6 +398,6 @@ def test_options_reach_the_objective() -> None:
 @pytest.mark.long
 def test_an_objective_of_the_whole_data_set_knows_its_size() -> None:
     X = linear_gaussian(64)
-    parameters = {"objective": "beta_tcvae", "batch_size": 64, "options": {"objective.beta": 4.0}}
+    parameters = {"objective": "beta_tcvae(beta=4)", "batch_size": 64}
     once, twice = (tiny(max_iter=1, **parameters).fit(rows).loss_curve_ for rows in (X, np.concatenate([X, X])))
     assert np.isfinite(once + twice).all() and once != twice

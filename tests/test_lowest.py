@@ -68,6 +68,6 @@ def test_estimator_in_a_pipeline() -> None:
     from sklearn.preprocessing import StandardScaler
 
     X = np.random.default_rng(0).normal(size=(50, 4))
-    vae = vae_jax.VAETransformer(n_components=2, hidden=(4,), max_iter=2, batch_size=10, random_state=0)
+    vae = vae_jax.VAETransformer(n_components=2, network="mlp(hidden=(4,))", max_iter=2, batch_size=10, random_state=0)
     pipeline = make_pipeline(StandardScaler(), vae).fit(X)
     assert pipeline.transform(X).shape == (50, 2) and np.isfinite(pipeline.score(X))

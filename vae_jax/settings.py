@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import functools
 import inspect
+import keyword
 import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -267,5 +268,6 @@ def text_of(value: Any) -> str:
         return str(value)
     if isinstance(value, tuple):
         return f"({', '.join(map(text_of, value))}{',' if len(value) == 1 else ''})"
-    bare = isinstance(value, str) and value.isidentifier() and value not in ("True", "False", "None")
+    # Python takes names that aren't ASCII as other, equivalent ones.
+    bare = isinstance(value, str) and value.isascii() and value.isidentifier() and not keyword.iskeyword(value)
     return value if bare else repr(value)

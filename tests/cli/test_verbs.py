@@ -78,7 +78,8 @@ def test_folder_has_every_file_and_no_leftovers(run: pathlib.Path) -> None:
 
 def test_config_comes_back(run: pathlib.Path) -> None:
     config = from_mapping(read_json(run / "config.json"))
-    assert (config.model.network.hidden, config.model.latents, config.train.num_steps) == ((8,), 2, 12)
+    assert config.model.network == "mlp(hidden=(8,), activation=relu, dtype=float32)"
+    assert (config.model.latents, config.train.num_steps) == (2, 12)
     assert (config.data.source, config.model.likelihood) == ("digits", "bernoulli")
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from vae_jax.build.registry import custom_errors, make_part
+from vae_jax.build.registry import choose_or_import, custom_errors, make_part
 from vae_jax.config import Config, ModelConfig
 from vae_jax.data import Dataset, ImageKind
 from vae_jax.errors import UserError
@@ -80,6 +80,8 @@ def build_model(config: ModelConfig, image_shape: ImageShape, max_value: int = 2
         given["outputs"] = (height, width, likelihood.outputs_per_pixel(channels))
         network = part("network")
         given["latents"] = network.latent_shape
+        if isinstance(network.latent_shape, tuple):
+            _check_maps(config, network.latent_shape)
         posterior, prior = part("posterior"), part("prior")
         given["context_size"] = num_classes if config.conditional else 0
         if reason := refusal(posterior, prior, given["context_size"]):
@@ -87,6 +89,18 @@ def build_model(config: ModelConfig, image_shape: ImageShape, max_value: int = 2
         given |= {"encoder": network.encoder(), "decoder": network.decoder(), "rows": False}
         given |= {"posterior": posterior, "prior": prior, "likelihood": likelihood}
         return part("kind")
+
+
+def _check_maps(config: ModelConfig, shape: tuple[int, ...]) -> None:
+    """Refuses a posterior or a prior of vectors for a map of latents."""
+    for field in ("posterior", "prior"):
+        name = read_part(f"model.{field}", getattr(config, field)).name
+        if not getattr(choose_or_import(f"model.{field}", name, OF_MODEL[field]), "takes_maps", False):
+            raise UserError(
+                f"model.{field} '{name}' is one of vectors, but with this network z is a map of "
+                f"{'×'.join(map(str, shape))} numbers; use diagonal_gaussian with standard_normal or vampprior, or set "
+                "--config.model.network.spatial=False"
+            )
 
 
 def names_of_parts(config: ModelConfig) -> dict[str, str]:

@@ -148,7 +148,7 @@ def _settings_of_parts(arguments: list[str]) -> tuple[list[str], list[tuple[str,
 _SETTING = re.compile(rf"--?config\.({'|'.join(map(re.escape, PARTS))})\.(.*)", re.DOTALL)
 
 
-def _set(config: ml_collections.ConfigDict, field: str, name: str, value: Any) -> None:
+def _set(config: Any, field: str, name: str, value: Any) -> None:
     """Changes one setting in the text of a part."""
     *sections, last = field.split(".")
     for section in sections:

@@ -72,7 +72,10 @@ def _changes(config: Config) -> dict[str, tuple[str, str]]:
         larger_q, of_q = f"model.posterior.flows={doubled(posterior, 'flows')}", "more flows in the family of q(z|x)"
     elif posterior.name == "hierarchical":
         larger_q, of_q = "objective='iwae(num_samples=5)'", "a bound that asks less of q(z|x)"
-    if prior.name in ("vampprior", "mixture"):
+    if prior.name == "hierarchical":
+        upper = doubled(prior, "upper")
+        closer_prior = f"model.prior.upper={upper} --config.model.posterior.upper={upper}"
+    elif prior.name in ("vampprior", "mixture"):
         closer_prior = f"model.prior.components={doubled(prior, 'components')}"
     widths = "hidden" if "hidden" in network.settings else "channels"
     wider = network.settings.get(widths) or (400,)

@@ -92,7 +92,7 @@ class GaussianPerPixel(nn.Module):
             `1 / (255 sqrt 12)`.
     """
 
-    min_stddev: float = 1e-3
+    min_stddev: float = setting(1e-3, "what standard deviations stay above, softly", minimum=1e-6)
 
     base_measure = "continuous on [0, 1]"
     support = frozenset({"levels", "continuous", "real"})

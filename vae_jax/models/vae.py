@@ -283,14 +283,6 @@ def refusal(posterior: Any, prior: Any, context_size: int = 0) -> str | None:
             f"{names} don't go together: they are of {prior.shape} and {posterior.shape} latents; "
             "a hierarchical prior goes with the hierarchical posterior of the same sizes"
         )
-    if isinstance(posterior.shape[0], int) and len(posterior.shape) > 1:
-        for kind, part in (("posterior", posterior), ("prior", prior)):
-            if not part.takes_maps:
-                size = "×".join(map(str, posterior.shape))
-                return (
-                    f"the {kind} {type(part).__name__} is one of vectors, and z is a map of {size} numbers; choose "
-                    "diagonal_gaussian with standard_normal or vampprior, or a network with spatial=False"
-                )
     if prior.needs_components and not posterior.log_prob_anywhere:
         return (
             f"{names} don't go together: the prior is a mixture of posteriors, whose density it needs at any z, "
