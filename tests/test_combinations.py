@@ -23,7 +23,7 @@ from vae_jax.config import Config, DataConfig, ModelConfig, TrainConfig
 from vae_jax.data import Dataset
 from vae_jax.errors import UserError
 from vae_jax.models import VAE, Variables, init_variables
-from vae_jax.training import TrainState, create_state, make_train_step
+from vae_jax.training import TrainState, create_state, make_train_step, with_players
 
 BATCH = 4
 NUM_STEPS = 3
@@ -41,6 +41,7 @@ OBJECTIVE_TEXTS = {
     "dreg": "dreg(num_samples=3)",
     "mmd": "mmd",
     "beta_tcvae": "beta_tcvae(beta=4)",
+    "factor_vae": "factor_vae(hidden=(4,))",
     "wake_sleep": "wake_sleep",
     "autoencoder": "autoencoder",
 }
@@ -150,7 +151,7 @@ def train(combination: Combination, compiled: bool = True):
     config, source = config_and_data(combination)
     build.check_fit(config, source)
     model = build.build_model_for(config, source)
-    tx = build.build_optimizer(config, NUM_STEPS)
+    tx = build.build_optimizer(config, model, NUM_STEPS)
     loss = build.build_loss(config, model, len(source.training.images))
     train_step = make_train_step(loss, tx, build.build_preparation(source))
     batches = source.training.images.reshape(NUM_STEPS, BATCH, *source.image_shape)
@@ -158,7 +159,8 @@ def train(combination: Combination, compiled: bool = True):
     key = jax.random.key(0)
 
     def start(init: Callable[..., Variables]) -> TrainState:
-        return create_state(init(model, source.image_shape), tx, with_average=False)
+        variables = with_players(init(model, source.image_shape), build.build_players(config, model), key)
+        return create_state(variables, tx, with_average=False)
 
     def run(batches: np.ndarray, labels: np.ndarray | None):
         before = start(fresh_params)

@@ -40,7 +40,7 @@ def test_training_reaches_the_maximum_of_probabilistic_pca() -> None:
         train=TrainConfig(optimizer="adam", learning_rate=0.02, schedule="cosine"),
     )
     model = build.build_model(config.model, shape, MAX_VALUE)
-    tx = build.build_optimizer(config, num_steps)
+    tx = build.build_optimizer(config, model, num_steps)
     train_step = make_train_step(
         build.build_loss(config, model), tx, lambda images, given, key: Batch(images / MAX_VALUE)
     )

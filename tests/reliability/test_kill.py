@@ -33,6 +33,15 @@ def test_killed_run_ends_as_the_run_never_killed(whole: Command) -> None:
     assert differences(command.workdir, whole.workdir) == []
 
 
+def test_killed_run_of_two_players_ends_as_the_run_never_killed(tmp_path: pathlib.Path) -> None:
+    command = Command(tmp_path / "whole", num_steps=30, more=["--config.objective=factor_vae(hidden=(8,), every=2)"])
+    finish(command.start(), command.log)
+    killed = dataclasses.replace(command, workdir=tmp_path / "killed")
+    assert len(list(kill_to_the_end(killed, 2, random.Random(6)))) > 1
+    assert differences(killed.workdir, command.workdir) == []
+    assert "players" in checkpoints.load(checkpoints.choose(command.workdir / "checkpoints", "latest"))["params"]
+
+
 def test_no_row_is_missing_or_there_twice(whole: Command) -> None:
     steps = [(row["step"], row["split"]) for row in rows(whole.workdir)]
     expected = [(step, "train") for step in {*range(3, 41, 3), *range(10, 41, 10)}]

@@ -53,20 +53,22 @@ def assert_close(ours, theirs, tolerance: float) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    "model",
+    ("model", "objective"),
     [
-        ModelConfig(network="mlp(hidden=(8,))", latents=3),
+        (ModelConfig(network="mlp(hidden=(8,))", latents=3), "elbo"),
+        (ModelConfig(network="mlp(hidden=(8,))", latents=3), "factor_vae(hidden=(8,), every=2)"),
         pytest.param(
             ModelConfig(network="conv(channels=(4,))", prior="mixture(components=4)", latents=3, conditional=True),
+            "elbo",
             marks=pytest.mark.manual,
         ),
     ],
 )
-def test_each_replica_is_the_run_of_its_seed(model: ModelConfig) -> None:
-    config = dataclasses.replace(CONFIG, model=model)
-    together, metrics = trained(dataclasses.replace(config, num_seeds=3))
-    assert metrics["elbo"].shape == (3,)
-    for index in range(3):
+def test_each_replica_is_the_run_of_its_seed(model: ModelConfig, objective: str) -> None:
+    config = dataclasses.replace(CONFIG, model=model, objective=objective)
+    together, metrics = trained(dataclasses.replace(config, num_seeds=4))
+    assert metrics["elbo"].shape == (4,)
+    for index in range(4):
         alone, own_metrics = trained(dataclasses.replace(config, seed=5 + index))
         assert_close(replica_of(together, index), alone, 2e-5)
         np.testing.assert_allclose(metrics["elbo"][index], own_metrics["elbo"], rtol=1e-5)

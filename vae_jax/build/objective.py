@@ -19,14 +19,16 @@ from vae_jax.objectives import (
     Capacity,
     Dreg,
     Elbo,
+    FactorVae,
     FreeBits,
     Iwae,
     Mmd,
     Objective,
+    Player,
     WakeSleep,
 )
 from vae_jax.settings import read_part
-from vae_jax.training import LossFunction
+from vae_jax.training import LossFunction, with_players
 
 OBJECTIVES: Mapping[str, Any] = {
     "elbo": Elbo,
@@ -37,6 +39,7 @@ OBJECTIVES: Mapping[str, Any] = {
     "dreg": Dreg,
     "mmd": Mmd,
     "beta_tcvae": BetaTcvae,
+    "factor_vae": FactorVae,
     "wake_sleep": WakeSleep,
     "autoencoder": Autoencoder,
 }
@@ -76,6 +79,12 @@ def build_objective(config: Config, model: Model, num_images: int = 0) -> Object
     return objective
 
 
+def build_players(config: Config, model: Model) -> Mapping[str, Player]:
+    """The players beside the model that the config's objective has, by name."""
+    objective: Any = build_objective(config, model)
+    return objective.players(model) if hasattr(objective, "players") else {}
+
+
 def check_objective(config: Config, model: Model, num_images: int, image_shape: ImageShape) -> None:
     """Refuses an objective that doesn't fit the model, and custom parts that fail.
 
@@ -99,15 +108,18 @@ def check_objective(config: Config, model: Model, num_images: int, image_shape: 
             )
     if any(map(is_custom, parts.values())):
         with custom_errors(parts):
-            _check_shapes(build_loss(config, model, num_images), model, image_shape)
+            players = build_players(config, model)
+            _check_shapes(build_loss(config, model, num_images), model, image_shape, players)
 
 
-def _check_shapes(objective: LossFunction, model: Model, image_shape: ImageShape) -> None:
+def _check_shapes(
+    objective: LossFunction, model: Model, image_shape: ImageShape, players: Mapping[str, Player]
+) -> None:
     """Traces everything that training and sampling call, without computing anything."""
     batch = Batch(jnp.zeros((2, *image_shape)), context=jnp.zeros((2, model.context_size)))
 
     def trace(key: jax.Array) -> dict[str, Any]:
-        variables = init_variables(model, key, image_shape)
+        variables = with_players(init_variables(model, key, image_shape), players, key)
         loss = objective(variables, batch, key, jnp.zeros((), jnp.int32))
         z = model.sample_prior(variables, key, 2, batch.context)
         px = model.decode(variables, z, batch.context)

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Key
 
 from vae_jax.build.model import ImageShape, build_model_for
-from vae_jax.build.objective import build_loss, check_objective
+from vae_jax.build.objective import build_loss, build_players, check_objective
 from vae_jax.build.parts import resolve_parts
 from vae_jax.build.registry import choose, make, make_part
 from vae_jax.config import SEEDS, Config
@@ -32,6 +32,7 @@ from vae_jax.data.streamed import StreamedImages
 from vae_jax.errors import UserError
 from vae_jax.keys import Stream, stream_key
 from vae_jax.models import Batch, Model, init_variables
+from vae_jax.shapes import RandomKey
 from vae_jax.training import (
     OPTIMIZERS,
     REPLICA_AXES,
@@ -47,6 +48,8 @@ from vae_jax.training import (
     make_optimizer,
     make_train_step,
     replicate,
+    with_players,
+    with_their_optimizers,
 )
 
 
@@ -176,12 +179,12 @@ def build_schedule(config: Config, num_images: int) -> Schedule:
 
 
 def build_optimizer(
-    config: Config, num_steps: int, steps_per_epoch: int = 1, learning_rate: Any = None
+    config: Config, model: Model, num_steps: int, steps_per_epoch: int = 1, learning_rate: Any = None
 ) -> optax.GradientTransformation:
-    """The optimizer for this many steps; `learning_rate` replaces that of the config."""
+    """The optimizer of all players for this many steps; `learning_rate` replaces that of the config."""
     train = config.train
     choose("train.schedule", train.schedule, SCHEDULES)
-    return make_optimizer(
+    tx = make_optimizer(
         make_part("train.optimizer", train.optimizer, OPTIMIZERS),
         train.learning_rate if learning_rate is None else learning_rate,
         num_steps,
@@ -190,6 +193,7 @@ def build_optimizer(
         train.clip_norm,
         steps_per_epoch,
     )
+    return with_their_optimizers(tx, build_players(config, model))
 
 
 def must_unroll(model: Model) -> bool:
@@ -216,7 +220,7 @@ def build_train_step(
     """
     step = make_train_step(
         build_loss(config, model, num_images),
-        build_optimizer(config, schedule.num_steps, schedule.steps_per_epoch),
+        build_optimizer(config, model, schedule.num_steps, schedule.steps_per_epoch),
         preparation,
         config.train.ema_decay,
         config.train.accumulation,
@@ -239,12 +243,20 @@ def build_steps(
     return ResidentSteps(step, mesh, images, given, order, schedule.longest, must_unroll(model))
 
 
+def fresh_state(
+    config: Config, model: Model, image_shape: ImageShape, tx: optax.GradientTransformation, key: RandomKey
+) -> TrainState:
+    """The state of one model before the first step; `key` is that of the run."""
+    key = stream_key(key, Stream.PARAMETERS)
+    variables = with_players(init_variables(model, key, image_shape), build_players(config, model), key)
+    return create_state(variables, tx, config.train.ema_decay > 0)
+
+
 def build_state(config: Config, model: Model, image_shape: ImageShape, num_steps: int) -> TrainState:
     """The state before the first step, with an axis for replicas in front if there are any."""
 
     def of_key(key: Key[Array, ""]) -> TrainState:
-        variables = init_variables(model, stream_key(key, Stream.PARAMETERS), image_shape)
-        return create_state(variables, build_optimizer(config, num_steps), config.train.ema_decay > 0)
+        return fresh_state(config, model, image_shape, build_optimizer(config, model, num_steps), key)
 
     keys = [jax.random.key(seed) for seed in seeds_of(config)]
     return jax.vmap(of_key, out_axes=REPLICA_AXES)(jnp.stack(keys)) if len(keys) > 1 else of_key(keys[0])

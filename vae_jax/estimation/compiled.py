@@ -9,16 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int
 
-from vae_jax.build import build_loss, build_optimizer, must_unroll
+from vae_jax.build import build_loss, build_optimizer, fresh_state, must_unroll
 from vae_jax.config import Config, TrainConfig
 from vae_jax.data import epoch_order
 from vae_jax.errors import UserError
 from vae_jax.estimation.parameters import Design
 from vae_jax.evaluation import make_importance_estimate, map_images, samples_at_once
 from vae_jax.keys import Stream, stream_key
-from vae_jax.models import Batch, Model, Variables, init_variables
+from vae_jax.models import Batch, Model, Variables
 from vae_jax.sharding import batch_mesh
-from vae_jax.training import TrainState, create_state, make_train_step
+from vae_jax.training import TrainState, make_train_step
 
 # Each call has this many rows, so that the bits of a row don't depend on the other rows, and one program serves all.
 ROWS_AT_ONCE = 128
@@ -56,12 +56,14 @@ def compiled_training(design: Design, num_steps: int, steps_per_epoch: int, num_
     loss_function = build_loss(design.config, model, num_rows)
 
     def optimizer(learning_rate: Any) -> Any:
-        return build_optimizer(design.config, num_steps, steps_per_epoch, learning_rate)
+        return build_optimizer(design.config, model, num_steps, steps_per_epoch, learning_rate)
 
     @jax.jit
     def initial(seed: Any) -> TrainState:
-        variables = init_variables(model, stream_key(jax.random.key(seed), Stream.PARAMETERS), design.image_shape)
-        return _strongly_typed(create_state(variables, optimizer(train.learning_rate), train.ema_decay > 0))
+        key = jax.random.key(seed)
+        return _strongly_typed(
+            fresh_state(design.config, model, design.image_shape, optimizer(train.learning_rate), key)
+        )
 
     def step(state: TrainState, x: Any, seed: Any, learning_rate: Any) -> tuple[TrainState, Any]:
         # The rate is an argument of the program, so the optimizer is made inside it.

@@ -109,7 +109,7 @@ def design_of(config: Config, image_shape: Any, max_value: Any, row_shape: tuple
     design = Design(Config(model=config.model, objective=config.objective, train=train), shape, max_value)
     with names_of_parameters():
         check_objective(config, design.model, num_rows, design.image_shape)
-        build_optimizer(config, num_steps=1)
+        build_optimizer(config, design.model, num_steps=1)
     return design
 
 

@@ -1,7 +1,10 @@
 """The protocol of objectives."""
 
-from collections.abc import Mapping
+import types
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import optax
 
 from vae_jax.models import Batch, Model, Variables
 from vae_jax.objectives.terms import ElboTerms
@@ -19,11 +22,28 @@ class Loss(NamedTuple):
             player's parameters but through `jax.lax.stop_gradient`.
         terms: Those of the ELBO for each example, in nats.
         state: Numbers of the model that change without gradients, after this batch.
+        metrics: Further numbers for the rows of metrics.
     """
 
     players: Mapping[str, Scalar]
     terms: ElboTerms
     state: Any = None
+    metrics: Mapping[str, Scalar] = types.MappingProxyType({})
+
+
+class Player(NamedTuple):
+    """Another player beside the model, with parameters of its own in `variables["params"]["players"][name]`.
+
+    An objective with such players has a method `players(model)` that gives them by name. All of them take a step
+    together with the model, in one compiled function.
+
+    Attributes:
+        init: From a key to fresh parameters.
+        optimizer: Of these parameters.
+    """
+
+    init: Callable[[RandomKey], Any]
+    optimizer: optax.GradientTransformation
 
 
 @runtime_checkable

@@ -16,5 +16,7 @@ from vae_jax.training.step import (
     make_train_step,
     replica_of,
     replicate,
+    with_players,
+    with_their_optimizers,
 )
 from vae_jax.training.streaming import StreamedSteps

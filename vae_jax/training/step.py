@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.struct
@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Key
 
 from vae_jax.keys import Stream, stream_key
 from vae_jax.models import Batch, Variables
-from vae_jax.objectives import MODEL, Loss
+from vae_jax.objectives import MODEL, Loss, Player
 from vae_jax.shapes import Count, RandomKey, Scalar
 
 Params = Any
@@ -34,7 +34,7 @@ class TrainState:
 
     Attributes:
         step: Steps taken.
-        params: Parameters of the model, and of other players under their names.
+        params: Parameters of the model, and those of other players in `players`, by name.
         opt_state: State of the optimizer.
         average: Exponential moving average of the parameters, or None.
         model_state: Numbers of the model that change without gradients, or None.
@@ -52,8 +52,10 @@ class TrainState:
 
     @property
     def evaluated(self) -> Variables:
-        """What is evaluated and sampled from: with the average of the parameters where one is kept."""
-        return self.variables(self.params if self.average is None else self.average)
+        """What is evaluated and sampled from: the model's, with the average of the parameters where one is kept."""
+        params = self.params if self.average is None else self.average
+        has_players = isinstance(params, Mapping) and "players" in params
+        return self.variables({part: params[part] for part in params if part != "players"} if has_players else params)
 
 
 # (state, stored, key, given=None) -> (state, metrics)
@@ -73,6 +75,29 @@ def create_state(variables: Variables, tx: optax.GradientTransformation, with_av
     params = variables["params"]
     average = jax.tree.map(jnp.copy, params) if with_average else None
     return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), average, variables.get("state"))
+
+
+def with_players(variables: Variables, players: Mapping[str, Player], key: RandomKey) -> Variables:
+    """Variables with fresh parameters of other players beside those of the model."""
+    if not players:
+        return variables
+    keys = jax.random.split(jax.random.fold_in(key, len(players)), len(players))
+    fresh = {name: player.init(key) for (name, player), key in zip(players.items(), keys, strict=True)}
+    return {**variables, "params": {**variables["params"], "players": fresh}}
+
+
+def with_their_optimizers(tx: optax.GradientTransformation, players: Mapping[str, Player]) -> Any:
+    """The optimizer of all players: `tx` for the model, and for each other one its own."""
+    if not players:
+        return tx
+
+    def owners(params: Params) -> Any:
+        def owner(path: Any, _: Any) -> str:
+            return path[1].key if path[0].key == "players" else MODEL
+
+        return jax.tree_util.tree_map_with_path(owner, params)
+
+    return optax.partition({MODEL: tx, **{name: player.optimizer for name, player in players.items()}}, owners)
 
 
 def make_train_step(
@@ -178,7 +203,7 @@ def _in_one(loss_function: LossFunction) -> Callable[..., tuple[Metrics, Params,
 
         (_, loss), gradients = jax.value_and_grad(total, has_aux=True)(state.params)
         losses = {"loss" if player == MODEL else f"loss_{player}": value for player, value in loss.players.items()}
-        return {**losses, **jax.tree.map(jnp.mean, loss.terms._asdict())}, gradients, loss.state
+        return {**losses, **jax.tree.map(jnp.mean, loss.terms._asdict()), **loss.metrics}, gradients, loss.state
 
     return gradient_of
 
