@@ -17,7 +17,7 @@ from vae_jax.build.model import LIKELIHOODS, NETWORKS, POSTERIORS, PRIORS
 from vae_jax.config import Config, DataConfig, ModelConfig
 from vae_jax.data import ImageKind
 from vae_jax.export import read_export, write_export
-from vae_jax.export.functions import params_like
+from vae_jax.export.functions import variables_like
 from vae_jax.models import Batch, decode_flat, flat_point
 from vae_jax.runs import RunFolder
 from vae_jax.trained import TrainedModel
@@ -80,7 +80,7 @@ def trained_run(name: str, place: pathlib.Path) -> TrainedModel:
     config = Config(data=DataConfig(binarization=binarization), model=model_config)
     model = build_model_for(config, KIND)
     rng = np.random.default_rng(0)
-    like = params_like(model, KIND.image_shape)
+    like = variables_like(model, KIND.image_shape)["params"]
     params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0.0, 0.4, leaf.shape), leaf.dtype), like)
 
     def no_data():
