@@ -411,8 +411,9 @@ def test_damaged_checkpoint(refused, workdir: pathlib.Path) -> None:
     assert str(newest.folder) in message and "damaged" in message and "delete" in message
 
 
-def test_init_from_another_model(refused, workdir: pathlib.Path) -> None:
-    message = refused("--workdir=new", f"--init_from={workdir}", "--config.model.latents=3")
+@pytest.mark.parametrize("other", ["latents=3", "network=mlp(hidden=(8,8,8,8))"])
+def test_init_from_another_model(other: str, refused, workdir: pathlib.Path) -> None:
+    message = refused("--workdir=new", f"--init_from={workdir}", f"--config.model.{other}")
     assert str(workdir) in message and "config.model" in message
 
 

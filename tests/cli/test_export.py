@@ -105,7 +105,7 @@ def test_model_card_has_the_header_of_the_hub_and_what_was_measured(said, run: p
     assert last["split"] == "test" and f"ELBO {last['elbo']:.2f} ±" in text
     start = json.loads((run / "manifest.json").read_text())["starts"][-1]
     assert start["data"]["fingerprint"] in text and f"jax {jax.__version__}" in text
-    assert "`model.hidden = (8,)`" in text and "12 steps" in text
+    assert "`model.network = mlp(hidden=(8,), activation=relu, dtype=float32)`" in text and "12 steps" in text
 
 
 def test_what_the_model_card_shows_works(said) -> None:

@@ -17,8 +17,8 @@ from vae_jax.build.model import LIKELIHOODS, NETWORKS, POSTERIORS, PRIORS
 from vae_jax.config import Config, DataConfig, ModelConfig
 from vae_jax.data import ImageKind
 from vae_jax.export import read_export, write_export
-from vae_jax.export.functions import params_like
-from vae_jax.models import Batch, decode_flat, flat_point
+from vae_jax.export.functions import variables_like
+from vae_jax.models import Batch, decode_flat, flat_point, num_latents
 from vae_jax.runs import RunFolder
 from vae_jax.trained import TrainedModel
 
@@ -80,7 +80,7 @@ def trained_run(name: str, place: pathlib.Path) -> TrainedModel:
     config = Config(data=DataConfig(binarization=binarization), model=model_config)
     model = build_model_for(config, KIND)
     rng = np.random.default_rng(0)
-    like = params_like(model, KIND.image_shape)
+    like = variables_like(model, KIND.image_shape)["params"]
     params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0.0, 0.4, leaf.shape), leaf.dtype), like)
 
     def no_data():
@@ -93,7 +93,7 @@ def inputs(trained: TrainedModel, count: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(count)
     given = {
         "x": rng.integers(0, 2, (count, *KIND.image_shape)).astype(np.float32),
-        "z": rng.normal(size=(count, trained.model.prior.latents)).astype(np.float32),
+        "z": rng.normal(size=(count, num_latents(trained.model))).astype(np.float32),
     }
     return given | ({"label": rng.integers(0, 4, count).astype(np.int32)} if trained.model.context_size else {})
 
@@ -108,7 +108,7 @@ def said_by_the_model(trained: TrainedModel, given: dict[str, np.ndarray]) -> di
             "decoded": decode_flat(model, params, z, label).mean(),
         }
         if trained.config.model.posterior == "diagonal_gaussian":
-            said["logvar"] = model.encode(params, Batch(x, context=label)).logvar
+            said["logvar"] = model.encode(params, Batch(x, context=label)).logvar.reshape(len(x), -1)
         return said
 
     return outputs(trained.variables, given["x"], given["z"], given.get("label"))

@@ -86,7 +86,7 @@ class TrainingRun:
         Args:
             config: As the user gave it.
             folder: Of the run.
-            init_from: Folder of another run; a new run starts from its parameters.
+            init_from: Folder of another run; a new run starts from its variables.
             stack: Holds the lock.
 
         Raises:
@@ -239,19 +239,22 @@ def _newest_state(folder: RunFolder, like: TrainState) -> TrainState | None:
 
 
 def _with_params_of(init_from: str, fresh: TrainState) -> TrainState:
-    """A fresh state with the parameters of another run; all replicas get the parameters of a single model."""
+    """A fresh state with the variables of another run; all replicas get those of a single model."""
     other = RunFolder(pathlib.Path(init_from))
     config = other.read_config()
     saved = checkpoints.load(checkpoints.choose(other.checkpoints, "latest"))
-    params = jax.device_get(saved["average"] if saved.get("average") is not None else saved["params"])
-    if config.num_seeds == 1:
-        params = jax.tree.map(
-            lambda old, new: np.broadcast_to(old, new.shape) if old.shape == new.shape[1:] else old,
-            params,
-            fresh.params,
+    found = {"params": saved["average"] if saved.get("average") is not None else saved["params"]}
+    if saved.get("model_state") is not None:
+        found["state"] = saved["model_state"]
+    found, wanted = jax.device_get(found), fresh.variables(fresh.params)
+    same = jax.tree.structure(found) == jax.tree.structure(wanted)
+    if same and config.num_seeds == 1:
+        found = jax.tree.map(
+            lambda old, new: np.broadcast_to(old, new.shape) if old.shape == new.shape[1:] else old, found, wanted
         )
-    ours, theirs = (jax.tree.map(lambda leaf: leaf.shape, tree) for tree in (fresh.params, params))
-    if ours != theirs:
+    theirs, ours = ([leaf.shape for leaf in jax.tree.leaves(tree)] for tree in (found, wanted))
+    if not same or theirs != ours:
         raise UserError(f"the parameters in {init_from} have other shapes than this model's; use the same config.model")
-    params = jax.tree.map(lambda new, old: put(new, old.sharding), params, fresh.params)
-    return dataclasses.replace(fresh, params=params, average=None if fresh.average is None else params)
+    found = jax.tree.map(lambda new, old: put(new, old.sharding), found, wanted)
+    params, average = found["params"], None if fresh.average is None else found["params"]
+    return dataclasses.replace(fresh, params=params, average=average, model_state=found.get("state"))

@@ -12,4 +12,4 @@ Nothing in it is pickled, and reading it runs none of its code.
 
 from vae_jax.export.card import check_license
 from vae_jax.export.folder import is_export, read_export, write_export
-from vae_jax.export.functions import flat_params, nested_params, serialized_functions
+from vae_jax.export.functions import flat_params, nested_variables, serialized_functions

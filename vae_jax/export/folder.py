@@ -16,9 +16,16 @@ from vae_jax.data import Dataset, ImageKind
 from vae_jax.errors import UserError
 from vae_jax.escaping import one_line
 from vae_jax.export.card import model_card
-from vae_jax.export.functions import flat, flat_params, nested_params, params_like, serialized_functions
+from vae_jax.export.functions import (
+    flat,
+    flat_params,
+    nested_variables,
+    serialized_functions,
+    variables_like,
+    with_state,
+)
 from vae_jax.files import parse_json, read_bytes, write_json
-from vae_jax.models import Model
+from vae_jax.models import Model, Variables
 from vae_jax.provenance import surroundings
 from vae_jax.runs import RunFolder
 from vae_jax.trained import TrainedModel, check_custom
@@ -43,7 +50,7 @@ def write_export(folder: pathlib.Path, trained: TrainedModel, name: str, license
         UserError: If what was measured of the run can't be read.
         OSError: If the file system doesn't take it.
     """
-    weights = flat_params(trained.variables["params"])
+    weights = flat_params(with_state(trained.variables))
     # By our own hand, since `save_file` lets nobody but the owner read it.
     (folder / _WEIGHTS).write_bytes(safetensors.numpy.save(weights, metadata={"format": "flax"}))
     for function, content in serialized_functions(trained.model, trained.kind.image_shape).items():
@@ -105,10 +112,8 @@ def read_export(folder: pathlib.Path, allow_custom: bool = False) -> TrainedMode
         ) from error
     check_custom(config, folder, allow_custom)
     model = build_model_for(config, kind)
-    params = _params(folder, files[_WEIGHTS], model, kind)
-    return TrainedModel(
-        RunFolder(folder), config, kind, model, {"params": params}, step, 0, functools.partial(_no_data, folder)
-    )
+    variables = _variables(folder, files[_WEIGHTS], model, kind)
+    return TrainedModel(RunFolder(folder), config, kind, model, variables, step, 0, functools.partial(_no_data, folder))
 
 
 def _no_data(folder: pathlib.Path) -> Dataset:
@@ -136,22 +141,22 @@ def _verified(folder: pathlib.Path) -> dict[str, bytes]:
     return files
 
 
-def _params(folder: pathlib.Path, content: bytes, model: Model, kind: ImageKind) -> Any:
-    """Parameters, if they are those of this model."""
+def _variables(folder: pathlib.Path, content: bytes, model: Model, kind: ImageKind) -> Variables:
+    """Variables, if they are those of this model."""
     path = folder / _WEIGHTS
     try:
         found = safetensors.numpy.load(content)
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} can't be read ({one_line(error)}); get a whole copy, or export again") from error
-    like = params_like(model, kind.image_shape)
-    expected, present = _described(flat(like)), _described(found)
+    like = variables_like(model, kind.image_shape)
+    expected, present = _described(flat(with_state(like))), _described(found)
     if expected != present:
         name = min(dict(expected.items() ^ present.items()))
         raise UserError(
             f"{path} holds another model than {_CONFIG} describes ({name} is {present.get(name, 'absent')} there and "
             f"{expected.get(name, 'absent')} here); get a whole copy, or export again"
         )
-    return nested_params(found, like)
+    return nested_variables(found, like)
 
 
 def _described(arrays: dict[str, Any]) -> dict[str, str]:

@@ -10,7 +10,7 @@ import numpy as np
 from jax import export
 from jaxtyping import Array, Float
 
-from vae_jax.models import Batch, Context, Model, decode_flat, init_variables, num_latents
+from vae_jax.models import Batch, Context, Model, Variables, decode_flat, init_variables, num_latents
 from vae_jax.trained import describe_posterior
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -32,19 +32,26 @@ def flat(tree: Any) -> FlatParams:
     }
 
 
-def params_like(model: Model, image_shape: tuple[int, int, int]) -> Any:
-    """Shape and type of each parameter of a model; nothing is computed."""
-    return jax.eval_shape(lambda: init_variables(model, jax.random.key(0), image_shape))["params"]
+def with_state(variables: Variables) -> Any:
+    """The parameters, and beside them as `state` what of the variables changes without gradients, if anything does."""
+    return {**variables["params"], **{name: tree for name, tree in variables.items() if name != "params"}}
 
 
-def nested_params(named: FlatParams, like: Any) -> Any:
-    """Parameters as the model has them.
+def variables_like(model: Model, image_shape: tuple[int, int, int]) -> Variables:
+    """Shape and type of each variable of a model; nothing is computed."""
+    return jax.eval_shape(lambda: init_variables(model, jax.random.key(0), image_shape))
+
+
+def nested_variables(named: FlatParams, like: Variables) -> Variables:
+    """Variables as the model has them.
 
     Args:
-        named: From `flat_params`.
-        like: From `params_like`.
+        named: From `flat_params` of `with_state`.
+        like: From `variables_like`.
     """
-    return jax.tree.unflatten(jax.tree.structure(like), [named[name] for name in flat(like)])
+    tree = with_state(like)
+    tree = jax.tree.unflatten(jax.tree.structure(tree), [named[name] for name in flat(tree)])
+    return {"params": tree} if "state" not in like else {"state": tree.pop("state"), "params": tree}
 
 
 def serialized_functions(model: Model, image_shape: tuple[int, int, int]) -> dict[str, bytes]:
@@ -56,19 +63,20 @@ def serialized_functions(model: Model, image_shape: tuple[int, int, int]) -> dic
 
     Returns:
         `encoder`, `(params, x[, label]) -> describe_posterior(...)`, and `decoder`, `(params, z[, label]) -> ` mean of
-        p(x|z). `params` are the flat ones of the whole model; labels are there where the model is conditional.
+        p(x|z). `params` are the flat ones of the whole model, from `with_state`; labels are there where the model is
+        conditional.
 
     Source:
         https://docs.jax.dev/en/latest/export/export.html
     """
-    like = params_like(model, image_shape)
-    params = flat(like)
+    like = variables_like(model, image_shape)
+    params = flat(with_state(like))
 
     def encoder(params: FlatParams, x: Float[Array, "b *event"], label: Context = None) -> dict[str, Array]:
-        return describe_posterior(model, {"params": nested_params(params, like)}, Batch(x, context=label))
+        return describe_posterior(model, nested_variables(params, like), Batch(x, context=label))
 
     def decoder(params: FlatParams, z: Float[Array, "b d"], label: Context = None) -> Float[Array, "b *event"]:
-        return decode_flat(model, {"params": nested_params(params, like)}, z, label).mean()
+        return decode_flat(model, nested_variables(params, like), z, label).mean()
 
     (b,) = export.symbolic_shape("b")
     x = jax.ShapeDtypeStruct((b, *image_shape), jnp.float32)
