@@ -73,7 +73,7 @@ def _replica_of(
 
 def _describe(state: TrainState, metrics: dict[str, Any], loss: Any, replica: int | None = None) -> BrokenStep:
     terms = {name: float(value) for name, value in metrics.items() if value is not None and not np.isfinite(value)}
-    paths = _not_finite(state.params) or _not_finite(state.opt_state)
+    paths = _not_finite(state.params) or _not_finite(state.model_state) or _not_finite(state.opt_state)
     return BrokenStep(int(state.step), replica, terms, paths, None if loss is None else float(loss))
 
 
