@@ -29,7 +29,7 @@ class DataConfig:
     source: str = setting("digits", "where images come from: digits, tfds, npz or folder")
     name: str = setting("", "TFDS name of the data set, for source tfds")
     dir: str = setting("", "folder of images, or of TFDS (empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets)")
-    path: str = setting("", "the .npz file, for source npz")
+    path: str = setting("", "the .npz or .npy file, for source npz")
     binarization: str = setting("dynamic", "dynamic (drawn anew at each use), fixed, threshold or none")
     seed: int = setting(0, "fixes splits and the binarization of evaluated images", minimum=0, below=SEEDS)
     validation_fraction: float = setting(0.05, "share of the training images for validation", minimum=0.0, below=1.0)

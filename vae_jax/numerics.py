@@ -188,6 +188,6 @@ def estimate_text(entry: Mapping[str, Any], digits: int = 3) -> str:
     return f"{entry['mean']:.{digits}f}{''.join(errors)}"
 
 
-def bits_per_dim(nats: float, num_dims: int) -> float:
+def bits_per_dim(nats: float, num_dims: float) -> float:
     """Turns nats per image into bits per pixel value: `-nats / (D log 2)`."""
     return -nats / (num_dims * math.log(2.0))

@@ -12,16 +12,18 @@ _GAP = 1
 _SMALLEST_SIDE = 56
 
 
-def grid(images: Float[np.ndarray, "n h w c"], columns: int) -> UInt8[np.ndarray, "height width c"]:
+def grid(images: Float[np.ndarray, "n *event"], columns: int) -> UInt8[np.ndarray, "height width c"]:
     """Lays images out in rows with a thin gap between them.
 
     Args:
-        images: Values in [0, 1]; what lies outside is cut off.
+        images: Values in [0, 1]; what lies outside is cut off, and NaN is black. Or rows of any numbers.
         columns: Images per row.
 
     Returns:
         One picture; small images are enlarged by a whole factor so that they can be seen.
     """
+    if images.ndim == 2:
+        images = as_strips(images)
     factor = -(-_SMALLEST_SIDE // max(images.shape[1:3]))
     images = images.repeat(factor, axis=1).repeat(factor, axis=2)
     count, height, width, channels = images.shape
@@ -32,11 +34,17 @@ def grid(images: Float[np.ndarray, "n h w c"], columns: int) -> UInt8[np.ndarray
         row, column = divmod(index, columns)
         top, left = _GAP + row * (height + _GAP), _GAP + column * (width + _GAP)
         canvas[top : top + height, left : left + width] = image
-    return np.round(255.0 * np.clip(canvas, 0.0, 1.0)).astype(np.uint8)
+    return np.round(255.0 * np.clip(np.nan_to_num(canvas), 0.0, 1.0)).astype(np.uint8)
+
+
+def as_strips(rows: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n 1 d 1"]:
+    """Rows as pictures one pixel high, from the smallest number (black) to the largest (white)."""
+    low, high = np.nanmin(rows), np.nanmax(rows)
+    return (np.nan_to_num(rows, nan=low)[:, None, :, None] - low) / max(high - low, 1e-30)
 
 
 def side_by_side(
-    originals: Float[np.ndarray, "n h w c"], reconstructions: Float[np.ndarray, "n h w c"], pairs_per_row: int
+    originals: Float[np.ndarray, "n *event"], reconstructions: Float[np.ndarray, "n *event"], pairs_per_row: int
 ) -> UInt8[np.ndarray, "height width c"]:
     """A grid in which each original stands left of its reconstruction."""
     pairs = np.stack([originals, reconstructions], axis=1)

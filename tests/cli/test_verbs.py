@@ -279,7 +279,7 @@ def test_ones_own_images_train(tmp_path: pathlib.Path, capsys: pytest.CaptureFix
     assert capsys.readouterr().out.startswith(line)
     main(["evaluate", f"--workdir={tmp_path / 'run'}", "--num_samples=4"])
     result = read_json(tmp_path / "run" / "evaluation.json")
-    assert (result["num_images"], result["measure"]) == (8, "continuous on [0, 1]")
+    assert (result["num_images"], result["measure"]) == (8, "continuous")
     with Image.open(tmp_path / "run" / "images" / "samples_mean_0000002.png") as image:
         assert image.mode == "RGB"
 

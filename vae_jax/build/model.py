@@ -14,6 +14,7 @@ from vae_jax.likelihoods import (
     DiscretizedLogisticMixture,
     Gaussian,
     GaussianPerPixel,
+    Poisson,
 )
 from vae_jax.models import VAE, HierarchicalPosterior, HierarchicalPrior, refusal
 from vae_jax.networks import MLP, ConvNet, ResNet
@@ -21,7 +22,7 @@ from vae_jax.posteriors import IAF, DiagonalGaussian, FullGaussian, PlanarFlow, 
 from vae_jax.priors import GaussianMixture, RealNVP, StandardNormal, VampPrior
 from vae_jax.settings import read_part
 
-ImageShape = tuple[int, int, int]
+ImageShape = tuple[int, ...]
 
 NETWORKS = {"mlp": MLP, "conv": ConvNet, "resnet": ResNet}
 LIKELIHOODS = {
@@ -31,6 +32,7 @@ LIKELIHOODS = {
     "gaussian_per_pixel": GaussianPerPixel,
     "discretized_logistic": DiscretizedLogistic,
     "discretized_logistic_mixture": DiscretizedLogisticMixture,
+    "poisson": Poisson,
 }
 POSTERIORS = {
     "diagonal_gaussian": DiagonalGaussian,
@@ -62,15 +64,20 @@ def build_model(config: ModelConfig, image_shape: ImageShape, max_value: int = 2
 
     Args:
         config: Which parts, and how large.
-        image_shape: Height, width, channels.
+        image_shape: Height, width, channels; or the length of a row.
         max_value: Largest value of a pixel, for likelihoods of grey levels.
         num_classes: Classes of the data; used if `config.conditional`.
 
     Raises:
         UserError: If a name is unknown, parts don't fit each other, or a custom part can't be built.
     """
-    height, width, channels = image_shape
-    given: dict[str, Any] = {"latents": config.latents, "levels": max_value + 1, "image_shape": image_shape}
+    rows = len(image_shape) == 1
+    height, width, channels = (1, *image_shape, 1) if rows else image_shape
+    given: dict[str, Any] = {
+        "latents": config.latents,
+        "levels": max_value + 1,
+        "image_shape": (height, width, channels),
+    }
 
     def part(field: str) -> Any:
         return make_part(f"model.{field}", getattr(config, field), OF_MODEL[field], **given)
@@ -86,7 +93,7 @@ def build_model(config: ModelConfig, image_shape: ImageShape, max_value: int = 2
         given["context_size"] = num_classes if config.conditional else 0
         if reason := refusal(posterior, prior, given["context_size"]):
             raise UserError(reason)
-        given |= {"encoder": network.encoder(), "decoder": network.decoder(), "rows": False}
+        given |= {"encoder": network.encoder(), "decoder": network.decoder(), "rows": rows}
         given |= {"posterior": posterior, "prior": prior, "likelihood": likelihood}
         return part("kind")
 

@@ -63,7 +63,9 @@ SOURCES: Mapping[str, Callable[[Config], Dataset]] = {
     "tfds": lambda config: load_tfds(
         config.data.name, config.data.dir or None, _sizing(config), config.data.resident_mb
     ),
-    "npz": lambda config: load_npz(config.data.path, config.data.test_fraction, config.data.seed),
+    "npz": lambda config: load_npz(
+        config.data.path, config.data.test_fraction, config.data.seed, config.data.resident_mb
+    ),
     "folder": lambda config: load_folder(
         config.data.dir,
         config.data.test_fraction,
@@ -120,14 +122,18 @@ def check_fit(config: Config, data: Dataset) -> None:
         UserError: If the likelihood isn't a density of such pixels, the objective needs what the posterior doesn't
             have, a custom part fails, labels are missing, or a batch is larger than the data.
     """
+    if data.is_binary and data.values != "levels":
+        raise UserError(
+            f"data.binarization '{config.data.binarization}' is for levels of pixels, and {data.name} has "
+            f"{data.values} values; set --config.data.binarization=none"
+        )
     model = build_model_for(config, data)
-    pixels = "binary" if data.is_binary else "levels"
+    pixels = "binary" if data.is_binary else data.values
     if pixels not in model.support:
         instead = (
             "set data.binarization to none, or model.likelihood to bernoulli"
             if data.is_binary
-            else "set data.binarization to dynamic, fixed or threshold, or model.likelihood to discretized_logistic or "
-            "gaussian(learned=True)"
+            else INSTEAD[data.values]
         )
         raise UserError(
             f"model.likelihood '{config.model.likelihood}' isn't a density of the pixels that data.binarization "
@@ -153,11 +159,22 @@ def check_fit(config: Config, data: Dataset) -> None:
         )
 
 
+INSTEAD = {
+    "levels": "set data.binarization to dynamic, fixed or threshold, or model.likelihood to discretized_logistic or "
+    "gaussian(learned=True)",
+    "continuous": "set model.likelihood to gaussian(learned=True) or continuous_bernoulli",
+    "real": "set model.likelihood to gaussian(learned=True)",
+    "counts": "set model.likelihood to poisson",
+}
+
+
 def build_preparation(data: Dataset) -> Preparation:
     """The function from stored training images to what the model sees, inside the compiled step."""
     max_value = data.training.max_value
     if data.is_dynamic:
         return lambda images, given, key: Batch(dynamic_binarization(images, max_value, key), context=given)
+    if data.has_missing:
+        return lambda images, given, key: Batch(scaled(images, max_value), context=given).masked()
     return lambda images, given, key: Batch(scaled(images, max_value), context=given)
 
 

@@ -1,6 +1,5 @@
 """`evaluate`: the bound and log p(x) of a trained model, with their errors."""
 
-import math
 import sys
 from typing import Any
 
@@ -14,7 +13,14 @@ from vae_jax.cli.terminal import say
 from vae_jax.config import EvaluateConfig
 from vae_jax.data import Split, take
 from vae_jax.errors import UserError
-from vae_jax.evaluation import ImportanceEstimate, estimate_images, evaluation_text, summarize, summarize_replicas
+from vae_jax.evaluation import (
+    ImportanceEstimate,
+    estimate_images,
+    evaluation_text,
+    summarize,
+    summarize_replicas,
+    values_per_example,
+)
 from vae_jax.keys import Stream, stream_key
 from vae_jax.models import noise_stddev
 from vae_jax.trained import TrainedModel, open_replicas, replica_of
@@ -46,7 +52,8 @@ def run(values: Flags) -> None:
 
 
 def _evaluate(trained: TrainedModel, split: str, settings: EvaluateConfig) -> dict[str, Any]:
-    per_image = importance_estimates(trained, trained.data.for_evaluation(split), settings)
+    part = trained.data.for_evaluation(split)
+    per_image = importance_estimates(trained, part, settings)
     stddev = noise_stddev(trained.model, trained.variables)
     return {
         "split": split,
@@ -58,7 +65,7 @@ def _evaluate(trained: TrainedModel, split: str, settings: EvaluateConfig) -> di
         "num_samples": settings.num_samples,
         "measure": trained.model.measure,
         "noise_stddev": None if stddev is None else float(stddev),
-        **summarize(per_image, math.prod(trained.kind.image_shape)),
+        **summarize(per_image, values_per_example(take(part.images, slice(settings.num_images or None)))),
     }
 
 

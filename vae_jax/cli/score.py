@@ -1,7 +1,6 @@
 """`score`: log p(x) of each image, the least likely first, to find what doesn't belong."""
 
 import csv
-import math
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,9 @@ from vae_jax.cli.terminal import say
 from vae_jax.config import EvaluateConfig
 from vae_jax.data.user_images import NamedImages
 from vae_jax.escaping import counted
-from vae_jax.evaluation import ImportanceEstimate
+from vae_jax.evaluation import ImportanceEstimate, values_per_example
 from vae_jax.files import replacing
+from vae_jax.numerics import bits_per_dim
 from vae_jax.pictures import grid, write_png
 from vae_jax.trained import open_run
 
@@ -41,7 +41,7 @@ def run(values: Flags) -> None:
     estimates = importance_estimates(trained, images.split, settings)
     # What is no number at all is stranger than any.
     order = np.argsort(np.nan_to_num(estimates.log_likelihood, nan=-np.inf), kind="stable")
-    rows = _rows(images, estimates, math.prod(trained.kind.image_shape), order)
+    rows = _rows(images, estimates, order)
     with (
         replacing(output, "choose another --output") as unfinished,
         unfinished.open("w", newline="", encoding="utf-8") as file,
@@ -67,7 +67,7 @@ def _cell(name: str) -> str:
     return f"./{name}" if name.startswith(_FORMULA) else name
 
 
-def _rows(images: NamedImages, estimates: ImportanceEstimate, num_dims: int, order: np.ndarray) -> list[dict[str, Any]]:
+def _rows(images: NamedImages, estimates: ImportanceEstimate, order: np.ndarray) -> list[dict[str, Any]]:
     """A row for each image, in the order that is given."""
     labels, names = images.split.labels, images.class_names
     return [
@@ -77,7 +77,9 @@ def _rows(images: NamedImages, estimates: ImportanceEstimate, num_dims: int, ord
             **({"class": _cell(names[labels[number]])} if labels is not None and names else {}),
             "log_likelihood": float(estimates.log_likelihood[number]),
             "standard_error": float(np.sqrt(estimates.log_likelihood_variance[number])),
-            "bits_per_dim": -float(estimates.log_likelihood[number]) / num_dims / math.log(2.0),
+            "bits_per_dim": bits_per_dim(
+                float(estimates.log_likelihood[number]), values_per_example(images.split.images[number : number + 1])
+            ),
             **{name: float(getattr(estimates, name)[number]) for name in _TERMS},
         }
         for number in order.tolist()

@@ -113,5 +113,5 @@ def reconstruction_grid(
     label = None
     if model.context_size and split.labels is not None:
         label = jnp.asarray(split.labels[:num_images])
-    z = _flat_point(model, variables, Batch(jnp.asarray(originals), context=label))
+    z = _flat_point(model, variables, Batch(jnp.asarray(originals), context=label).masked())
     return side_by_side(originals, decoded(model, variables, z, jax.random.key(seed), show, label), _COLUMNS // 2)

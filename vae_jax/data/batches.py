@@ -23,7 +23,7 @@ from multiprocessing import resource_tracker
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Int, Shaped
 
 from vae_jax.data.dataset import Given
 from vae_jax.data.order import batch_indices
@@ -33,7 +33,7 @@ from vae_jax.errors import UserError
 _SECONDS_TO_CLEAN_UP = 0.2
 _THREADS = min(4, os.cpu_count() or 1)
 
-Batch = tuple[UInt8[np.ndarray, "r b h w c"], Int[np.ndarray, "r b"] | None]
+Batch = tuple[Shaped[np.ndarray, "r b *event"], Int[np.ndarray, "r b"] | None]
 
 
 def streamed_batches(

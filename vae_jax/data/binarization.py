@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key, UInt8
+from jaxtyping import Array, Float, Int, Key, Shaped, UInt8
 
 from vae_jax.keys import Stream
 from vae_jax.noise import uniform_16bit
@@ -15,8 +15,8 @@ from vae_jax.noise import uniform_16bit
 _IMAGES_AT_ONCE = 4096
 
 
-def scaled(images: UInt8[Array, "b h w c"], max_value: int) -> Float[Array, "b h w c"]:
-    """Pixels as float32 in [0, 1]; 0 or 1 for images that are binary already (`max_value` 1)."""
+def scaled(images: Shaped[Array, "b *event"], max_value: int) -> Float[Array, "b *event"]:
+    """Values as float32: levels in [0, 1]; as they are with `max_value` 1."""
     return images.astype(jnp.float32) / max_value
 
 
@@ -48,12 +48,12 @@ def dynamic_binarization(
 
 
 def binarized_once(
-    images: UInt8[np.ndarray, "n h w c"],
+    images: UInt8[np.ndarray, "n *event"],
     max_value: int,
     seed: int,
     part: int,
     numbers: Int[np.ndarray, "n"] | None = None,
-) -> UInt8[np.ndarray, "n h w c"]:
+) -> UInt8[np.ndarray, "n *event"]:
     """One Bernoulli draw of every pixel that is kept, so that every run is measured on the same images.
 
     Args:
@@ -87,6 +87,6 @@ def _consecutive(numbers: Int[np.ndarray, "n"]) -> Iterator[slice]:
             yield slice(start, min(start + _IMAGES_AT_ONCE, last))
 
 
-def thresholded(images: UInt8[np.ndarray, "n h w c"], max_value: int) -> UInt8[np.ndarray, "n h w c"]:
+def thresholded(images: UInt8[np.ndarray, "n *event"], max_value: int) -> UInt8[np.ndarray, "n *event"]:
     """1 where a pixel is above half of `max_value`, else 0."""
     return (2 * images.astype(np.uint16) > max_value).astype(np.uint8)

@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Shaped
 
 from vae_jax.data.binarization import binarized_once, thresholded
 from vae_jax.data.decoding import MOST_PIXELS
@@ -21,6 +21,8 @@ Given = Labels | Float[np.ndarray, "n c"] | None
 # Each class is an entry in reports, so a larger label is taken for a mistake.
 MOST_CLASSES = 100_000
 SPLITS = ("train", "validation", "test")
+# What data consists of: levels of pixels from 0 to the largest one; numbers in [0, 1]; any numbers; counts.
+VALUES = ("levels", "continuous", "real", "counts")
 BINARIZATIONS = ("dynamic", "fixed", "threshold", "none")
 # The number, in the stream of the fixed binarization, of images that belong to no split.
 OTHER_IMAGES = len(SPLITS)
@@ -33,7 +35,8 @@ class Split:
     """Images, their labels, and what their pixels mean.
 
     Attributes:
-        images: `uint8[N, H, W, C]`, values in `0 .. max_value`; in memory, or `StreamedImages`.
+        images: `[N, H, W, C]` or rows `[N, D]`: uint8 with values in `0 .. max_value`, float32 where NaN is a value
+            that is missing, or int32; in memory, or `StreamedImages`.
         labels: `int32[N]`, or None.
         max_value: 1 where the pixels are binary.
     """
@@ -53,16 +56,18 @@ class ImageKind:
     """What a model has to know about its images. Saved with each model, which can be used without its data.
 
     Attributes:
-        image_shape: Height, width, channels.
-        max_value: The largest value a pixel can take, before any binarization.
+        image_shape: Height, width, channels; or the length of a row.
+        max_value: The largest value a pixel can take, before any binarization; 1 for numbers as they are.
         num_classes: Labels are below this; 0 without labels.
         class_names: The name of each class; empty if the source has no names.
+        values: One of `VALUES`.
     """
 
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     max_value: int
     num_classes: int
     class_names: tuple[str, ...] = ()
+    values: str = "levels"
 
     @classmethod
     def from_mapping(cls, mapping: Any) -> "ImageKind":
@@ -73,23 +78,26 @@ class ImageKind:
         """
         try:
             shape, max_value, num_classes = map(mapping.get, ("image_shape", "max_value", "num_classes"))
-            names = list(mapping.get("class_names", ()))
+            names, values = list(mapping.get("class_names", ())), mapping.get("values", "levels")
             numbers = (*shape, max_value, num_classes)
         except (AttributeError, TypeError):
-            numbers, names = (), []
+            numbers, names, values = (), [], ""
         if (
-            [type(number) for number in numbers] != [int] * 5
+            len(numbers) not in (3, 5)
+            or any(type(number) is not int for number in numbers)
+            or values not in VALUES
             or any(type(name) is not str for name in names)
             or len(names) not in (0, num_classes)
             or not (min(shape) >= 1 and math.prod(shape) <= _MOST_VALUES)
             or not (1 <= max_value <= 255 and 0 <= num_classes <= MOST_CLASSES)
         ):
             raise ValueError(f"image_shape, max_value and num_classes expected in {one_line(repr(mapping), 200)}")
-        return cls(tuple(shape), max_value, num_classes, tuple(map(printable, names)))
+        return cls(tuple(shape), max_value, num_classes, tuple(map(printable, names)), values)
 
     def __str__(self) -> str:
         size = "x".join(map(str, self.image_shape))
-        return f"{size} with values to {self.max_value} and {self.num_classes} classes"
+        values = f"values to {self.max_value}" if self.values == "levels" else self.values
+        return f"{size} with {values} and {self.num_classes} classes"
 
     def class_name(self, label: int) -> str:
         """The name of a class, or its number where it has no name."""
@@ -100,17 +108,19 @@ class ImageKind:
 class Dataset:
     """A data set, how it is divided and how its pixels are binarized.
 
-    A source fills in the first eight fields, `build_data` the others, from the config.
+    A source fills in the first ten fields, `build_data` the others, from the config.
 
     Attributes:
         name: Its name in reports.
-        train_images: `uint8[N, H, W, C]`, values in `0 .. max_value`; validation images are taken from these.
-        test_images: `uint8[M, H, W, C]`.
+        train_images: As `Split.images`; validation images are taken from these.
+        test_images: Likewise.
         train_labels: `int32[N]`, or None where there are no labels.
         test_labels: `int32[M]`, or None.
         max_value: The largest value a pixel can take (255 for 8-bit images, 16 for the digits).
         fingerprint: Hexadecimal digest that changes when the data changes.
         class_names: The name of each class, if the source has names.
+        values: One of `VALUES`.
+        has_missing: Whether any value is missing (NaN).
         binarization: One of `BINARIZATIONS`.
         validation_fraction: Share of the training images that is set aside for validation.
         seed: `data.seed`: fixes the division and the binarization of all images used for evaluation.
@@ -118,12 +128,14 @@ class Dataset:
 
     name: str
     train_images: Images
-    test_images: UInt8[np.ndarray | StreamedImages, "m h w c"]
+    test_images: Shaped[np.ndarray | StreamedImages, "m *event"]
     train_labels: Labels | None
     test_labels: Int[np.ndarray, "m"] | None
     max_value: int
     fingerprint: str
     class_names: tuple[str, ...] = ()
+    values: str = "levels"
+    has_missing: bool = False
     binarization: str = "none"
     validation_fraction: float = 0.0
     seed: int = 0
@@ -133,13 +145,14 @@ class Dataset:
         counts = [f"{len(self.part(split).images):,} {split}" for split in SPLITS]
         size, classes = "x".join(map(str, self.image_shape)), self.num_classes
         labels = f"{classes} classes" if classes else "no classes"
-        return f"{self.name}: {', '.join(counts[:-1])} and {counts[-1]} images of {size} pixels, {labels}"
+        what = f"images of {size} pixels" if len(self.image_shape) > 1 else f"rows of {size} {self.values} values"
+        missing = ", some missing" if self.has_missing else ""
+        return f"{self.name}: {', '.join(counts[:-1])} and {counts[-1]} {what}{missing}, {labels}"
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of one image."""
-        height, width, channels = self.train_images.shape[1:]
-        return height, width, channels
+    def image_shape(self) -> tuple[int, ...]:
+        """Height, width and channels of one image, or the length of a row."""
+        return tuple(self.train_images.shape[1:])
 
     @property
     def num_classes(self) -> int:
@@ -160,7 +173,7 @@ class Dataset:
     @property
     def kind(self) -> ImageKind:
         """What a model has to know about these images."""
-        return ImageKind(self.image_shape, self.max_value, self.num_classes, self.class_names)
+        return ImageKind(self.image_shape, self.max_value, self.num_classes, self.class_names, self.values)
 
     @property
     def is_binary(self) -> bool:
@@ -236,7 +249,7 @@ def take_labels(labels: np.ndarray | None, rows: np.ndarray) -> np.ndarray | Non
     return None if labels is None else labels[rows]
 
 
-def fingerprint(*arrays: np.ndarray | None) -> str:
+def fingerprint(*arrays: Any) -> str:
     """Digest of the contents, shapes and types of the arrays (SHA-256, first 16 hex digits)."""
     digest = hashlib.sha256()
     for array in arrays:

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Int, Shaped
 
 _IMAGES_AT_ONCE = 32
 _THREADS = min(8, os.cpu_count() or 1)
 
 # (pixels, number of each image in its part) -> pixels
-Change = Callable[[UInt8[np.ndarray, "n h w c"], Int[np.ndarray, "n"] | None], UInt8[np.ndarray, "n h w c"]]
+Change = Callable[[Shaped[np.ndarray, "n *event"], Int[np.ndarray, "n"] | None], Shaped[np.ndarray, "n *event"]]
 
 
 @typing.runtime_checkable
@@ -25,18 +25,20 @@ class Reader(Protocol):
     """
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of each image."""
+    def image_shape(self) -> tuple[int, ...]:
+        """Height, width and channels of each image, or the length of each row."""
         ...
 
-    def read(self, indices: Int[np.ndarray, "n"]) -> Iterable[UInt8[np.ndarray, "h w c"]]:
+    def read(self, indices: Int[np.ndarray, "n"]) -> Iterable[Shaped[np.ndarray, "*event"]]:
         """The images with these numbers, in this order."""
         ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class StreamedImages:
-    """A read-only `uint8[N, H, W, C]` whose images are decoded when they are read.
+    """A read-only array `[N, H, W, C]` or `[N, D]` whose images are decoded when they are read.
+
+    Its type is uint8, or the one that its reader declares as `dtype`.
 
     Attributes:
         reader: Decodes them.
@@ -51,19 +53,19 @@ class StreamedImages:
     numbers: Int[np.ndarray, "n"] | None = None
 
     @property
-    def shape(self) -> tuple[int, int, int, int]:
+    def shape(self) -> tuple[int, ...]:
         """As of an array."""
         return len(self.rows), *self.reader.image_shape
 
     @property
     def dtype(self) -> np.dtype:
         """As of an array."""
-        return np.dtype(np.uint8)
+        return np.dtype(getattr(self.reader, "dtype", np.uint8))
 
     @property
     def nbytes(self) -> int:
         """Bytes that all images would take in memory."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -91,13 +93,13 @@ class StreamedImages:
         """
         return dataclasses.replace(self, change=change, numbers=np.arange(len(self)))
 
-    def decode(self, num_threads: int = _THREADS) -> UInt8[np.ndarray, "n h w c"]:
+    def decode(self, num_threads: int = _THREADS) -> Shaped[np.ndarray, "n *event"]:
         """All of these images as an array.
 
         Args:
             num_threads: How many threads share the work; Pillow releases the interpreter lock while it decodes.
         """
-        images = np.empty(self.shape, np.uint8)
+        images = np.empty(self.shape, self.dtype)
 
         def fill(start: int) -> None:
             part = slice(start, start + _IMAGES_AT_ONCE)
@@ -117,10 +119,10 @@ class StreamedImages:
         return images
 
 
-Images = UInt8[np.ndarray | StreamedImages, "n h w c"]
+Images = Shaped[np.ndarray | StreamedImages, "n *event"]
 
 
-def take(images: Images, rows: slice | np.ndarray) -> UInt8[np.ndarray | StreamedImages, "m h w c"]:
+def take(images: Images, rows: slice | np.ndarray) -> Shaped[np.ndarray | StreamedImages, "m *event"]:
     """Some of the images, wherever they are.
 
     Args:

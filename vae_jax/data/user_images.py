@@ -10,7 +10,7 @@ from vae_jax.data.archives import read_arrays
 from vae_jax.data.dataset import ImageKind, Labels, Split
 from vae_jax.data.decoding import Sizing, decoded, size_text
 from vae_jax.data.folder import EXTENSIONS, class_of, pictures_below
-from vae_jax.data.npz import WRITE_IT, checked_images
+from vae_jax.data.npz import NAMES, WRITE_IT, checked_values
 from vae_jax.errors import UserError
 from vae_jax.escaping import one_line, printable
 
@@ -95,11 +95,17 @@ def _classes(names: Sequence[str], kind: ImageKind) -> tuple[tuple[str, ...], La
 
 
 def _read_archive(path: str, kind: ImageKind) -> NamedImages:
-    arrays = read_arrays(path, ("images",), ("labels",), "an .npz with images", WRITE_IT)
-    images, labels = checked_images(path, arrays, "images")
+    arrays = read_arrays(path, NAMES, ("labels", "observed"), "an .npz with images", WRITE_IT)
+    found = checked_values(path, arrays, "images" if "images" in arrays else "rows")
+    images = found.images
+    if (found.kind == "levels") != (kind.values == "levels"):
+        raise UserError(f"'{path}' has {found.kind} values, but this model is for {kind.values}; bring others")
     if images.shape[1:] != kind.image_shape:
         raise UserError(
             f"'{path}': images have shape {images.shape}, but this model needs (N, "
             f"{', '.join(map(str, kind.image_shape))})"
         )
-    return NamedImages([str(number) for number in range(len(images))], Split(images, labels, 255))
+    return NamedImages(
+        [str(number) for number in range(len(images))],
+        Split(images, found.labels, 255 if found.kind == "levels" else 1),
+    )

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vae_jax.diagnosis.subject import Subject, pixels, spread
-from vae_jax.evaluation import Features, Spectrum, frechet_distance, nearest_images, radial_spectrum
+from vae_jax.evaluation import Features, Spectrum, as_maps, frechet_distance, nearest_images, radial_spectrum
 from vae_jax.models import Batch, Model, Variables
 
 _NEAREST_QUERIES = 200
@@ -40,10 +40,10 @@ def draw(subject: Subject) -> Images:
     batches = []
     for start in range(0, len(data), _IMAGES_AT_ONCE):
         at = slice(start, start + _IMAGES_AT_ONCE)
-        batch = Batch(jnp.asarray(data[at]), context=None if given is None else jnp.asarray(given[at]))
+        batch = Batch(jnp.asarray(data[at]), context=None if given is None else jnp.asarray(given[at])).masked()
         key = jax.random.fold_in(subject.stage_key(7), start)
         batches.append(jax.device_get(_draw_batch(subject.model, subject.variables, batch, key)))
-    return Images(data, *(np.concatenate(parts) for parts in zip(*batches, strict=True)))
+    return Images(*map(as_maps, (data, *(np.concatenate(parts) for parts in zip(*batches, strict=True)))))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -75,7 +75,7 @@ def distances(subject: Subject, images: Images, features: Features, name: str) -
     data = features(kinds.pop("data"))
     del kinds["reconstruction_means"]
     if not subject.is_training:
-        kinds["training_images"] = pixels(spread(subject.data.for_evaluation("train"), len(data)))
+        kinds["training_images"] = as_maps(pixels(spread(subject.data.for_evaluation("train"), len(data))))
     found = {kind: frechet_distance(features(part), data) for kind, part in kinds.items()}
     return {"features": name, "num_images": len(data), "training_images": None, **found}
 
@@ -88,7 +88,7 @@ def nearest(subject: Subject, images: Images) -> tuple[dict[str, Any], np.ndarra
     Returns:
         The medians; the sample means; and the training image nearest to each.
     """
-    training = pixels(subject.data.for_evaluation("train"))
+    training = as_maps(pixels(subject.data.for_evaluation("train")))
     queries = images.sample_means[:_NEAREST_QUERIES]
     found = nearest_images(queries, training)
     to_samples, held_out = float(np.median(found.distance)), None

@@ -11,7 +11,7 @@ import numpy as np
 from vae_jax.config import DiagnoseConfig
 from vae_jax.data import Dataset, Split
 from vae_jax.data.dataset import Given
-from vae_jax.evaluation import map_images
+from vae_jax.evaluation import has_missing, map_images
 from vae_jax.models import Batch, Model, Variables
 from vae_jax.sharding import filled_up, replicated, whole_mesh
 
@@ -72,7 +72,8 @@ class Subject:
 
     def batch(self, part: Split) -> Batch:
         """All images of a part at once, on the device."""
-        return Batch(*jax.tree.map(jnp.asarray, (pixels(part), None, self.given(part))))
+        batch = Batch(*jax.tree.map(jnp.asarray, (pixels(part), None, self.given(part))))
+        return batch.masked() if has_missing(part.images) else batch
 
     def stage_key(self, stage: int) -> jax.Array:
         """A key of its own for each question."""

@@ -188,6 +188,6 @@ def compiled_log_likelihood(design: Design, num_samples: int) -> Callable[..., F
     return log_likelihood
 
 
-def map_rows(function: Callable[[Batch, Array], Array], images: Float32[np.ndarray, "n h w c"]) -> np.ndarray:
+def map_rows(function: Callable[[Batch, Array], Array], images: Float32[np.ndarray, "n *event"]) -> np.ndarray:
     """Applies `(batch, row numbers) -> array` to all rows, on one device."""
     return map_images(function, images, 1, ROWS_AT_ONCE, batch_mesh(1))

@@ -1,6 +1,7 @@
 """Runs a compiled function over all images of a split, and sums over samples of z, in parts of bounded memory."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -8,24 +9,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float32, Int, Shaped, UInt8
+from jaxtyping import Array, Float32, Int, Shaped
 
-from vae_jax.data.streamed import Images
+from vae_jax.data.streamed import Images, StreamedImages
 from vae_jax.models import Batch
 from vae_jax.numerics import LogMeanExp, Moments
 from vae_jax.shapes import Count, ImageBatch, ImageIds, PerSample
 from vae_jax.sharding import gathered, put, split_batch
 
 Given = Shaped[np.ndarray, "n *c"] | None
-ImageSource = Images | Float32[np.ndarray, "n h w c"] | UInt8[Array, "n h w c"]
+ImageSource = Images | Float32[np.ndarray, "n *event"] | Shaped[Array, "n *event"]
 OfImages = Callable[[Batch, ImageIds], Any]
 
 
 @functools.partial(jax.jit, static_argnames="max_value")
-def _scaled_rows(images: UInt8[Array, "n h w c"], ids: ImageIds, max_value: int) -> ImageBatch:
+def _scaled_rows(images: Shaped[Array, "n *event"], ids: ImageIds, max_value: int) -> ImageBatch:
     # CPUs gather whole rows several times faster than images of three axes.
     rows = images.reshape(len(images), -1)[ids].reshape(-1, *images.shape[1:])
     return rows.astype(jnp.float32) / max_value
+
+
+@jax.jit
+def _masked(batch: Batch) -> Batch:
+    return batch.masked()
 
 
 def map_images(
@@ -56,6 +62,9 @@ def map_images(
         The function's tree with NumPy arrays `[N, ...]`.
     """
     sharding = split_batch(mesh)
+    of_batch = function
+    if has_missing(images):
+        function = lambda batch, ids: of_batch(_masked(batch), ids)  # noqa: E731
 
     def dispatch(first: int) -> Any:
         ids = np.minimum(np.arange(first, first + batch_size), len(images) - 1)
@@ -76,6 +85,18 @@ def map_images(
         if on_batch is not None:
             on_batch(done)
     return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
+
+
+def has_missing(images: ImageSource) -> bool:
+    """Whether any value is NaN, which only floats can be; files may always have some."""
+    is_float = images.dtype.kind == "f"
+    return is_float and (isinstance(images, StreamedImages) or bool(np.isnan(np.asarray(images)).any()))
+
+
+def values_per_example(images: ImageSource) -> float:
+    """How many values of an example are observed, on average: what nats are divided by for bits per dimension."""
+    values = math.prod(images.shape[1:])
+    return values if not has_missing(images) else values * float(np.mean(~np.isnan(np.asarray(images))))
 
 
 def sum_over_samples(

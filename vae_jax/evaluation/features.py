@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from vae_jax.shapes import ImageBatch
 
-Features = Callable[[Float[np.ndarray, "n h w c"]], Float[np.ndarray, "n f"]]
+Features = Callable[[Float[np.ndarray, "n *event"]], Float[np.ndarray, "n f"]]
 """Images with pixels in [0, 1] to one vector each."""
 
 _CHANNELS = (32, 64)
@@ -20,7 +20,12 @@ _GRID = 2
 _IMAGES_AT_ONCE = 500
 
 
-def random_convolutions(image_shape: tuple[int, int, int], seed: int = 0) -> Features:
+def as_maps(values: Float[np.ndarray, "n *event"]) -> Float[np.ndarray, "n h w c"]:
+    """Rows as images one pixel high, and 0 for values that are missing."""
+    return np.nan_to_num(values[:, None, :, None] if values.ndim == 2 else values)
+
+
+def random_convolutions(image_shape: tuple[int, ...], seed: int = 0) -> Features:
     """Fixed features that need no training: two layers of random convolutions, pooled over a 2×2 grid.
 
     Each layer is a convolution with normal weights of variance 2 / fan-in, a rectifier and mean pooling over 2×2
@@ -28,14 +33,14 @@ def random_convolutions(image_shape: tuple[int, int, int], seed: int = 0) -> Fea
     project; they have nothing to do with the Inception network and its FID.
 
     Args:
-        image_shape: Height, width, channels.
+        image_shape: Height, width, channels; or the length of a row.
         seed: What the weights are drawn from.
 
     Returns:
         A function to 256 features per image (fewer where the image is a single row or column).
     """
     rng = np.random.default_rng(seed)
-    inputs, kernels = image_shape[2], []
+    inputs, kernels = image_shape[2] if len(image_shape) > 2 else 1, []
     for channels in _CHANNELS:
         fan_in = _KERNEL * _KERNEL * inputs
         kernels.append(
@@ -57,9 +62,9 @@ def random_convolutions(image_shape: tuple[int, int, int], seed: int = 0) -> Fea
         cells = [jnp.mean(part, axis=1) for row in rows for part in jnp.array_split(row, min(_GRID, row.shape[1]), 1)]
         return jnp.concatenate(cells, axis=-1)
 
-    def features(images: Float[np.ndarray, "n h w c"]) -> Float[np.ndarray, "n f"]:
+    def features(images: Float[np.ndarray, "n *event"]) -> Float[np.ndarray, "n f"]:
         parts = [
-            np.asarray(of_batch(jnp.asarray(images[start : start + _IMAGES_AT_ONCE], jnp.float32)))
+            np.asarray(of_batch(jnp.asarray(as_maps(images[start : start + _IMAGES_AT_ONCE]), jnp.float32)))
             for start in range(0, len(images), _IMAGES_AT_ONCE)
         ]
         return np.concatenate(parts)
@@ -108,7 +113,7 @@ class Nearest(NamedTuple):
     distance: np.ndarray
 
 
-def nearest_images(queries: Float[np.ndarray, "n h w c"], images: Float[np.ndarray, "m h w c"]) -> Nearest:
+def nearest_images(queries: Float[np.ndarray, "n *event"], images: Float[np.ndarray, "m *event"]) -> Nearest:
     """The nearest of `images` to each query, by the Euclidean distance of their pixels."""
     search = sklearn.neighbors.NearestNeighbors(n_neighbors=1, algorithm="brute").fit(images.reshape(len(images), -1))
     distance, index = search.kneighbors(queries.reshape(len(queries), -1))

@@ -15,12 +15,12 @@ TOO_FEW_EFFECTIVE_SAMPLES = 5.0
 _OVER_REPLICAS = ("elbo", "reconstruction", "kl", "log_likelihood", "bits_per_dim")
 
 
-def summarize(per_image: ImportanceEstimate, num_pixels: int) -> dict[str, Any]:
+def summarize(per_image: ImportanceEstimate, num_pixels: float) -> dict[str, Any]:
     """Means over images, in nats per image, with their errors.
 
     Args:
         per_image: Estimates of each image.
-        num_pixels: Pixel values in an image.
+        num_pixels: Values in an image that are observed, on average.
 
     Raises:
         UserError: If an estimate is not a finite number.

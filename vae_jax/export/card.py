@@ -40,7 +40,7 @@ def model_card(
     """
     check_license(license)
     config, model = trained.config, trained.model
-    height, width, channels = trained.kind.image_shape
+    shape = trained.kind.image_shape
     versions = start.get("versions") or {}
     changed = [
         (field, value)
@@ -52,9 +52,8 @@ def model_card(
     return template.render(
         name=name,
         license=license,
-        height=height,
-        width=width,
-        channels=channels,
+        shape=", ".join(map(str, shape)),
+        what=_what(shape),
         latents=num_latents(model),
         classes=model.context_size,
         label=", label" if model.context_size else "",
@@ -90,6 +89,13 @@ def check_license(license: str) -> None:
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", license):
         raise UserError(f"--license is '{license}' but must be as the hub spells it, e.g. apache-2.0, mit or other")
+
+
+def _what(shape: tuple[int, ...]) -> str:
+    size = "×".join(map(str, shape))
+    if len(shape) == 1:
+        return f"rows of {size} values"
+    return f"{ {1: 'grey ', 3: 'colour '}.get(shape[-1], '') }images of {size}"
 
 
 def _evaluation(trained: TrainedModel) -> dict[str, Any] | None:

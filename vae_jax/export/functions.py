@@ -37,7 +37,7 @@ def with_state(variables: Variables) -> Any:
     return {**variables["params"], **{name: tree for name, tree in variables.items() if name != "params"}}
 
 
-def variables_like(model: Model, image_shape: tuple[int, int, int]) -> Variables:
+def variables_like(model: Model, image_shape: tuple[int, ...]) -> Variables:
     """Shape and type of each variable of a model; nothing is computed."""
     return jax.eval_shape(lambda: init_variables(model, jax.random.key(0), image_shape))
 
@@ -54,7 +54,7 @@ def nested_variables(named: FlatParams, like: Variables) -> Variables:
     return {"params": tree} if "state" not in like else {"state": tree.pop("state"), "params": tree}
 
 
-def serialized_functions(model: Model, image_shape: tuple[int, int, int]) -> dict[str, bytes]:
+def serialized_functions(model: Model, image_shape: tuple[int, ...]) -> dict[str, bytes]:
     """The two functions of a model, as `jax.export.deserialize` takes them.
 
     Args:

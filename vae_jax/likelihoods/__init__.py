@@ -4,9 +4,9 @@ Each is a Linen module (some have parameters) over pure density functions. It de
 
 - `outputs_per_pixel(channels)`: how many outputs of the decoder it needs for each pixel;
 - `base_measure`: what its density refers to: `binary` (probabilities of 0/1 images), `256 levels` (probabilities of
-  grey levels), or `continuous on [0, 1]`;
-- `support`: the pixels it is a density of: `binary` (0 or 1), `levels` (k/(L-1), as in a file), `continuous`
-  (anything in [0, 1], as after dequantization), `real` (any real number).
+  grey levels), `continuous` (per unit of x; pixels are in [0, 1]), `continuous on [0, 1]`, or `counts`;
+- `support`: the values it is a density of: `binary` (0 or 1), `levels` (k/(L-1), as in a file), `continuous`
+  (anything in [0, 1]), `real` (any real number), `counts` (0, 1, 2, ...).
 - `mean_in_page`: how the report's page computes its mean (`sigmoid`, `identity`, `continuous_bernoulli`); it may be
   absent.
 
@@ -21,3 +21,4 @@ from vae_jax.likelihoods.continuous_bernoulli import ContinuousBernoulli, contin
 from vae_jax.likelihoods.discretized_logistic import DiscretizedLogistic, discretized_logistic_log_prob
 from vae_jax.likelihoods.discretized_logistic_mixture import DiscretizedLogisticMixture, logistic_mixture_log_prob
 from vae_jax.likelihoods.gaussian import Gaussian, GaussianPerPixel, gaussian_log_prob
+from vae_jax.likelihoods.poisson import Poisson, poisson_log_prob

@@ -48,7 +48,7 @@ class Gaussian(nn.Module):
     stddev: float = setting(1.0, "standard deviation, for values in [0, 1]; where it starts, if learned", minimum=1e-6)
     learned: bool = setting(False, "whether the standard deviation is learned")
 
-    base_measure = "continuous on [0, 1]"
+    base_measure = "continuous"
     support = frozenset({"levels", "continuous", "real"})
     has_width = True
     mean_in_page = "identity"
@@ -94,7 +94,7 @@ class GaussianPerPixel(nn.Module):
 
     min_stddev: float = setting(1e-3, "what standard deviations stay above, softly", minimum=1e-6)
 
-    base_measure = "continuous on [0, 1]"
+    base_measure = "continuous"
     support = frozenset({"levels", "continuous", "real"})
     has_width = True
     mean_in_page = "identity"

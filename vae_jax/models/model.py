@@ -29,6 +29,11 @@ class Batch(NamedTuple):
     observed: Bool[Array, "b *event"] | None = None
     context: Context = None
 
+    def masked(self) -> "Batch":
+        """The same examples with NaN taken as missing: 0 in x, where encoders see it, and not observed."""
+        observed = ~jnp.isnan(self.x)
+        return self._replace(x=jnp.where(observed, self.x, 0.0), observed=observed)
+
 
 @runtime_checkable
 class Distribution(Protocol):

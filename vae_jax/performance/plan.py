@@ -44,7 +44,7 @@ class ImageFacts:
         streamed: Whether images are read from files while the devices work, instead of living on them.
     """
 
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     num_images: int
     num_classes: int = 0
     max_value: int = 255
@@ -111,7 +111,7 @@ def plan_step(config: Config, facts: ImageFacts, topology: Topology) -> dict[str
 class _NoImages:
     """Stands for a reader of images where only their shape matters."""
 
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
 
     def read(self, indices: np.ndarray) -> np.ndarray:
         raise AssertionError("a plan needs no pixels")

@@ -27,7 +27,7 @@ def _means(model: Model, variables: Variables, z: jax.Array, context: Context) -
 
 def decoded(
     model: Model, variables: Variables, z: Float[np.ndarray, "n d"], labels: np.ndarray | None
-) -> Float[np.ndarray, "n h w c"]:
+) -> Float[np.ndarray, "n *event"]:
     """The mean of p(x|z) for each z."""
     parts = []
     for start in range(0, len(z), _DECODED_AT_ONCE):
@@ -54,6 +54,8 @@ def obstacle(model: Model) -> str:
     parts: Any = model
     network: Any = getattr(parts, "decoder", None)
     likelihood: Any = getattr(parts, "likelihood", None)
+    if getattr(parts, "rows", False):
+        return "The examples are rows of numbers"
     if not getattr(network, "fully_connected", False):
         return "The decoder is no fully connected network of this package"
     if network.activation not in ACTIVATIONS:

@@ -10,6 +10,8 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
+from vae_jax.pictures import as_strips
+
 _COLUMNS = 16
 # Colours of photographs compress tenfold where a difference that nobody sees is allowed.
 _QUALITY = 92
@@ -20,17 +22,18 @@ class Sheet:
     """Many images of one size as one picture.
 
     Attributes:
-        images: Values in [0, 1]; what lies outside is cut off.
+        images: Values in [0, 1]; what lies outside is cut off. Or rows of any numbers, shown as strips.
     """
 
-    images: Float[np.ndarray, "n h w c"]
+    images: Float[np.ndarray, "n *event"]
 
     def encoded(self, factor: int) -> dict[str, Any]:
         """The picture as a data URI, every side divided by `factor` and rounded up.
 
         Grey pictures are lossless PNG, coloured ones WebP; of any number of channels but three the first is shown.
         """
-        pixels = np.round(255.0 * np.clip(self.images, 0.0, 1.0)).astype(np.uint8)
+        images = np.nan_to_num(as_strips(self.images) if self.images.ndim == 2 else self.images)
+        pixels = np.round(255.0 * np.clip(images, 0.0, 1.0)).astype(np.uint8)
         pixels = pixels if pixels.shape[-1] == 3 else pixels[..., :1]
         if factor > 1:
             pixels = np.stack([_smaller(image, factor) for image in pixels])

@@ -170,7 +170,7 @@ def manifold_latents(side: int) -> Float[np.ndarray, "n 2"]:
     return np.stack([across.ravel(), up.ravel()], axis=-1).astype(np.float32)
 
 
-def _as_floats(split: Split, count: int) -> Float[np.ndarray, "n h w c"]:
+def _as_floats(split: Split, count: int) -> Float[np.ndarray, "n *event"]:
     return np.asarray(split.images[:count], np.float32) / split.max_value
 
 

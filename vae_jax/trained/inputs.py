@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Float32, Int, UInt8
+from jaxtyping import Float32, Int, Shaped
 
 from vae_jax.config import DataConfig
 from vae_jax.data import ImageKind
@@ -18,7 +18,7 @@ from vae_jax.models import Model
 class SeenImages(NamedTuple):
     """Images as the model sees them, once they are divided by `max_value`; and their classes."""
 
-    images: UInt8[np.ndarray, "n h w c"] | Float32[np.ndarray, "n h w c"]
+    images: Shaped[np.ndarray, "n *event"] | Float32[np.ndarray, "n *event"]
     max_value: int
     labels: Int[np.ndarray, "n"] | None
 
@@ -32,19 +32,22 @@ def check_images(
         model: The model.
         kind: What images it is for.
         data: How they are binarized.
-        images: `uint8`, or floats in [0, 1]; `[N, H, W, C]`, or `[N, H, W]` where C is 1.
+        images: `uint8`, or floats in [0, 1]; `[N, H, W, C]`, or `[N, H, W]` where C is 1. For a model of rows: numbers
+            or counts `[N, D]`. NaN is a value that is missing.
         label: `int[N]` for a conditional model.
 
     Raises:
         UserError: If they don't fit this model.
     """
     pixels = check_array(images, "images")
-    if pixels.ndim == 3 and kind.image_shape[-1] == 1:
+    if pixels.ndim == 3 and len(kind.image_shape) == 3 and kind.image_shape[-1] == 1:
         pixels = pixels[..., np.newaxis]
     if pixels.shape[1:] != kind.image_shape or not len(pixels):
         shape = ", ".join(map(str, kind.image_shape))
         raise UserError(f"images have shape {np.shape(images)} but must be [N, {shape}], N at least 1")
     labels = check_labels(model, label, len(pixels))
+    if kind.values in ("real", "counts"):
+        return SeenImages(pixels.astype(np.float32), 1, labels)
     if pixels.dtype == np.uint8:
         if pixels.max() > kind.max_value:
             raise UserError(
@@ -56,7 +59,7 @@ def check_images(
     if not jnp.issubdtype(pixels.dtype, jnp.floating):
         raise UserError(f"images are {pixels.dtype} but must be uint8, or floats in [0, 1]")
     pixels = pixels.astype(np.float32)
-    if not np.all((pixels >= 0) & (pixels <= 1)):
+    if np.any((pixels < 0) | (pixels > 1)):
         raise UserError("images of floats must be in [0, 1]; divide them by their largest level, or give uint8")
     return SeenImages(pixels, 1, labels)
 

@@ -93,7 +93,7 @@ class TrainedModel:
         function = self._describe_posterior
         return self._map_images(lambda variables, batch, ids: function(variables, batch), self._seen(images, label))
 
-    def decode(self, z: ArrayLike, label: ArrayLike | None = None) -> Float32[np.ndarray, "n h w c"]:
+    def decode(self, z: ArrayLike, label: ArrayLike | None = None) -> Float32[np.ndarray, "n *event"]:
         """Mean of p(x|z) for each z: probabilities for binary pixels.
 
         Raises:
@@ -112,7 +112,7 @@ class TrainedModel:
             ]
         )
 
-    def reconstruct(self, images: ArrayLike, label: ArrayLike | None = None) -> Float32[np.ndarray, "n h w c"]:
+    def reconstruct(self, images: ArrayLike, label: ArrayLike | None = None) -> Float32[np.ndarray, "n *event"]:
         """Mean of p(x|z) at the mean of q(z|x), for each image.
 
         Raises:
@@ -122,7 +122,7 @@ class TrainedModel:
 
     def sample(
         self, key: Key[Array, ""], num_samples: int, label: ArrayLike | None = None
-    ) -> Float32[np.ndarray, "n h w c"]:
+    ) -> Float32[np.ndarray, "n *event"]:
         """Images drawn from p(x): z from the prior, then x from p(x|z).
 
         Args:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.layout import Format, Layout
 from jax.sharding import Mesh
-from jaxtyping import Array, Int, Key, UInt8
+from jaxtyping import Array, Int, Key, Shaped
 
 from vae_jax.data.dataset import Given
 from vae_jax.data.order import batch_indices
@@ -111,7 +111,7 @@ class ResidentSteps:
         self,
         train_step: TrainStep,
         mesh: Mesh,
-        images: UInt8[np.ndarray, "n h w c"],
+        images: Shaped[np.ndarray, "n *event"],
         given: Given,
         order: BatchOrder,
         longest: int,
