@@ -160,7 +160,11 @@ def test_arguments(arguments: list[str], names: list[str], refused) -> None:
 
 
 ARCHIVES = {
-    "floats": ({"images": np.zeros((9, 4, 4), np.float32)}, ["float32", "uint8"]),
+    "floats": ({"images": np.zeros((9, 4, 4), np.float32)}, ["data.binarization", "continuous", "none"]),
+    "nothing observed": (
+        {"images": np.zeros((9, 4, 4), np.uint8), "observed": np.zeros((9, 4, 4), bool)},
+        ["number 0 of images", "no value that is observed"],
+    ),
     "truths": ({"images": np.zeros((9, 4, 4), bool)}, ["bool", "uint8"]),
     "one axis": ({"images": np.zeros(9, np.uint8)}, ["(9,)", "[N, H, W]"]),
     "five axes": ({"images": np.zeros((9, 4, 4, 1, 1), np.uint8)}, ["(9, 4, 4, 1, 1)", "[N, H, W]"]),
