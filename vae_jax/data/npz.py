@@ -4,12 +4,15 @@ import pathlib
 from collections.abc import Mapping
 
 import numpy as np
+from jaxtyping import Float32
 
 from vae_jax.data.archives import read_arrays
 from vae_jax.data.dataset import MOST_CLASSES, Dataset, Labels, fingerprint, split_indices, take_labels
 from vae_jax.errors import DataError, UserError
+from vae_jax.escaping import printable
 
 WRITE_IT = "write it with np.savez(path, images=...)"
+CONTEXT_ARRAYS = ("context", "train_context", "test_context", "context_names")
 
 
 def load_npz(path: str, test_fraction: float, seed: int) -> Dataset:
@@ -17,7 +20,8 @@ def load_npz(path: str, test_fraction: float, seed: int) -> Dataset:
 
     Args:
         path: An `.npz` with `uint8` images `[N, H, W]` or `[N, H, W, C]` and, optionally, whole-number
-            labels `train_labels` and `test_labels`, or `labels`.
+            labels `train_labels` and `test_labels`, or `labels`. What a conditional model is told in place of these
+            is `train_context` and `test_context`, or `context`, with `context_names`.
         test_fraction: Share of `images` that is held out for testing.
         seed: Seed of that division.
 
@@ -32,12 +36,14 @@ def load_npz(path: str, test_fraction: float, seed: int) -> Dataset:
         raise DataError("data.source is 'npz' but no file is named", "add --config.data.path=images.npz")
     if not pathlib.Path(path).is_file():
         raise DataError(f"'{path}' not found", "set --config.data.path to an .npz with uint8 images")
-    optional = ("labels", "test_images", "train_labels", "test_labels")
+    optional = ("labels", "test_images", "train_labels", "test_labels", *CONTEXT_ARRAYS)
     arrays = read_arrays(path, ("images", "train_images"), optional, "an .npz with images", WRITE_IT)
     if "images" in arrays:
         images, labels = checked_images(path, arrays, "images")
         train, test = split_indices(len(images), test_fraction, seed)
         parts = images[train], images[test], take_labels(labels, train), take_labels(labels, test)
+        context, names = checked_context(path, arrays, "context", len(images))
+        contexts = take_labels(context, train), take_labels(context, test)
     elif "test_images" not in arrays:
         raise UserError(f"'{path}' has train_images but no test_images; add them, or name the array 'images'")
     else:
@@ -49,7 +55,15 @@ def load_npz(path: str, test_fraction: float, seed: int) -> Dataset:
                 "them to one size"
             )
         parts = train_images, test_images, train_labels, test_labels
-    return Dataset(pathlib.Path(path).stem, *parts, max_value=255, fingerprint=fingerprint(*parts))
+        train_context, names = checked_context(path, arrays, "train_context", len(train_images))
+        test_context, others = checked_context(path, arrays, "test_context", len(test_images))
+        contexts = train_context, test_context
+        if names != others:
+            raise UserError(f"'{path}': train_context and test_context must both be there, with as many columns")
+    told = dict(zip(("train_context", "test_context"), contexts, strict=True))
+    digest = fingerprint(*parts, *(contexts if names else ()))
+    name = pathlib.Path(path).stem
+    return Dataset(name, *parts, max_value=255, fingerprint=digest, **told, context_names=names)
 
 
 def checked_images(path: str, arrays: Mapping[str, np.ndarray], name: str) -> tuple[np.ndarray, Labels | None]:
@@ -93,3 +107,28 @@ def _checked_labels(path: str, arrays: Mapping[str, np.ndarray], name: str, num_
             "number the classes anew with np.unique(labels, return_inverse=True)"
         )
     return labels.astype(np.int32)
+
+
+def checked_context(
+    path: str, arrays: Mapping[str, np.ndarray], name: str, num_images: int
+) -> tuple[Float32[np.ndarray, "n context"] | None, tuple[str, ...]]:
+    """The context of each image from an archive, and the name of each column; None without such an array.
+
+    Raises:
+        UserError: If it isn't rows of finite numbers, one per image, or the names aren't as many texts.
+    """
+    if name not in arrays:
+        return None, ()
+    context = arrays[name][:, np.newaxis] if arrays[name].ndim == 1 else arrays[name]
+    with np.errstate(over="ignore"):
+        numbers = context.astype(np.float32) if context.dtype.kind in "buif" else np.full(1, np.nan, np.float32)
+    shape = context.shape
+    if len(shape) != 2 or shape[0] != num_images or not shape[1] or not np.all(np.isfinite(numbers)):
+        raise UserError(
+            f"'{path}': {name} is {context.dtype} of shape {arrays[name].shape} but must be finite numbers "
+            f"[{num_images}, C] or [{num_images}], one row per image"
+        )
+    names = arrays.get("context_names", np.array([f"context{number}" for number in range(shape[1])]))
+    if names.dtype.kind != "U" or names.shape != shape[1:]:
+        raise UserError(f"'{path}': context_names must be {shape[1]} texts, one for each column of {name}")
+    return numbers, tuple(printable(text) for text in names.tolist())

@@ -10,7 +10,7 @@ from vae_jax.data.archives import read_arrays
 from vae_jax.data.dataset import ImageKind, Labels, Split
 from vae_jax.data.decoding import Sizing, decoded, size_text
 from vae_jax.data.folder import EXTENSIONS, class_of, pictures_below
-from vae_jax.data.npz import WRITE_IT, checked_images
+from vae_jax.data.npz import CONTEXT_ARRAYS, WRITE_IT, checked_context, checked_images
 from vae_jax.errors import UserError
 from vae_jax.escaping import one_line, printable
 
@@ -34,9 +34,9 @@ def read_images(path: str, kind: ImageKind, fit: str = "crop") -> tuple[NamedIma
     """Reads images and brings them to the size and colours of a model's.
 
     Args:
-        path: A folder of pictures, with or without subfolders; an `.npz` with `images` and, optionally, `labels`; or
-            one picture. If all pictures of a folder lie in subfolders named after the model's classes, these are the
-            labels.
+        path: A folder of pictures, with or without subfolders; an `.npz` with `images` and, optionally, `labels` and
+            `context`; or one picture. If all pictures of a folder lie in subfolders named after the model's classes,
+            these are the labels.
         kind: What the model was made for. Pictures of another size are resized if the model's images are square;
             colours are dropped for a model of grey images, and grey is repeated for a model of colours.
         fit: As `Sizing.fit`.
@@ -95,11 +95,12 @@ def _classes(names: Sequence[str], kind: ImageKind) -> tuple[tuple[str, ...], La
 
 
 def _read_archive(path: str, kind: ImageKind) -> NamedImages:
-    arrays = read_arrays(path, ("images",), ("labels",), "an .npz with images", WRITE_IT)
+    arrays = read_arrays(path, ("images",), ("labels", *CONTEXT_ARRAYS), "an .npz with images", WRITE_IT)
     images, labels = checked_images(path, arrays, "images")
+    context, _ = checked_context(path, arrays, "context", len(images))
     if images.shape[1:] != kind.image_shape:
         raise UserError(
             f"'{path}': images have shape {images.shape}, but this model needs (N, "
             f"{', '.join(map(str, kind.image_shape))})"
         )
-    return NamedImages([str(number) for number in range(len(images))], Split(images, labels, 255))
+    return NamedImages([str(number) for number in range(len(images))], Split(images, labels, 255, context))

@@ -5,22 +5,22 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Float32, Int, UInt8
+from jaxtyping import Float32, UInt8
 
 from vae_jax.config import DataConfig
 from vae_jax.data import ImageKind
-from vae_jax.data.dataset import OTHER_IMAGES, Split, binarized
+from vae_jax.data.dataset import OTHER_IMAGES, Given, Split, binarized
 from vae_jax.errors import UserError
 from vae_jax.escaping import one_line
 from vae_jax.models import Model
 
 
 class SeenImages(NamedTuple):
-    """Images as the model sees them, once they are divided by `max_value`; and their classes."""
+    """Images as the model sees them, once they are divided by `max_value`; and their classes or contexts."""
 
     images: UInt8[np.ndarray, "n h w c"] | Float32[np.ndarray, "n h w c"]
     max_value: int
-    labels: Int[np.ndarray, "n"] | None
+    labels: Given
 
 
 def check_images(
@@ -33,7 +33,7 @@ def check_images(
         kind: What images it is for.
         data: How they are binarized.
         images: `uint8`, or floats in [0, 1]; `[N, H, W, C]`, or `[N, H, W]` where C is 1.
-        label: `int[N]` for a conditional model.
+        label: `int[N]` for a conditional model, or numbers `[N, C]` or `[C]` for one that is told these.
 
     Raises:
         UserError: If they don't fit this model.
@@ -44,14 +44,14 @@ def check_images(
     if pixels.shape[1:] != kind.image_shape or not len(pixels):
         shape = ", ".join(map(str, kind.image_shape))
         raise UserError(f"images have shape {np.shape(images)} but must be [N, {shape}], N at least 1")
-    labels = check_labels(model, label, len(pixels))
+    labels = check_labels(model, kind, label, len(pixels))
     if pixels.dtype == np.uint8:
         if pixels.max() > kind.max_value:
             raise UserError(
                 f"a pixel is {pixels.max()}, but this model's images have levels from 0 to {kind.max_value}; "
                 "scale them to these levels, or give floats in [0, 1]"
             )
-        split = binarized(Split(pixels, labels, kind.max_value), data.binarization, data.seed, OTHER_IMAGES)
+        split = binarized(Split(pixels, None, kind.max_value), data.binarization, data.seed, OTHER_IMAGES)
         return SeenImages(np.asarray(split.images), split.max_value, labels)
     if not jnp.issubdtype(pixels.dtype, jnp.floating):
         raise UserError(f"images are {pixels.dtype} but must be uint8, or floats in [0, 1]")
@@ -61,8 +61,8 @@ def check_images(
     return SeenImages(pixels, 1, labels)
 
 
-def check_labels(model: Model, label: ArrayLike | None, count: int) -> Int[np.ndarray, "n"] | None:
-    """The class of each of `count` images; None for a model without classes.
+def check_labels(model: Model, kind: ImageKind, label: ArrayLike | None, count: int) -> Given:
+    """The class, or the context, of each of `count` images; None for a model that is told nothing.
 
     Raises:
         UserError: If they don't fit this model.
@@ -72,6 +72,15 @@ def check_labels(model: Model, label: ArrayLike | None, count: int) -> Int[np.nd
         if label is not None:
             raise UserError("this model isn't conditional: leave label out")
         return None
+    if names := kind.context_names:
+        mend = f"give label, {len(names)} finite numbers for each: {', '.join(names)}"
+        if label is None:
+            raise UserError(f"this model is conditional: {mend}")
+        with np.errstate(over="ignore"):
+            told = check_array(label, "label").astype(np.float32)
+        if told.shape not in ((count, len(names)), (len(names),)) or not np.all(np.isfinite(told)):
+            raise UserError(f"label has shape {told.shape} for {count} images; {mend}")
+        return np.broadcast_to(told, (count, len(names)))
     if label is None:
         raise UserError(f"this model is conditional: give label, a class from 0 to {classes - 1} for each")
     labels = check_array(label, "label")
