@@ -12,7 +12,6 @@ from safetensors.numpy import load_file
 
 import vae_jax
 from vae_jax.cli import main
-from vae_jax.data.dataset import SPLITS
 from vae_jax.errors import UserError
 from vae_jax.trained import open_run
 
@@ -51,8 +50,6 @@ def test_training_saves_the_names_and_draws(run: pathlib.Path) -> None:
     assert {path.name.split("_")[0] for path in (run / "images").iterdir()} == {"samples", "reconstructions"}
     trained = open_run(str(run))
     assert trained.context_names == NAMES and trained.model.context_size == 2
-    page = (run / "report.html").read_text()
-    assert "told angle, width" in page and "Samples are told the numbers of the first images" in page
 
 
 def test_images_go_through_with_their_numbers(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
@@ -115,9 +112,13 @@ def test_other_verbs(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
     other = shutil.copytree(run, tmp_path / "other")
     main(["report", f"--workdir={run}", f"--output={tmp_path / 'report.html'}"])
     main(["report", f"--workdir={run}", f"--workdir={other}", f"--output={tmp_path / 'comparison.html'}"])
+    page = (tmp_path / "report.html").read_text()
+    assert "told angle, width" in page and "Samples are told the numbers of the first images" in page
     main(["diagnose", f"--workdir={run}"])
 
 
+# The card's example leaves it to Python to close its files.
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_exported_functions_take_the_numbers(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
     folder = tmp_path / "exported"
     main(["export", f"--workdir={run}", f"--output={folder}", "--license=mit"])
@@ -166,4 +167,4 @@ def test_models_without_numbers_refuse_them(tmp_path: pathlib.Path, refused) -> 
     small = ["--config.model.network.hidden=(4,)", "--config.train.batch_size=4", "--config.train.num_steps=2"]
     main([*command, *small, "--config.train.report=False"])
     assert "leave --context out" in refused("sample", f"--workdir={tmp_path / 'run'}", "--context=1")
-    assert "context_names" in (tmp_path / "run" / "images.json").read_text() and len(SPLITS) == 3
+    assert "context_names" in (tmp_path / "run" / "images.json").read_text()
