@@ -10,6 +10,7 @@ _SMALL = {
     "hierarchical": "hierarchical(upper=2, hidden=(4,))",
     "mixture": "mixture(components=2)",
     "vampprior": "vampprior(components=2)",
+    "conditional_gaussian": "conditional_gaussian(hidden=(4,))",
     "realnvp": "realnvp(flows=2, hidden=(4,))",
 }
 

@@ -58,7 +58,7 @@ FACTORS: Mapping[str, tuple[str, ...]] = {
         "discretized_logistic_mixture",
     ),
     "posterior": ("diagonal_gaussian", "full_gaussian", "planar", "iaf", "hierarchical", "point_mass"),
-    "prior": ("standard_normal", "mixture", "vampprior", "realnvp", "hierarchical"),
+    "prior": ("standard_normal", "mixture", "vampprior", "realnvp", "hierarchical", "conditional_gaussian"),
     "objective": tuple(OBJECTIVE_TEXTS),
     "labels": ("unconditional", "conditional"),
     "images": ("digits", "colours"),
@@ -78,6 +78,8 @@ def reason_against(combination: Combination) -> str | None:
         return "the prior is a mixture of posteriors, whose density it needs at any z"
     if prior == "vampprior" and parts["labels"] == "conditional":
         return "the images that the prior learns have none"
+    if prior == "conditional_gaussian" and parts["labels"] == "unconditional":
+        return "depends on a context, and this model has none"
     if objective == "autoencoder":
         return None if posterior == "point_mass" else "a z that is a function of x alone"
     if posterior == "point_mass" and objective != "mmd":
@@ -291,7 +293,7 @@ def full_product() -> Iterator[Combination]:
 def test_full_product_misses_none_of_the_five_choices() -> None:
     product = tuple(full_product())
     assert {each[:5] for each in product} == {each[:5] for each in every_sensible_combination()}
-    assert len(product) == 2667
+    assert len(product) == 3759
 
 
 @pytest.mark.manual

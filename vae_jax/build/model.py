@@ -19,7 +19,7 @@ from vae_jax.likelihoods import (
 from vae_jax.models import VAE, HierarchicalPosterior, HierarchicalPrior, refusal
 from vae_jax.networks import MLP, ConvNet, ResNet
 from vae_jax.posteriors import IAF, DiagonalGaussian, FullGaussian, PlanarFlow, PointMass
-from vae_jax.priors import GaussianMixture, RealNVP, StandardNormal, VampPrior
+from vae_jax.priors import ConditionalGaussianPrior, GaussianMixture, RealNVP, StandardNormal, VampPrior
 from vae_jax.settings import read_part
 
 ImageShape = tuple[int, ...]
@@ -48,6 +48,7 @@ PRIORS = {
     "vampprior": VampPrior,
     "realnvp": RealNVP,
     "hierarchical": HierarchicalPrior,
+    "conditional_gaussian": ConditionalGaussianPrior,
 }
 MODELS = {"vae": VAE}
 OF_MODEL: Mapping[str, Mapping[str, Any]] = {
@@ -66,7 +67,7 @@ def build_model(config: ModelConfig, image_shape: ImageShape, max_value: int = 2
         config: Which parts, and how large.
         image_shape: Height, width, channels; or the length of a row.
         max_value: Largest value of a pixel, for likelihoods of grey levels.
-        num_classes: Classes of the data; used if `config.conditional`.
+        num_classes: Classes of the data, or numbers in its contexts; used if `config.conditional`.
 
     Raises:
         UserError: If a name is unknown, parts don't fit each other, or a custom part can't be built.
@@ -120,4 +121,4 @@ def build_model_for(config: Config, data: Dataset | ImageKind) -> VAE:
     kind = data.kind if isinstance(data, Dataset) else data
     # Pixels that are binarized before training have two levels.
     max_value = 1 if config.data.binarization in ("fixed", "threshold") else kind.max_value
-    return build_model(config.model, kind.image_shape, max_value, kind.num_classes)
+    return build_model(config.model, kind.image_shape, max_value, kind.context_size)

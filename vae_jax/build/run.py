@@ -73,6 +73,8 @@ SOURCES: Mapping[str, Callable[[Config], Dataset]] = {
         _sizing(config),
         config.data.resident_mb,
         config.data.unreadable,
+        config.data.labels,
+        config.data.context,
     ),
 }
 
@@ -84,6 +86,10 @@ def build_data(config: Config) -> Dataset:
     if config.data.image_size and config.data.source in ("digits", "npz"):
         raise UserError(
             f"data.image_size has no effect on data.source '{config.data.source}'; set it to 0, or use folder or tfds"
+        )
+    if config.data.labels and config.data.source != "folder":
+        raise UserError(
+            f"data.labels has no effect on data.source '{config.data.source}'; leave it empty, or use folder"
         )
     dataset = make("data.source", config.data.source, SOURCES, config)
     if not isinstance(dataset, Dataset):
@@ -111,7 +117,8 @@ def resolve(config: Config) -> Config:
     def absolute(path: str) -> str:
         return path if not path or "://" in path else os.path.abspath(os.path.expanduser(path))
 
-    data = dataclasses.replace(config.data, path=absolute(config.data.path), dir=absolute(config.data.dir))
+    places = {name: absolute(getattr(config.data, name)) for name in ("path", "dir", "labels")}
+    data = dataclasses.replace(config.data, **places)
     return dataclasses.replace(resolve_parts(config), data=data)
 
 
@@ -139,8 +146,8 @@ def check_fit(config: Config, data: Dataset) -> None:
             f"model.likelihood '{config.model.likelihood}' isn't a density of the pixels that data.binarization "
             f"'{config.data.binarization}' gives ({pixels}); {instead}"
         )
-    if config.model.conditional and not data.num_classes:
-        raise UserError("model.conditional needs class labels, but the data has none; set it to False")
+    if config.model.conditional and not model.context_size:
+        raise UserError("model.conditional needs class labels or contexts, but the data has none; set it to False")
     num_images = len(data.training.images)
     check_objective(config, model, num_images, data.image_shape)
     if config.train.batch_size % config.train.accumulation:

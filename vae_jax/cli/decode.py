@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from vae_jax.cli.flags import Flags, define_run, define_show, output_file
+from vae_jax.cli.flags import Flags, define_run, define_show, define_told, output_file, read_context
 from vae_jax.cli.show import decode_all
 from vae_jax.cli.terminal import say
 from vae_jax.data.archives import read_arrays
@@ -24,7 +24,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     """The flags of this verb."""
     define_run(values)
     flags.DEFINE_string("latents", None, "file from encode, or .npy with an array [N, D]", flag_values=values)
-    flags.DEFINE_integer("label", None, "class, for a conditional model; those of the file if not", flag_values=values)
+    define_told(values, "those of the file", "those of the file")
     define_show(values)
     meaning = "a .png with a grid, or an .npz with the array `images`; a .png in the run's images folder if not given"
     flags.DEFINE_string("output", None, meaning, flag_values=values)
@@ -37,7 +37,7 @@ def run(values: Flags) -> None:
     trained = open_run(values["workdir"], values["checkpoint"], values["replica"], values["allow_custom"])
     default = trained.folder.images / f"decoded_{values['show']}{trained.suffix}.png"
     output = output_file(values, default, ".png", ".npz")
-    z, labels = read_latents(values["latents"], trained, values["label"])
+    z, labels = read_latents(values["latents"], trained, values["label"], read_context(values, trained.context_names))
     images = decode_all(trained.model, trained.variables, z, jax.random.key(values["seed"]), values["show"], labels)
     made = f"{counted(len(images), 'image')} (the {values['show']} of p(x|z))"
     if output.suffix == ".png":
@@ -50,12 +50,14 @@ def run(values: Flags) -> None:
     say(f"{made}, uint8{list(pixels.shape)}, in {output}")
 
 
-def read_latents(path: str, trained: TrainedModel, label: int | None) -> tuple[jax.Array, jax.Array | None]:
-    """Latents as an array that fits the model, and the classes that go with them."""
+def read_latents(
+    path: str, trained: TrainedModel, label: int | None, context: np.ndarray | None = None
+) -> tuple[jax.Array, jax.Array | None]:
+    """Latents as an array that fits the model, and the classes or contexts that go with them."""
     mend = "set --latents to what encode wrote"
-    arrays = read_arrays(path, ("z", "mean"), ("labels",), "latents", mend, single="z")
+    arrays = read_arrays(path, ("z", "mean"), ("labels", "context"), "latents", mend, single="z")
     name = "z" if "z" in arrays else "mean"
-    z, labels = arrays[name], arrays.get("labels")
+    z, told = arrays[name], "context" if trained.context_names else "labels"
     size = num_latents(trained.model)
     if z.ndim != 2 or not len(z) or z.shape[1] != size or z.dtype.kind not in "iuf":
         raise UserError(
@@ -65,15 +67,23 @@ def read_latents(path: str, trained: TrainedModel, label: int | None) -> tuple[j
         z = z.astype(np.float32)
     if not np.all(np.isfinite(z)):
         raise UserError(f"'{path}' holds latents that are not finite; remove these rows")
-    return jnp.asarray(z), _labels(trained, labels, label, len(z))
+    return jnp.asarray(z), _told(trained, arrays.get(told), label, context, len(z))
 
 
-def _labels(trained: TrainedModel, found: np.ndarray | None, given: int | None, count: int) -> jax.Array | None:
-    if given is not None:
-        found = np.full(count, given)
+def _told(
+    trained: TrainedModel, found: np.ndarray | None, label: int | None, context: np.ndarray | None, count: int
+) -> jax.Array | None:
+    if context is not None:
+        found = context[0]
+    elif label is not None:
+        found = np.full(count, label)
     elif not trained.model.context_size:
         return None
+    elif found is None and trained.context_names:
+        raise UserError(
+            f"this model is told numbers, and the file has none; add --context={','.join(trained.context_names)}"
+        )
     elif found is None:
         raise UserError("this model is conditional, and the file has no labels; add --label=CLASS")
-    labels = check_labels(trained.model, found, count)
+    labels = check_labels(trained.model, trained.kind, found, count)
     return None if labels is None else jnp.asarray(labels)

@@ -39,6 +39,8 @@ def run(values: Flags) -> None:
         content["labels"] = images.split.labels
     if images.split.labels is not None and images.class_names:
         content["class_names"] = np.array(images.class_names)
+    if trained.context_names:
+        content["context"] = images.split.given
     with replacing(output, "choose another --output") as unfinished, unfinished.open("wb") as file:
         np.savez_compressed(file, **content)
     count, size = latents["mean"].shape
@@ -64,5 +66,5 @@ def encode_images(trained: TrainedModel, images: NamedImages) -> dict[str, np.nd
         images.split.max_value,
         filled_up(min(_IMAGES_AT_ONCE, len(images.names)), mesh),
         mesh,
-        images.split.labels if model.context_size else None,
+        images.split.given if model.context_size else None,
     )

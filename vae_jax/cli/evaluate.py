@@ -81,18 +81,17 @@ def importance_estimates(trained: TrainedModel, part: Split, settings: EvaluateC
         Arrays over the images.
     """
     check_has_density(trained)
-    chosen = slice(settings.num_images or None)
-    images, labels = take(part.images, chosen), None if part.labels is None else part.labels[chosen]
-    with tqdm.tqdm(total=len(images), unit="image", disable=not sys.stderr.isatty()) as bar:
+    chosen = part.some(slice(settings.num_images or None))
+    with tqdm.tqdm(total=len(chosen.images), unit="image", disable=not sys.stderr.isatty()) as bar:
         return estimate_images(
             trained.model,
             trained.variables,
-            images,
-            part.max_value,
+            chosen.images,
+            chosen.max_value,
             evaluation_key(trained),
             settings.num_samples,
             settings.memory_mb,
-            labels,
+            chosen.given,
             lambda done: bar.update(done - bar.n),
         )
 

@@ -6,16 +6,18 @@ import pathlib
 import re
 import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
+import numpy as np
 from absl import flags
+from jaxtyping import Float32
 from ml_collections import config_flags
 
 from vae_jax.config import PARTS, Config, flatten, from_mapping, to_config_dict, unknown_field
 from vae_jax.errors import COUNTS, UserError
-from vae_jax.escaping import one_line
+from vae_jax.escaping import counted, one_line
 from vae_jax.files import check_output
 from vae_jax.settings import read_part, read_setting
 
@@ -44,6 +46,43 @@ def define_show(values: flags.FlagValues, drawn: str = "samples of p(x|z)") -> N
     flags.DEFINE_enum("show", "mean", ("mean", "sample"), meaning, flag_values=values)
     meaning = f"what {drawn} are drawn from"
     flags.DEFINE_integer("seed", 0, meaning, flag_values=values, lower_bound=0, upper_bound=2**32 - 1)
+
+
+def define_told(values: flags.FlagValues, of_class: str, of_context: str) -> None:
+    """Defines `--label` and `--context`, what a conditional model is told, with what they are otherwise."""
+    flags.DEFINE_integer("label", None, f"class, for a conditional model; {of_class} if not given", flag_values=values)
+    define_context(values, of_context)
+
+
+def define_context(values: flags.FlagValues, otherwise: str) -> None:
+    """Defines `--context` alone."""
+    meaning = f"numbers, for a conditional model that is told these: 1.5,2; {otherwise} if not given"
+    flags.DEFINE_list("context", None, meaning, flag_values=values)
+
+
+def read_context(values: Flags, names: Sequence[str]) -> Float32[np.ndarray, "1 c"] | None:
+    """The numbers that `--context` gives; None without.
+
+    Args:
+        values: The flags.
+        names: Of the numbers that the model is told; empty if it is told none.
+
+    Raises:
+        UserError: If the model needs others than these, or a class.
+    """
+    if names and values.get("label") is not None:
+        raise UserError(f"this model is told numbers, no class; set --context={','.join(names)}, not --label")
+    if values["context"] is None:
+        return None
+    if not names:
+        raise UserError("this model is told no numbers; leave --context out, or set --label for a conditional model")
+    try:
+        numbers = np.array([values["context"]], np.float64)
+    except ValueError:
+        numbers = np.full(1, np.nan)
+    if numbers.shape != (1, len(names)) or not np.all(np.abs(numbers) < np.finfo(np.float32).max):
+        raise UserError(f"--context must be {counted(len(names), 'finite number')}, --context={','.join(names)}")
+    return numbers.astype(np.float32)
 
 
 def output_file(values: Flags, default: str | pathlib.Path, *suffixes: str) -> pathlib.Path:

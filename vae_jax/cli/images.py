@@ -6,11 +6,11 @@ import sys
 import numpy as np
 from absl import flags
 
-from vae_jax.cli.flags import Flags
-from vae_jax.data import take
-from vae_jax.data.dataset import OTHER_IMAGES, Split, binarized
+from vae_jax.cli.flags import Flags, define_context, read_context
+from vae_jax.data.dataset import OTHER_IMAGES, binarized
 from vae_jax.data.user_images import NamedImages, read_images
 from vae_jax.errors import UserError
+from vae_jax.escaping import counted
 from vae_jax.trained import TrainedModel
 
 _SPLIT = "test"
@@ -18,11 +18,12 @@ _CLASSES_SHOWN = 10
 
 
 def define_images(values: flags.FlagValues) -> None:
-    """`--input` and `--split`, which choose between images brought along and those of the data set."""
+    """`--input` and `--split`, which choose between images brought along and those of the data set; `--context`."""
     flags.DEFINE_string("input", None, "folder of pictures, .npz with images, or one picture", flag_values=values)
     meaning = "train, validation or test, where no --input is given; test if neither is"
     flags.DEFINE_string("split", None, meaning, flag_values=values)
     flags.DEFINE_integer("num_images", 0, "only the first so many; 0: all", flag_values=values, lower_bound=0)
+    define_context(values, "those of the images")
     flags.DEFINE_boolean("skip_unreadable", True, "name and leave out files that can't be used", flag_values=values)
 
 
@@ -48,6 +49,10 @@ def chosen_images(trained: TrainedModel, values: Flags) -> NamedImages:
         found = NamedImages(list(map(str, range(len(split.images)))), split, trained.kind.class_names)
     if values["num_images"]:
         found = some_images(found, slice(values["num_images"]))
+    context = read_context(values, trained.context_names)
+    if context is not None:
+        context = np.repeat(context, len(found.names), axis=0)
+        found = dataclasses.replace(found, split=dataclasses.replace(found.split, context=context))
     _check_labels(trained, found)
     return found
 
@@ -70,14 +75,20 @@ def pictures_of(images: NamedImages, numbers: slice | np.ndarray) -> np.ndarray:
 
 def some_images(images: NamedImages, rows: slice | np.ndarray) -> NamedImages:
     """Some of the images, by their places."""
-    split, names = images.split, [str(name) for name in np.array(images.names)[rows]]
-    labels = None if split.labels is None else split.labels[rows]
-    return dataclasses.replace(images, names=names, split=Split(take(split.images, rows), labels, split.max_value))
+    names = [str(name) for name in np.array(images.names)[rows]]
+    return dataclasses.replace(images, names=names, split=images.split.some(rows))
 
 
 def _check_labels(trained: TrainedModel, images: NamedImages) -> None:
     classes, split = trained.model.context_size, images.split
     if not classes:
+        return
+    if names := trained.context_names:
+        if split.context is None or split.context.shape[1:] != (classes,):
+            raise UserError(
+                f"this model is told {counted(classes, 'number')} of each image, and these images come without; add "
+                f"--context={','.join(names)}, or use an .npz with images and context"
+            )
         return
     if split.labels is None:
         shown = ", ".join(trained.kind.class_name(label) for label in range(min(classes, _CLASSES_SHOWN)))

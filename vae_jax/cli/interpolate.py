@@ -36,11 +36,13 @@ def run(values: Flags) -> None:
     check_images_fit(values["steps"] * max(1, len(values["between"]) - 1), trained.kind.image_shape)
     images = chosen_images(trained, values)
     images = some_images(images, _numbers(images.names, values["between"]))
-    originals, labels = pictures_of(images, slice(None)), images.split.labels if trained.model.context_size else None
+    originals, labels = pictures_of(images, slice(None)), images.split.given if trained.model.context_size else None
     count, classes = values["steps"] + 2, None
     z = trained.encode(originals, labels)
     points = [between(first, last, count, values["path"]) for first, last in itertools.pairwise(z)]
-    if labels is not None:
+    if labels is not None and trained.context_names:
+        classes = np.concatenate([between(*ends, count, "linear") for ends in itertools.pairwise(labels)])
+    elif labels is not None:
         # The class of the nearer end.
         halves = count // 2, count - count // 2
         classes = np.concatenate([np.repeat(ends, halves) for ends in itertools.pairwise(labels)])

@@ -134,7 +134,7 @@ def _facts(config: Config, values: Flags) -> ImageFacts:
         raise UserError(f"{error}; or {instead}") from error
     images = data.train_images
     streamed = isinstance(images, StreamedImages)
-    return ImageFacts(data.image_shape, len(images), data.num_classes, data.max_value, streamed)
+    return ImageFacts(data.image_shape, len(images), data.kind.context_size, data.max_value, streamed)
 
 
 def _lines(plan: dict[str, Any], config: Config, topology: Topology) -> list[str]:

@@ -2,9 +2,10 @@
 
 from absl import flags
 
-from vae_jax.cli.flags import Flags, define_run, define_show, output_file
+from vae_jax.cli.flags import Flags, define_run, define_show, define_told, output_file, read_context
 from vae_jax.cli.show import manifold_grid, sample_grid
 from vae_jax.cli.terminal import say
+from vae_jax.errors import UserError
 from vae_jax.escaping import counted
 from vae_jax.memory import check_images_fit
 from vae_jax.pictures import write_png
@@ -15,7 +16,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     """The flags of this verb."""
     define_run(values)
     flags.DEFINE_integer("num_images", 64, "how many", flag_values=values, lower_bound=1)
-    flags.DEFINE_integer("label", None, "class, for a conditional model; each in turn if not given", flag_values=values)
+    define_told(values, "each in turn", "needed")
     define_show(values, "they")
     flags.DEFINE_boolean("manifold", False, "z at the quantiles of a two-dimensional prior", flag_values=values)
     flags.DEFINE_string("output", None, "PNG file; in the run's images folder if not given", flag_values=values)
@@ -28,6 +29,10 @@ def run(values: Flags) -> None:
     name = f"{kind}_{show}_step{trained.step}{trained.suffix}.png"
     output = output_file(values, trained.folder.images / name, ".png")
     check_images_fit(values["num_images"], trained.kind.image_shape)
+    context = read_context(values, trained.context_names)
+    if context is None and trained.context_names and not values["manifold"]:
+        raise UserError(f"this model is told numbers; add --context={','.join(trained.context_names)}")
     arguments = trained.model, trained.variables, values["num_images"], values["seed"], show
-    write_png(output, manifold_grid(*arguments) if values["manifold"] else sample_grid(*arguments, values["label"]))
+    told = values["label"], context
+    write_png(output, manifold_grid(*arguments) if values["manifold"] else sample_grid(*arguments, *told))
     say(f"{kind}: {counted(values['num_images'], 'image')} (the {show} of p(x|z)) of step {trained.step} in {output}")

@@ -20,7 +20,13 @@ _flat_point = jax.jit(flat_point, static_argnums=0)
 
 
 def sample_grid(
-    model: Model, variables: Variables, num_images: int, seed: int, show: str, label: int | None = None
+    model: Model,
+    variables: Variables,
+    num_images: int,
+    seed: int,
+    show: str,
+    label: int | None = None,
+    context: np.ndarray | None = None,
 ) -> np.ndarray:
     """A picture of latents drawn from the prior; one column a class where each class has its turn.
 
@@ -31,6 +37,7 @@ def sample_grid(
         seed: What they are drawn from.
         show: `mean` of p(x|z), which for binary pixels is their probability, or a `sample` of it.
         label: Class of all images of a conditional model; None for one class after the other.
+        context: `[M, C]`, for a model that is told numbers; one row after the other, over and over.
 
     Raises:
         UserError: If the model has no prior that its decoder was trained on, or no such class.
@@ -45,7 +52,9 @@ def sample_grid(
         raise UserError(f"there is no class {label}; the classes are {classes}")
     key = jax.random.key(seed)
     labels, columns = None, _COLUMNS
-    if label is not None:
+    if context is not None:
+        labels = jnp.asarray(context[np.arange(num_images) % len(context)])
+    elif label is not None:
         labels = jnp.full((num_images,), label)
     elif model.context_size:
         labels, columns = jnp.arange(num_images) % model.context_size, model.context_size
@@ -111,7 +120,7 @@ def reconstruction_grid(
     """A picture of the first images of a split, each left of its reconstruction from the posterior mean."""
     originals = np.asarray(split.images[:num_images], np.float32) / split.max_value
     label = None
-    if model.context_size and split.labels is not None:
-        label = jnp.asarray(split.labels[:num_images])
+    if model.context_size and split.given is not None:
+        label = jnp.asarray(split.given[:num_images])
     z = _flat_point(model, variables, Batch(jnp.asarray(originals), context=label).masked())
     return side_by_side(originals, decoded(model, variables, z, jax.random.key(seed), show, label), _COLUMNS // 2)

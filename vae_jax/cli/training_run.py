@@ -205,7 +205,9 @@ class TrainingRun:
     def _draw(self, event: CheckpointDue) -> None:
         variables, images = self.trained_run(event).variables, self.folder.images
         if "density" in self.model.traits:
-            samples = sample_grid(self.model, variables, 10 * self.model.context_size or 64, 0, _SHOW)
+            context = self._images_to_reconstruct.context if self.model.context_size else None
+            count = 64 if context is not None else 10 * self.model.context_size or 64
+            samples = sample_grid(self.model, variables, count, 0, _SHOW, context=context)
             write_png(images / f"samples_{_SHOW}_{event.step:07d}.png", samples, ADVICE)
         chosen = self._images_to_reconstruct, _NUM_RECONSTRUCTIONS
         picture = reconstruction_grid(self.model, variables, *chosen, _SHOW, 0)
@@ -215,8 +217,8 @@ class TrainingRun:
     def _images_to_reconstruct(self) -> Split:
         """The first test images, or the first training images if there is no test part."""
         part = self.data.for_evaluation("test" if len(self.data.part("test").images) else "train")
-        labels = None if part.labels is None else part.labels[:_NUM_RECONSTRUCTIONS]
-        return Split(np.asarray(part.images[:_NUM_RECONSTRUCTIONS]), labels, part.max_value)
+        part = part.some(slice(_NUM_RECONSTRUCTIONS))
+        return dataclasses.replace(part, images=np.asarray(part.images))
 
     @functools.cached_property
     def _monitor(self) -> Monitor:

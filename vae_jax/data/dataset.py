@@ -17,7 +17,7 @@ from vae_jax.escaping import counted, one_line, printable
 
 Labels = Int[np.ndarray, "n"]
 # What a conditional model is told of each example: its class, or numbers.
-Given = Labels | Float[np.ndarray, "n c"] | None
+Given = Labels | Float[np.ndarray, "n context"] | None
 # Each class is an entry in reports, so a larger label is taken for a mistake.
 MOST_CLASSES = 100_000
 SPLITS = ("train", "validation", "test")
@@ -39,16 +39,26 @@ class Split:
             that is missing, or int32; in memory, or `StreamedImages`.
         labels: `int32[N]`, or None.
         max_value: 1 where the pixels are binary.
+        context: `float32[N, C]`, what a conditional model is told in place of the label; or None.
     """
 
     images: Images
     labels: Labels | None
     max_value: int
+    context: Float[np.ndarray, "n context"] | None = None
 
     @property
     def given(self) -> Given:
         """What a conditional model is told."""
+        if self.context is not None:
+            return self.context
         return None if self.labels is None else self.labels.astype(np.int32)
+
+    def some(self, rows: Any) -> "Split":
+        """Some of the images, by a slice or their numbers."""
+        return Split(
+            take(self.images, rows), take_labels(self.labels, rows), self.max_value, take_labels(self.context, rows)
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +70,7 @@ class ImageKind:
         max_value: The largest value a pixel can take, before any binarization; 1 for numbers as they are.
         num_classes: Labels are below this; 0 without labels.
         class_names: The name of each class; empty if the source has no names.
+        context_names: The name of each number that a conditional model is told in place of the class; may be empty.
         values: One of `VALUES`.
     """
 
@@ -67,6 +78,7 @@ class ImageKind:
     max_value: int
     num_classes: int
     class_names: tuple[str, ...] = ()
+    context_names: tuple[str, ...] = ()
     values: str = "levels"
 
     @classmethod
@@ -78,26 +90,32 @@ class ImageKind:
         """
         try:
             shape, max_value, num_classes = map(mapping.get, ("image_shape", "max_value", "num_classes"))
-            names, values = list(mapping.get("class_names", ())), mapping.get("values", "levels")
-            numbers = (*shape, max_value, num_classes)
+            names, told = (list(mapping.get(key, ())) for key in ("class_names", "context_names"))
+            values, numbers = mapping.get("values", "levels"), (*shape, max_value, num_classes)
         except (AttributeError, TypeError):
-            numbers, names, values = (), [], ""
+            names, told, values, numbers = [], [], "", ()
         if (
             len(numbers) not in (3, 5)
             or any(type(number) is not int for number in numbers)
             or values not in VALUES
-            or any(type(name) is not str for name in names)
+            or any(type(name) is not str for name in (*names, *told))
             or len(names) not in (0, num_classes)
             or not (min(shape) >= 1 and math.prod(shape) <= _MOST_VALUES)
-            or not (1 <= max_value <= 255 and 0 <= num_classes <= MOST_CLASSES)
+            or not (1 <= max_value <= 255 and 0 <= num_classes <= MOST_CLASSES and len(told) <= MOST_CLASSES)
         ):
             raise ValueError(f"image_shape, max_value and num_classes expected in {one_line(repr(mapping), 200)}")
-        return cls(tuple(shape), max_value, num_classes, tuple(map(printable, names)), values)
+        names, told = tuple(map(printable, names)), tuple(map(printable, told))
+        return cls(tuple(shape), max_value, num_classes, names, told, values)
 
     def __str__(self) -> str:
         size = "x".join(map(str, self.image_shape))
         values = f"values to {self.max_value}" if self.values == "levels" else self.values
-        return f"{size} with {values} and {self.num_classes} classes"
+        return f"{size} with {values} and {self.num_classes} classes{_told(self.context_names)}"
+
+    @property
+    def context_size(self) -> int:
+        """How many numbers a conditional model is told of each image: its context, or else its class as one-hot."""
+        return len(self.context_names) or self.num_classes
 
     def class_name(self, label: int) -> str:
         """The name of a class, or its number where it has no name."""
@@ -124,6 +142,9 @@ class Dataset:
         binarization: One of `BINARIZATIONS`.
         validation_fraction: Share of the training images that is set aside for validation.
         seed: `data.seed`: fixes the division and the binarization of all images used for evaluation.
+        train_context: `float32[N, C]`, what a conditional model is told in place of the labels; or None.
+        test_context: `float32[M, C]`, or None.
+        context_names: The name of each of these C numbers; they are numbered if there are no names.
     """
 
     name: str
@@ -139,12 +160,15 @@ class Dataset:
     binarization: str = "none"
     validation_fraction: float = 0.0
     seed: int = 0
+    train_context: Float[np.ndarray, "n context"] | None = None
+    test_context: Float[np.ndarray, "m context"] | None = None
+    context_names: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """The number of images in each split, their size and their number of classes, in one line."""
         counts = [f"{len(self.part(split).images):,} {split}" for split in SPLITS]
         size, classes = "x".join(map(str, self.image_shape)), self.num_classes
-        labels = f"{classes} classes" if classes else "no classes"
+        labels = (f"{classes} classes" if classes else "no classes") + _told(self.kind.context_names)
         what = f"images of {size} pixels" if len(self.image_shape) > 1 else f"rows of {size} {self.values} values"
         missing = ", some missing" if self.has_missing else ""
         return f"{self.name}: {', '.join(counts[:-1])} and {counts[-1]} {what}{missing}, {labels}"
@@ -173,7 +197,9 @@ class Dataset:
     @property
     def kind(self) -> ImageKind:
         """What a model has to know about these images."""
-        return ImageKind(self.image_shape, self.max_value, self.num_classes, self.class_names, self.values)
+        size = 0 if self.train_context is None else self.train_context.shape[1]
+        names = self.context_names or tuple(f"context{number}" for number in range(size))
+        return ImageKind(self.image_shape, self.max_value, self.num_classes, self.class_names, names, self.values)
 
     @property
     def is_binary(self) -> bool:
@@ -208,9 +234,9 @@ class Dataset:
     def part(self, split: str) -> Split:
         """A split with the source's pixels."""
         if split == "test":
-            return Split(self.test_images, self.test_labels, self.max_value)
+            return Split(self.test_images, self.test_labels, self.max_value, self.test_context)
         rows = self._train_and_validation[SPLITS.index(split)]
-        return Split(take(self.train_images, rows), take_labels(self.train_labels, rows), self.max_value)
+        return Split(self.train_images, self.train_labels, self.max_value, self.train_context).some(rows)
 
     @functools.cached_property
     def _train_and_validation(self) -> tuple[np.ndarray, np.ndarray]:
@@ -232,7 +258,7 @@ def binarized(part: Split, binarization: str, seed: int, number: int) -> Split:
         change = functools.partial(_thresholded, max_value=part.max_value)
     else:
         change = functools.partial(_binarized_once, max_value=part.max_value, seed=seed, part=number)
-    return Split(changed(part.images, change), part.labels, 1)
+    return dataclasses.replace(part, images=changed(part.images, change), max_value=1)
 
 
 # Module-level functions of (pixels, numbers), so that they can be pickled into worker processes.
@@ -244,8 +270,12 @@ def _binarized_once(pixels: np.ndarray, numbers: np.ndarray | None, max_value: i
     return binarized_once(pixels, max_value, seed, part, numbers)
 
 
-def take_labels(labels: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
-    """Some of the labels, if there are any."""
+def _told(names: tuple[str, ...]) -> str:
+    return f", context of {', '.join(names)}" if names else ""
+
+
+def take_labels(labels: np.ndarray | None, rows: Any) -> np.ndarray | None:
+    """Some of the labels or contexts, if there are any."""
     return None if labels is None else labels[rows]
 
 

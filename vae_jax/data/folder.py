@@ -13,6 +13,7 @@ from jaxtyping import Int, UInt8
 
 from vae_jax.data import cache
 from vae_jax.data.archives import check_memory
+from vae_jax.data.contexts import read_contexts
 from vae_jax.data.dataset import Dataset, Labels, split_indices, take_labels
 from vae_jax.data.decoding import Sizing, check_size, decoded
 from vae_jax.data.streamed import Images, StreamedImages, take
@@ -26,7 +27,14 @@ _TEST_FOLDERS = ("test", "val", "validation")
 
 
 def load_folder(
-    path: str, test_fraction: float, seed: int, sizing: Sizing, resident_mb: int, unreadable: str = "refuse"
+    path: str,
+    test_fraction: float,
+    seed: int,
+    sizing: Sizing,
+    resident_mb: int,
+    unreadable: str = "refuse",
+    labels: str = "",
+    context: str = "",
 ) -> Dataset:
     """The images of a folder, in memory if they fit, else in their files.
 
@@ -42,6 +50,8 @@ def load_folder(
         sizing: The size that images are brought to.
         resident_mb: How much memory the decoded images may take, in MiB.
         unreadable: What to do about a file that can't be read: `refuse`, or `skip` it and name it on stderr.
+        labels: A CSV file with numbers that a conditional model is told of each image; see `read_contexts`.
+        context: Names of its columns, with commas between; all if empty.
 
     Returns:
         The data set; largest pixel value 255.
@@ -69,21 +79,26 @@ def load_folder(
     reader = FolderReader(str(root), tuple(names), sizing, (height, width, channels))
     files = cache.files_fingerprint(root, names, str(sizing) or "0")
     images = _in_memory_if_it_fits(root, files, StreamedImages(reader, np.arange(len(names))), resident_mb)
-    labels, class_names = _labels(root, parts, names)
+    classes, class_names = _labels(root, parts, names)
+    contexts, context_names = read_contexts(labels, names, context) if labels else (None, ())
     train, test = (
         split_indices(len(names), test_fraction, seed)
         if len(parts) == 1
         else (np.arange(counts[0]), np.arange(counts[0], len(names)))
     )
+    told = b"" if contexts is None else contexts.tobytes()
     return Dataset(
         name=root.name,
         train_images=take(images, train),
         test_images=take(images, test),
-        train_labels=take_labels(labels, train),
-        test_labels=take_labels(labels, test),
+        train_labels=take_labels(classes, train),
+        test_labels=take_labels(classes, test),
         max_value=255,
-        fingerprint=hashlib.sha256(files.encode() + train.tobytes() + test.tobytes()).hexdigest()[:16],
+        fingerprint=hashlib.sha256(files.encode() + train.tobytes() + test.tobytes() + told).hexdigest()[:16],
         class_names=class_names,
+        train_context=take_labels(contexts, train),
+        test_context=take_labels(contexts, test),
+        context_names=context_names,
     )
 
 

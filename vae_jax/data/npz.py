@@ -6,15 +6,17 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float32, Int
 
 from vae_jax.data.archives import read_arrays
 from vae_jax.data.dataset import MOST_CLASSES, Dataset, Labels, fingerprint, split_indices, take_labels
 from vae_jax.data.streamed import Images, StreamedImages, take
 from vae_jax.errors import DataError, UserError
+from vae_jax.escaping import printable
 
 WRITE_IT = "write it with np.savez(path, images=...), or rows=... for a table"
 NAMES = ("images", "rows")
+BESIDE = ("labels", "observed", "context", "context_names")
 # Larger counts aren't exact as float32.
 _MOST_COUNTS = 2**24
 _ROWS_AT_ONCE = 65_536
@@ -28,12 +30,16 @@ class Values(NamedTuple):
         kind: One of `vae_jax.data.dataset.VALUES`.
         has_missing: Whether any is missing.
         labels: Class of each, or None.
+        context: What a conditional model is told of each in place of these, or None.
+        context_names: Of the columns of the context.
     """
 
     images: Images
     kind: str
     has_missing: bool
     labels: Labels | None
+    context: Float32[np.ndarray, "n context"] | None
+    context_names: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,8 +61,9 @@ def load_npz(path: str, test_fraction: float, seed: int, resident_mb: int = 2048
     Args:
         path: An `.npz` with images `[N, H, W]` or `[N, H, W, C]`, `uint8` or floats; or with rows `[N, D]` of floats or
             of counts (whole numbers). NaN is a value that is missing; `observed`, booleans in the same shape, does the
-            same for `uint8`. Optional are whole-number labels `train_labels` and `test_labels`, or `labels`. Or an
-            `.npy` with rows.
+            same for `uint8`. Optional are whole-number labels `train_labels` and `test_labels`, or `labels`. What a
+            conditional model is told in place of these is `train_context` and `test_context`, or `context`, with
+            `context_names`. Or an `.npy` with rows.
         test_fraction: Share of `images` that is held out for testing.
         seed: Seed of that division.
         resident_mb: A larger `.npy` stays in its file.
@@ -74,11 +81,11 @@ def load_npz(path: str, test_fraction: float, seed: int, resident_mb: int = 2048
         raise DataError(f"'{path}' not found", "set --config.data.path to an .npz with uint8 images, or with rows")
     if pathlib.Path(path).suffix == ".npy" and pathlib.Path(path).stat().st_size > resident_mb * 2**20:
         whole = _streamed(path)
-        digest = fingerprint(np.frombuffer(pathlib.Path(path).read_bytes()[: 2**20], np.uint8))
+        with open(path, "rb") as file:
+            digest = fingerprint(np.frombuffer(file.read(2**20), np.uint8))
         return _divided(path, whole, test_fraction, seed, digest)
     names = [prefix + name for name in NAMES for prefix in ("", "train_")]
-    more = ("labels", "train_labels", "test_labels", "observed", "train_observed", "test_observed")
-    optional = *more, *(f"test_{name}" for name in NAMES)
+    optional = [prefix + name for name in (*BESIDE, *NAMES) for prefix in ("", "train_", "test_")]
     arrays = read_arrays(path, names, optional, "an .npz with images", WRITE_IT, "rows")
     name = next(name for name in names if name in arrays)
     if not name.startswith("train_"):
@@ -91,13 +98,20 @@ def load_npz(path: str, test_fraction: float, seed: int, resident_mb: int = 2048
         raise UserError(
             f"'{path}': {name} have shape {train.images.shape} but {other} {test.images.shape}; bring them to one size"
         )
+    if train.context_names != test.context_names:
+        raise UserError(f"'{path}': train_context and test_context must both be there, with as many columns")
     return _dataset(path, train, test, None)
 
 
 def _divided(path: str, whole: Values, test_fraction: float, seed: int, digest: str | None) -> Dataset:
     parts = split_indices(len(whole.images), test_fraction, seed)
     train, test = (
-        whole._replace(images=take(whole.images, rows), labels=take_labels(whole.labels, rows)) for rows in parts
+        whole._replace(
+            images=take(whole.images, rows),
+            labels=take_labels(whole.labels, rows),
+            context=take_labels(whole.context, rows),
+        )
+        for rows in parts
     )
     return _dataset(path, train, test, digest)
 
@@ -106,13 +120,17 @@ def _dataset(path: str, train: Values, test: Values, digest: str | None) -> Data
     kinds = {train.kind, test.kind}
     kind = train.kind if len(kinds) == 1 else "real"
     arrays = train.images, test.images, train.labels, test.labels
+    contexts = () if train.context is None else (train.context, test.context)
     return Dataset(
         pathlib.Path(path).stem,
         *arrays,
         max_value=255 if kind == "levels" else 1,
-        fingerprint=fingerprint(*arrays) if digest is None else digest,
+        fingerprint=fingerprint(*arrays, *contexts) if digest is None else digest,
         values=kind,
         has_missing=train.has_missing or test.has_missing,
+        train_context=train.context,
+        test_context=test.context,
+        context_names=train.context_names,
     )
 
 
@@ -127,7 +145,7 @@ def _streamed(path: str) -> Values:
         kinds, missing = kinds | {found.kind}, missing or found.has_missing
     kind = kinds.pop() if len(kinds) == 1 else "real"
     reader = NpyReader(path, rows.shape[1:], np.dtype(np.int32 if kind == "counts" else np.float32))
-    return Values(StreamedImages(reader, np.arange(len(rows))), kind, missing, None)
+    return Values(StreamedImages(reader, np.arange(len(rows))), kind, missing, None, None, ())
 
 
 def checked_values(path: str, arrays: Mapping[str, np.ndarray], name: str) -> Values:
@@ -162,7 +180,8 @@ def checked_values(path: str, arrays: Mapping[str, np.ndarray], name: str) -> Va
         number = int(np.argmin(observed.any(axis=1)))
         raise UserError(f"'{path}': number {number} of {name} has no value that is observed; remove it")
     labels = _checked_labels(path, arrays, name.replace("images", "labels").replace("rows", "labels"), len(images))
-    return Values(images[..., np.newaxis] if images.ndim == 3 else images, kind, not observed.all(), labels)
+    told = checked_context(path, arrays, name.replace("images", "context").replace("rows", "context"), len(images))
+    return Values(images[..., np.newaxis] if images.ndim == 3 else images, kind, not observed.all(), labels, *told)
 
 
 def _as_values(path: str, images: np.ndarray, name: str, is_rows: bool) -> tuple[np.ndarray, str]:
@@ -200,3 +219,28 @@ def _checked_labels(path: str, arrays: Mapping[str, np.ndarray], name: str, num_
             "number the classes anew with np.unique(labels, return_inverse=True)"
         )
     return labels.astype(np.int32)
+
+
+def checked_context(
+    path: str, arrays: Mapping[str, np.ndarray], name: str, num_images: int
+) -> tuple[Float32[np.ndarray, "n context"] | None, tuple[str, ...]]:
+    """The context of each image from an archive, and the name of each column; None without such an array.
+
+    Raises:
+        UserError: If it isn't rows of finite numbers, one per image, or the names aren't as many texts.
+    """
+    if name not in arrays:
+        return None, ()
+    context = arrays[name][:, np.newaxis] if arrays[name].ndim == 1 else arrays[name]
+    with np.errstate(over="ignore"):
+        numbers = context.astype(np.float32) if context.dtype.kind in "buif" else np.full(1, np.nan, np.float32)
+    shape = context.shape
+    if len(shape) != 2 or shape[0] != num_images or not shape[1] or not np.all(np.isfinite(numbers)):
+        raise UserError(
+            f"'{path}': {name} is {context.dtype} of shape {arrays[name].shape} but must be finite numbers "
+            f"[{num_images}, C] or [{num_images}], one row per image"
+        )
+    names = arrays.get("context_names", np.array([f"context{number}" for number in range(shape[1])]))
+    if names.dtype.kind != "U" or names.shape != shape[1:]:
+        raise UserError(f"'{path}': context_names must be {shape[1]} texts, one for each column of {name}")
+    return numbers, tuple(printable(text) for text in names.tolist())

@@ -10,7 +10,7 @@ from vae_jax.data.archives import read_arrays
 from vae_jax.data.dataset import ImageKind, Labels, Split
 from vae_jax.data.decoding import Sizing, decoded, size_text
 from vae_jax.data.folder import EXTENSIONS, class_of, pictures_below
-from vae_jax.data.npz import NAMES, WRITE_IT, checked_values
+from vae_jax.data.npz import BESIDE, NAMES, WRITE_IT, checked_values
 from vae_jax.errors import UserError
 from vae_jax.escaping import one_line, printable
 
@@ -34,9 +34,9 @@ def read_images(path: str, kind: ImageKind, fit: str = "crop") -> tuple[NamedIma
     """Reads images and brings them to the size and colours of a model's.
 
     Args:
-        path: A folder of pictures, with or without subfolders; an `.npz` with `images` and, optionally, `labels`; or
-            one picture. If all pictures of a folder lie in subfolders named after the model's classes, these are the
-            labels.
+        path: A folder of pictures, with or without subfolders; an `.npz` with `images` and, optionally, `labels` and
+            `context`; or one picture. If all pictures of a folder lie in subfolders named after the model's classes,
+            these are the labels.
         kind: What the model was made for. Pictures of another size are resized if the model's images are square;
             colours are dropped for a model of grey images, and grey is repeated for a model of colours.
         fit: As `Sizing.fit`.
@@ -95,7 +95,7 @@ def _classes(names: Sequence[str], kind: ImageKind) -> tuple[tuple[str, ...], La
 
 
 def _read_archive(path: str, kind: ImageKind) -> NamedImages:
-    arrays = read_arrays(path, NAMES, ("labels", "observed"), "an .npz with images", WRITE_IT)
+    arrays = read_arrays(path, NAMES, BESIDE, "an .npz with images", WRITE_IT)
     found = checked_values(path, arrays, "images" if "images" in arrays else "rows")
     images = found.images
     if (found.kind == "levels") != (kind.values == "levels"):
@@ -105,7 +105,5 @@ def _read_archive(path: str, kind: ImageKind) -> NamedImages:
             f"'{path}': images have shape {images.shape}, but this model needs (N, "
             f"{', '.join(map(str, kind.image_shape))})"
         )
-    return NamedImages(
-        [str(number) for number in range(len(images))],
-        Split(images, found.labels, 255 if found.kind == "levels" else 1),
-    )
+    split = Split(images, found.labels, 255 if found.kind == "levels" else 1, found.context)
+    return NamedImages([str(number) for number in range(len(images))], split)

@@ -83,7 +83,7 @@ class Subject:
 def spread(part: Split, num_images: int) -> Split:
     """So many images of a part, evenly spread; all, if there are no more."""
     chosen = spread_indices(len(part.images), num_images)
-    return Split(part.images[chosen], None if part.labels is None else part.labels[chosen], part.max_value)
+    return dataclasses.replace(part.some(chosen), images=part.images[chosen])
 
 
 def spread_indices(total: int, count: int) -> np.ndarray:

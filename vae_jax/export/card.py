@@ -45,7 +45,7 @@ def model_card(
     changed = [
         (field, value)
         for (field, value, _), (_, default, _) in zip(flatten(config), flatten(resolve_parts(Config())), strict=True)
-        if value != default and field not in ("data.dir", "data.path")
+        if value != default and field not in ("data.dir", "data.path", "data.labels")
     ]
     text = (importlib.resources.files("vae_jax.export") / "card.md.jinja").read_text(encoding="utf-8")
     template = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True).from_string(text)
@@ -56,6 +56,7 @@ def model_card(
         what=_what(shape),
         latents=num_latents(model),
         classes=model.context_size,
+        context=", ".join(trained.context_names),
         label=", label" if model.context_size else "",
         parameters=sum(array.size for array in weights.values()),
         step=trained.step,

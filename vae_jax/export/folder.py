@@ -53,7 +53,9 @@ def write_export(folder: pathlib.Path, trained: TrainedModel, name: str, license
     weights = flat_params(with_state(trained.variables))
     # By our own hand, since `save_file` lets nobody but the owner read it.
     (folder / _WEIGHTS).write_bytes(safetensors.numpy.save(weights, metadata={"format": "flax"}))
-    for function, content in serialized_functions(trained.model, trained.kind.image_shape).items():
+    for function, content in serialized_functions(
+        trained.model, trained.kind.image_shape, bool(trained.context_names)
+    ).items():
         (folder / _FUNCTION.format(function)).write_bytes(content)
     start = trained.folder.last_start()
     write_json(
@@ -77,7 +79,7 @@ def write_export(folder: pathlib.Path, trained: TrainedModel, name: str, license
 
 def without_places(config: Config) -> Config:
     """A config without the folders of the machine it was made on, which say nothing elsewhere."""
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, dir="", path=""))
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, dir="", path="", labels=""))
 
 
 def is_export(folder: pathlib.Path) -> bool:

@@ -54,12 +54,13 @@ def nested_variables(named: FlatParams, like: Variables) -> Variables:
     return {"params": tree} if "state" not in like else {"state": tree.pop("state"), "params": tree}
 
 
-def serialized_functions(model: Model, image_shape: tuple[int, ...]) -> dict[str, bytes]:
+def serialized_functions(model: Model, image_shape: tuple[int, ...], has_context: bool = False) -> dict[str, bytes]:
     """The two functions of a model, as `jax.export.deserialize` takes them.
 
     Args:
         model: The model.
         image_shape: Height, width, channels.
+        has_context: Whether the label of an image is a row of numbers.
 
     Returns:
         `encoder`, `(params, x[, label]) -> describe_posterior(...)`, and `decoder`, `(params, z[, label]) -> ` mean of
@@ -81,7 +82,8 @@ def serialized_functions(model: Model, image_shape: tuple[int, ...]) -> dict[str
     (b,) = export.symbolic_shape("b")
     x = jax.ShapeDtypeStruct((b, *image_shape), jnp.float32)
     z = jax.ShapeDtypeStruct((b, num_latents(model)), jnp.float32)
-    label = (jax.ShapeDtypeStruct((b,), jnp.int32),) if model.context_size else ()
+    told = ((b, model.context_size), jnp.float32) if has_context else ((b,), jnp.int32)
+    label = (jax.ShapeDtypeStruct(*told),) if model.context_size else ()
     with _no_source_places():
         return {
             function.__name__: bytes(

@@ -46,6 +46,7 @@ class ConditionalGaussian(nn.Module):
     Attributes:
         hidden: Width of each layer; `()` makes mean and log-variance linear in y.
         size: Dimensions of the Gaussian.
+        last: What the weights of the last layer start as.
 
     Source:
         Burda et al., arXiv 1509.00519, section 5: the layers between stochastic layers.
@@ -53,10 +54,12 @@ class ConditionalGaussian(nn.Module):
 
     hidden: tuple[int, ...]
     size: int
+    last: nn.initializers.Initializer = nn.linear.default_kernel_init
 
     @nn.compact
     def __call__(self, y: Float[Array, "*batch f"]) -> GaussianParameters:
         """Means and log-variances for each y."""
         for width in self.hidden:
             y = nn.tanh(nn.Dense(width)(y))
-        return GaussianParameters(nn.Dense(self.size, name="mean")(y), nn.Dense(self.size, name="logvar")(y))
+        mean, logvar = (nn.Dense(self.size, kernel_init=self.last, name=name)(y) for name in ("mean", "logvar"))
+        return GaussianParameters(mean, logvar)

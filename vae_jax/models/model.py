@@ -12,7 +12,7 @@ from vae_jax.shapes import Nats, Noise, PerSample, RandomKey, Scalar
 
 Variables = Mapping[str, Any]
 """`{"params": ...}`, and `"state"` for a model with numbers that change without gradients."""
-Context = Int[Array, "b"] | Float[Array, "b c"] | None
+Context = Int[Array, "b"] | Float[Array, "b context"] | None
 """Classes, which a model sees as one-hot numbers, or the numbers themselves; None for a model without a context."""
 
 
@@ -201,7 +201,7 @@ class Model(Protocol):
         ...
 
 
-def as_context(given: Context, size: int) -> Float[Array, "b c"] | None:
+def as_context(given: Context, size: int) -> Float[Array, "b context"] | None:
     """A context as the numbers that encoder, decoder and prior see.
 
     Args:

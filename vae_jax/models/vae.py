@@ -293,4 +293,9 @@ def refusal(posterior: Any, prior: Any, context_size: int = 0) -> str | None:
             f"{names} don't go together in a model with a context: the images that the prior learns "
             "have none; choose a prior that is no mixture of posteriors"
         )
+    if prior.takes_context and not context_size:
+        return (
+            f"prior {type(prior).__name__} depends on a context, and this model has none; set model.conditional to "
+            "True, with data that has labels or contexts"
+        )
     return None

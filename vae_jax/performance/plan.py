@@ -39,7 +39,7 @@ class ImageFacts:
     Attributes:
         image_shape: Height, width, channels.
         num_images: Training images, before any are set aside for validation.
-        num_classes: Classes of the labels; 0 without labels.
+        num_classes: Classes of the labels, or numbers in the contexts; 0 without either.
         max_value: The largest value a pixel can take.
         streamed: Whether images are read from files while the devices work, instead of living on them.
     """
@@ -156,7 +156,7 @@ def _one_step(
     step = build.build_train_step(config, model, schedule, build.build_preparation(data), num_images)
     order = BatchOrder(seeds, config.train.batch_size, num_images)
     shape_only = np.broadcast_to(np.zeros((), np.uint8), images.shape)
-    labels = data.training.labels if model.context_size else None
+    labels = data.training.given if model.context_size else None
     return ResidentSteps(step, mesh, shape_only, labels, order, longest=1, unroll=True), state
 
 

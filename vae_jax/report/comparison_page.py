@@ -25,7 +25,7 @@ def comparison_page(runs: Sequence[TrainedModel]) -> Page:
     for name, trained in zip(names, runs, strict=True):
         encoded, _, problems = encode_some(trained)
         left_out += [f"{name}: {problem}" for problem in [*problems, *facts.left_out(trained)]]
-        result, start, sheet = facts.read_result(trained), facts.last_start(trained), comparison_sheet(trained)
+        result, start, sheet = facts.read_result(trained), facts.last_start(trained), comparison_sheet(trained, encoded)
         found = None if encoded is None else axes(trained, encoded)
         kl = None if encoded is None or encoded.kl is None else sorted(map(float, encoded.kl), reverse=True)
         rows.append(

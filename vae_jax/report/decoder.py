@@ -33,7 +33,7 @@ def decoded(
     for start in range(0, len(z), _DECODED_AT_ONCE):
         # Filled up, so that one compiled function serves all.
         rows = np.minimum(np.arange(start, start + _DECODED_AT_ONCE), len(z) - 1)
-        label = None if labels is None else jnp.asarray(labels[rows], jnp.int32)
+        label = None if labels is None else jnp.asarray(labels[rows])
         images = _means(model, variables, jnp.asarray(z[rows], jnp.float32), label)
         parts.append(np.asarray(images)[: len(z) - start])
     return np.concatenate(parts)

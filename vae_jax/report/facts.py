@@ -202,7 +202,7 @@ def model_line(trained: TrainedModel) -> str:
     config, model = trained.config, trained.model
     parts = {part: shortened(f"model.{part}", getattr(config.model, part)) for part in OF_MODEL}
     parameters = sum(leaf.size for leaf in jax.tree.leaves(trained.variables))
-    told = ", told the class" if model.context_size else ""
+    told = f", told {', '.join(trained.context_names) or 'the class'}" if model.context_size else ""
     return (
         f"{parts['network']}, {num_latents(model)} latents{told}; p(x|z) {parts['likelihood']}, "
         f"q(z|x) {parts['posterior']}, p(z) {parts['prior']}; {parameters:,} parameters"

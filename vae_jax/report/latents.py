@@ -8,7 +8,7 @@ import numpy as np
 import sklearn.decomposition
 from jaxtyping import Float, Int
 
-from vae_jax.data import Split, take
+from vae_jax.data import Split
 from vae_jax.evaluation import active_units, make_latent_terms, map_images
 from vae_jax.keys import Stream, stream_key
 from vae_jax.sharding import batch_mesh
@@ -58,8 +58,7 @@ def encode(trained: TrainedModel, split: Split) -> Encoded:
     Other processes of a run needn't take part.
     """
     count = min(MOST_IMAGES, len(split.images))
-    images = take(split.images, slice(count))
-    labels = None if split.labels is None else split.labels[:count]
+    split = split.some(slice(count))
     mesh = batch_mesh(1, jax.local_devices()[:1])
     latent_terms = make_latent_terms(trained.model)
     key = stream_key(jax.random.key(trained.config.data.seed), Stream.EVALUATION)
@@ -69,10 +68,10 @@ def encode(trained: TrainedModel, split: Split) -> Encoded:
         return {"mean": terms.mean, "kl": terms.kl_per_dimension}
 
     at_once = min(_IMAGES_AT_ONCE, count)
-    given = labels if trained.model.context_size else None
-    found = map_images(of_batch, images, split.max_value, at_once, mesh, given)
+    given = split.given if trained.model.context_size else None
+    found = map_images(of_batch, split.images, split.max_value, at_once, mesh, given)
     kl = None if found["kl"] is None else found["kl"].mean(axis=0, dtype=np.float64)
-    return Encoded(Split(images, labels, split.max_value), found["mean"], kl)
+    return Encoded(split, found["mean"], kl)
 
 
 def axes(trained: TrainedModel, encoded: Encoded | None) -> Axes:

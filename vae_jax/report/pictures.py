@@ -42,6 +42,10 @@ class Pictures:
     def __init__(self, trained: TrainedModel, encoded: Encoded | None) -> None:
         self._trained, self._model, self._encoded = trained, trained.model, encoded
         self.axes: Axes = axes(trained, encoded)
+        self.decoder = None
+        if trained.context_names:
+            self.why_no_decoder = "The decoder is told numbers, which a page has no place to set"
+            return
         z = self._trial()
         self.decoder = live_decoder(trained.model, trained.variables, z, classes_in_turn(trained.model, len(z)))
         self.why_no_decoder = "" if self.decoder else obstacle(trained.model) or TOO_LARGE
@@ -65,7 +69,9 @@ class Pictures:
 
     @property
     def _classes(self) -> int:
-        """How many classes there are to choose from in the page."""
+        """How many classes there are to choose from in the page; 0 for a model that is told numbers."""
+        if self._trained.context_names:
+            return 0
         return self._model.context_size if self.decoder is not None else min(self._model.context_size, _CLASSES)
 
     def _middle(self, count: int) -> np.ndarray:
@@ -82,7 +88,7 @@ class Pictures:
             far[2 * index : 2 * index + 2, dimension] += (-reach[dimension], reach[dimension])
         parts = [far]
         if "density" in self._model.traits:
-            parts.append(prior_latents(self._trained, _POOL))
+            parts.append(prior_latents(self._trained, _POOL, classes_in_turn(self._model, _POOL)))
         if self._encoded is not None:
             parts.append(self._encoded.means[:_POOL])
         return np.concatenate(parts)
@@ -95,7 +101,9 @@ class Pictures:
         return {"latents": packed(seen), "labels": None if labels is None else labels.tolist()}
 
     def _for_each_class(self, z: np.ndarray) -> dict[str, Any]:
-        """Frames of the same latents, for one class after the other."""
+        """Frames of the same latents, for one class after the other; for the mean context of a model with numbers."""
+        if self._trained.context_names:
+            return self._frames(z, np.tile(contexts_of(self._trained, self._encoded).mean(axis=0), (len(z), 1)))
         if not self._model.context_size:
             return self._frames(z, None)
         return self._frames(np.tile(z, (self._classes, 1)), np.repeat(np.arange(self._classes), len(z)))
@@ -112,12 +120,13 @@ class Pictures:
         }
 
     def _samples(self) -> dict[str, Any]:
-        z = prior_latents(self._trained, _POOL if self.decoder is not None else SAMPLES)
-        return {"shown": SAMPLES, **self._frames(z, classes_in_turn(self._model, len(z)))}
+        count = _POOL if self.decoder is not None else SAMPLES
+        told = told_in_turn(self._trained, self._encoded, count)
+        return {"shown": SAMPLES, **self._frames(prior_latents(self._trained, count, told), told)}
 
     def _latents_of(self, encoded: Encoded, count: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """Posterior means of the first images, and their classes if the model is told them."""
-        labels = encoded.split.labels if self._model.context_size else None
+        """Posterior means of the first images, and their classes or contexts if the model is told them."""
+        labels = encoded.split.given if self._model.context_size else None
         return encoded.means[:count], None if labels is None else labels[:count]
 
     def _interpolation(self, encoded: Encoded) -> dict[str, Any]:
@@ -131,7 +140,9 @@ class Pictures:
         share = np.linspace(0.0, 1.0, _PATH, dtype=np.float32)[:, None]
         paths = [(1.0 - share) * first + share * last for first in means for last in means]
         classes = None
-        if labels is not None:
+        if labels is not None and self._trained.context_names:
+            classes = np.concatenate([(1.0 - share) * first + share * last for first in labels for last in labels])
+        elif labels is not None:
             near = np.arange(_PATH) < _PATH / 2
             classes = np.concatenate([np.where(near, first, last) for first in labels for last in labels])
         return found | self._frames(np.concatenate(paths), classes)
@@ -150,13 +161,14 @@ class Pictures:
         return {"side": side, **self._for_each_class(manifold_latents(side))}
 
 
-def prior_latents(trained: TrainedModel, count: int) -> Float[np.ndarray, "n d"]:
+def prior_latents(trained: TrainedModel, count: int, told: np.ndarray | None = None) -> Float[np.ndarray, "n d"]:
     """Latents from p(z), always the same; of a standard normal prior they agree in as many dimensions as both have."""
     if "standard_normal" in trained.model.traits:
         columns = np.random.default_rng(0).standard_normal((num_latents(trained.model), count))
         return columns.T.astype(np.float32)
     key = stream_key(jax.random.key(0), Stream.SAMPLES)
-    return np.asarray(sample_flat(trained.model, trained.variables, key, count))
+    context = None if told is None else jnp.asarray(told)
+    return np.asarray(sample_flat(trained.model, trained.variables, key, count, context))
 
 
 def manifold_latents(side: int) -> Float[np.ndarray, "n 2"]:
@@ -179,9 +191,23 @@ def classes_in_turn(model: Model, count: int) -> np.ndarray | None:
     return np.arange(count) % model.context_size if model.context_size else None
 
 
-def comparison_sheet(trained: TrainedModel) -> Sheet | None:
+def contexts_of(trained: TrainedModel, encoded: Encoded | None) -> Float[np.ndarray, "n context"]:
+    """The numbers that a model is told of the images; zeros without images."""
+    context = None if encoded is None else encoded.split.context
+    return np.zeros((1, trained.model.context_size), np.float32) if context is None else context
+
+
+def told_in_turn(trained: TrainedModel, encoded: Encoded | None, count: int) -> np.ndarray | None:
+    """One class after the other, or the contexts of the first images; None for a model that is told nothing."""
+    if not trained.context_names:
+        return classes_in_turn(trained.model, count)
+    contexts = contexts_of(trained, encoded)
+    return contexts[np.arange(count) % len(contexts)]
+
+
+def comparison_sheet(trained: TrainedModel, encoded: Encoded | None) -> Sheet | None:
     """Means of p(x|z) at the same latents for each model; None for a model without a prior to draw from."""
     if "density" not in trained.model.traits:
         return None
-    z, labels = prior_latents(trained, SAMPLES), classes_in_turn(trained.model, SAMPLES)
-    return Sheet(decoded(trained.model, trained.variables, z, labels))
+    told = told_in_turn(trained, encoded, SAMPLES)
+    return Sheet(decoded(trained.model, trained.variables, prior_latents(trained, SAMPLES, told), told))

@@ -114,7 +114,9 @@ def _notes(trained: TrainedModel, shown: dict[str, Any], num_active: int, why_no
         notes.append("A plain autoencoder has no distribution of z, so there are no samples from it.")
     if shown["decoder"] is None:
         notes.append(f"{why_no_decoder}, so pictures were computed beforehand instead of in this page.")
-        if shown["classes"] < classes:
+        if trained.context_names:
+            notes.append("Samples are told the numbers of the first images, traversals their mean.")
+        elif shown["classes"] < classes:
             notes.append(f"Traversals are there for the first {shown['classes']} of {classes} classes.")
     if not num_active:
         notes.append("No latent dimension tells images apart: the posterior has collapsed onto the prior.")

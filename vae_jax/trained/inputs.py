@@ -5,22 +5,22 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Float32, Int, Shaped
+from jaxtyping import Float32, Shaped
 
 from vae_jax.config import DataConfig
 from vae_jax.data import ImageKind
-from vae_jax.data.dataset import OTHER_IMAGES, Split, binarized
+from vae_jax.data.dataset import OTHER_IMAGES, Given, Split, binarized
 from vae_jax.errors import UserError
 from vae_jax.escaping import one_line
 from vae_jax.models import Model
 
 
 class SeenImages(NamedTuple):
-    """Images as the model sees them, once they are divided by `max_value`; and their classes."""
+    """Images as the model sees them, once they are divided by `max_value`; and their classes or contexts."""
 
     images: Shaped[np.ndarray, "n *event"] | Float32[np.ndarray, "n *event"]
     max_value: int
-    labels: Int[np.ndarray, "n"] | None
+    labels: Given
 
 
 def check_images(
@@ -34,7 +34,7 @@ def check_images(
         data: How they are binarized.
         images: `uint8`, or floats in [0, 1]; `[N, H, W, C]`, or `[N, H, W]` where C is 1. For a model of rows: numbers
             or counts `[N, D]`. NaN is a value that is missing.
-        label: `int[N]` for a conditional model.
+        label: `int[N]` for a conditional model, or numbers `[N, C]` or `[C]` for one that is told these.
 
     Raises:
         UserError: If they don't fit this model.
@@ -45,7 +45,7 @@ def check_images(
     if pixels.shape[1:] != kind.image_shape or not len(pixels):
         shape = ", ".join(map(str, kind.image_shape))
         raise UserError(f"images have shape {np.shape(images)} but must be [N, {shape}], N at least 1")
-    labels = check_labels(model, label, len(pixels))
+    labels = check_labels(model, kind, label, len(pixels))
     if kind.values in ("real", "counts"):
         return SeenImages(pixels.astype(np.float32), 1, labels)
     if pixels.dtype == np.uint8:
@@ -54,7 +54,7 @@ def check_images(
                 f"a pixel is {pixels.max()}, but this model's images have levels from 0 to {kind.max_value}; "
                 "scale them to these levels, or give floats in [0, 1]"
             )
-        split = binarized(Split(pixels, labels, kind.max_value), data.binarization, data.seed, OTHER_IMAGES)
+        split = binarized(Split(pixels, None, kind.max_value), data.binarization, data.seed, OTHER_IMAGES)
         return SeenImages(np.asarray(split.images), split.max_value, labels)
     if not jnp.issubdtype(pixels.dtype, jnp.floating):
         raise UserError(f"images are {pixels.dtype} but must be uint8, or floats in [0, 1]")
@@ -64,8 +64,8 @@ def check_images(
     return SeenImages(pixels, 1, labels)
 
 
-def check_labels(model: Model, label: ArrayLike | None, count: int) -> Int[np.ndarray, "n"] | None:
-    """The class of each of `count` images; None for a model without classes.
+def check_labels(model: Model, kind: ImageKind, label: ArrayLike | None, count: int) -> Given:
+    """The class, or the context, of each of `count` images; None for a model that is told nothing.
 
     Raises:
         UserError: If they don't fit this model.
@@ -75,6 +75,15 @@ def check_labels(model: Model, label: ArrayLike | None, count: int) -> Int[np.nd
         if label is not None:
             raise UserError("this model isn't conditional: leave label out")
         return None
+    if names := kind.context_names:
+        mend = f"give label, {len(names)} finite numbers for each: {', '.join(names)}"
+        if label is None:
+            raise UserError(f"this model is conditional: {mend}")
+        with np.errstate(over="ignore"):
+            told = check_array(label, "label").astype(np.float32)
+        if told.shape not in ((count, len(names)), (len(names),)) or not np.all(np.isfinite(told)):
+            raise UserError(f"label has shape {told.shape} for {count} images; {mend}")
+        return np.broadcast_to(told, (count, len(names)))
     if label is None:
         raise UserError(f"this model is conditional: give label, a class from 0 to {classes - 1} for each")
     labels = check_array(label, "label")

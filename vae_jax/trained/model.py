@@ -33,9 +33,9 @@ class TrainedModel:
 
     Images are `[N, H, W, C]`, or `[N, H, W]` where C is 1. They are either `uint8` from 0 to `kind.max_value`, as their
     source has them, which are scaled and binarized as in the run's evaluation; or floats in [0, 1], as the model sees
-    them. `label` is `int[N]`, the class of each image, for a conditional model only. Images are processed in batches on
-    all devices, and results are NumPy arrays. For gradients, or inside `jax.jit`, use
-    `vae_jax.encode(trained.model, trained.variables, x)` and the other functions.
+    them. `label` is for a conditional model only: `int[N]`, the class of each image; or `[N, C]` (`[C]` for all alike)
+    where the model is told numbers. Images are processed in batches on all devices, and results are NumPy arrays. For
+    gradients, or inside `jax.jit`, use `vae_jax.encode(trained.model, trained.variables, x)` and the other functions.
 
     Attributes:
         folder: The folder it was opened from.
@@ -76,6 +76,11 @@ class TrainedModel:
         """Ends the names of a later replica's files, so that they don't overwrite those of the first replica."""
         return f"_replica{self.replica}" if self.replica else ""
 
+    @property
+    def context_names(self) -> tuple[str, ...]:
+        """Names of the numbers that the model is told of each image; empty if it is told the class, or nothing."""
+        return self.kind.context_names if self.model.context_size else ()
+
     def encode(self, images: ArrayLike, label: ArrayLike | None = None) -> Float32[np.ndarray, "n d"]:
         """Mean of q(z|x) of each image, or what the posterior has in its place.
 
@@ -103,7 +108,7 @@ class TrainedModel:
         latents = num_latents(self.model)
         if z.ndim != 2 or z.shape[1] != latents or not len(z) or not np.all(np.isfinite(z)):
             raise UserError(f"z has shape {z.shape} but must be finite numbers [N, {latents}], N at least 1")
-        labels = check_labels(self.model, label, len(z))
+        labels = check_labels(self.model, self.kind, label, len(z))
         parts = [slice(start, start + _IMAGES_AT_ONCE) for start in range(0, len(z), _IMAGES_AT_ONCE)]
         return np.concatenate(
             [
@@ -128,7 +133,8 @@ class TrainedModel:
         Args:
             key: Don't use it for anything else.
             num_samples: How many images.
-            label: Their classes, for a conditional model; 0, 1, 2, ... over and over if not given.
+            label: Their classes, for a conditional model; 0, 1, 2, ... over and over if not given. Needed for
+                one that is told numbers.
 
         Raises:
             UserError: If the model is a plain autoencoder, which has no p(z); the number isn't one;
@@ -138,9 +144,9 @@ class TrainedModel:
             raise UserError("a plain autoencoder has no distribution to sample z from; decode latents that you choose")
         check_count("num_samples", num_samples)
         check_images_fit(num_samples, self.kind.image_shape)
-        if self.model.context_size and label is None:
+        if self.model.context_size and label is None and not self.context_names:
             label = np.arange(num_samples) % self.model.context_size
-        labels = check_labels(self.model, label, num_samples)
+        labels = check_labels(self.model, self.kind, label, num_samples)
         labels = None if labels is None else jnp.asarray(labels)
         return np.asarray(api.sample(self.model, self.variables, key, num_samples, labels), np.float32)
 
