@@ -161,7 +161,6 @@ def test_kind_remembers_the_names() -> None:
     assert ImageKind.from_mapping(mapping) == kind
     del mapping["context_names"]
     assert ImageKind.from_mapping(mapping).context_names == ()
-    for wrong in ("age", [1], None, 3):
-        if wrong != "age":
-            with pytest.raises(ValueError):
-                ImageKind.from_mapping({**mapping, "context_names": wrong})
+    for wrong in ([1], None, 3):
+        with pytest.raises(ValueError, match="expected in"):
+            ImageKind.from_mapping({**mapping, "context_names": wrong})
