@@ -56,6 +56,7 @@ FACTORS: Mapping[str, tuple[str, ...]] = {
         "gaussian_per_pixel",
         "discretized_logistic",
         "discretized_logistic_mixture",
+        "poisson",
     ),
     "posterior": ("diagonal_gaussian", "full_gaussian", "planar", "iaf", "hierarchical", "point_mass"),
     "prior": ("standard_normal", "mixture", "vampprior", "realnvp", "hierarchical", "conditional_gaussian"),
@@ -118,14 +119,17 @@ def covering_combinations() -> tuple[Combination, ...]:
 
 
 @functools.cache
-def data(images: str, binarization: str) -> Dataset:
+def data(images: str, binarization: str, counts: bool = False) -> Dataset:
     """Twelve labelled images: digits of 17 grey levels, or noise in three colours whose sides no stage halves."""
     if images == "digits":
         pixels, max_value = sklearn.datasets.load_digits().images[:12, ..., np.newaxis].astype(np.uint8), 16
     else:
         pixels, max_value = np.random.default_rng(0).integers(0, 256, (12, 6, 5, 3)).astype(np.uint8), 255
     labels = np.arange(12, dtype=np.int32) % NUM_CLASSES
-    return Dataset(images, pixels, pixels[:2], labels, labels[:2], max_value, images, binarization=binarization)
+    if counts:
+        pixels = (pixels // 64 if max_value == 255 else pixels // 4).astype(np.int32)
+    about = {"values": "counts" if counts else "levels", "binarization": binarization}
+    return Dataset(images, pixels, pixels[:2], labels, labels[:2], 1 if counts else max_value, images, **about)
 
 
 def config_and_data(combination: Combination) -> tuple[Config, Dataset]:
@@ -140,7 +144,7 @@ def config_and_data(combination: Combination) -> tuple[Config, Dataset]:
     # Plain steps of a bounded length compile faster than Adam's, and one bad gradient spoils all parameters.
     train = TrainConfig(batch_size=BATCH, optimizer="sgd", learning_rate=0.01, clip_norm=1.0)
     return Config(data=DataConfig(binarization=binarization), model=model, objective=objective, train=train), data(
-        parts["images"], binarization
+        parts["images"], binarization, parts["likelihood"] == "poisson"
     )
 
 

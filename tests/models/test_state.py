@@ -25,7 +25,7 @@ from vae_jax.models import VAE, Batch, Joint, Variables, init_variables
 from vae_jax.objectives import Elbo
 from vae_jax.runs import checkpoints
 from vae_jax.trained import open_run
-from vae_jax.training import TrainState, create_state, make_train_step, replica_of, replicate
+from vae_jax.training import TrainState, create_state, make_train_step, replica_of, replicate, with_players
 
 SHAPE = (4, 4, 1)
 NUM_STEPS, BATCH_SIZE = 5, 6
@@ -121,6 +121,7 @@ def test_a_step_sees_the_state_from_before_it() -> None:
 def test_every_objective_hands_the_state_on(name: str) -> None:
     model, variables, images = small(), init_variables(small(), KEY, SHAPE), grey()[0]
     objective = make_part("objective", name, OBJECTIVES, num_images=10, num_latents=2)
+    variables = with_players(variables, objective.players(model) if hasattr(objective, "players") else {}, KEY)
     # Nothing else of the loss is computed.
     state = jax.jit(lambda batch: objective(model, variables, batch, KEY, jnp.int32(0)).state)
     found = state(Batch(jnp.asarray(images / 16, jnp.float32)))
