@@ -251,10 +251,14 @@ def edit(folder: pathlib.Path, *path: str, value: object) -> None:
 
 
 EDITS = {
-    "wider": (("config", "model", "hidden"), [9], "decoder.Dense_0.bias is float32[8] there and float32[9] here"),
-    "deeper": (("config", "model", "hidden"), [8, 8], "Dense_1"),
+    "wider": (("config", "model", "network"), "mlp(hidden=(9,))", "bias is float32[8] there and float32[9] here"),
+    "deeper": (("config", "model", "network"), "mlp(hidden=(8, 8))", "Dense_1"),
     "larger images": (("images", "image_shape"), [6, 6, 1], "holds another model"),
-    "another likelihood": (("config", "model", "likelihood"), "gaussian_learned", "likelihood.logvar is absent there"),
+    "another likelihood": (
+        ("config", "model", "likelihood"),
+        "gaussian(learned=True)",
+        "likelihood.logvar is absent there",
+    ),
     "another network": (("config", "model", "network"), "conv", "holds another model"),
     "unknown network": (("config", "model", "network"), "transformer", "model.network"),
     "unknown field": (("config", "model", "depth"), 3, "model.depth"),
@@ -295,7 +299,7 @@ from vae_jax.likelihoods import Bernoulli
 pathlib.Path(__file__).with_name("was imported").touch()
 
 
-def likelihood(model, image_shape, levels) -> nn.Module:
+def likelihood(levels) -> nn.Module:
     return Bernoulli()
 """
 

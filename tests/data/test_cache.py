@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vae_jax.data import cache
-from vae_jax.data.dataset import fingerprint
+from vae_jax.data.dividing import fingerprint
 
 NAMES = ("images", "labels")
 

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from vae_jax.data import folder
-from vae_jax.data.dataset import Dataset, split_indices
+from vae_jax.data.dataset import Dataset
 from vae_jax.data.decoding import Sizing, middle_square
+from vae_jax.data.dividing import split_indices
 from vae_jax.data.folder import load_folder
 from vae_jax.data.streamed import StreamedImages
 from vae_jax.errors import UserError

@@ -17,7 +17,7 @@ from vae_jax.data import cache
 from vae_jax.errors import UserError
 from vae_jax.runs import RunFolder, checkpoints, read_rows
 
-FIRST_RELEASE = pathlib.Path(__file__).parents[1] / "fixtures" / "first_release"
+EARLIER_VERSION = pathlib.Path(__file__).parents[1] / "fixtures" / "earlier_version"
 pytestmark = pytest.mark.usefixtures("remembered")
 TINY = ["--config.model.network.hidden=(4,)", "--config.model.latents=2", "--config.train.report=False"]
 STEPS = [*TINY, "--config.train.num_steps=6", "--config.train.checkpoint_every=2", "--config.train.log_every=1"]
@@ -126,8 +126,8 @@ def test_best_one_is_unknown_while_a_record_is_damaged(copy: pathlib.Path) -> No
 
 @pytest.mark.long
 @pytest.mark.smoke
-def test_run_of_the_first_release_goes_on(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
-    workdir = pathlib.Path(shutil.copytree(FIRST_RELEASE, tmp_path / "first"))
+def test_run_of_an_earlier_version_goes_on(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
+    workdir = pathlib.Path(shutil.copytree(EARLIER_VERSION, tmp_path / "first"))
     recorded = next(row for row in read_rows(workdir / "metrics.jsonl") if row["split"] == "test" and row["step"] == 20)
     main(["evaluate", f"--workdir={workdir}", "--num_samples=50"])
     elbo = json.loads((workdir / "evaluation.json").read_text())["elbo"]

@@ -210,10 +210,16 @@ TABLES = hnp.arrays(
 ANYTHING = TABLES | hnp.arrays(hnp.scalar_dtypes() | st.just(np.dtype("O")), SHAPES) | VALUES
 
 
+def tiny() -> vae_jax.VAETransformer:
+    return vae_jax.VAETransformer(2, network="mlp(hidden=(4,))", max_iter=1, batch_size=8, random_state=0)
+
+
 @pytest.fixture(scope="module")
 def fitted() -> vae_jax.VAETransformer:
     X = np.random.default_rng(0).normal(size=(40, COLUMNS))
-    return vae_jax.VAETransformer(n_components=2, hidden=(4,), max_iter=1, batch_size=8, random_state=0).fit(X)
+    return vae_jax.VAETransformer(
+        n_components=2, network="mlp(hidden=(4,))", max_iter=1, batch_size=8, random_state=0
+    ).fit(X)
 
 
 @examples(60)
@@ -234,7 +240,9 @@ def test_any_array_for_a_fitted_estimator(fitted: vae_jax.VAETransformer, X: Any
 @pytest.mark.filterwarnings("ignore")
 def test_any_array_to_fit(X: Any) -> None:
     try:
-        found = vae_jax.VAETransformer(n_components=2, hidden=(4,), max_iter=1, batch_size=8, random_state=0).fit(X)
+        found = vae_jax.VAETransformer(
+            n_components=2, network="mlp(hidden=(4,))", max_iter=1, batch_size=8, random_state=0
+        ).fit(X)
     except (ValueError, TypeError, UserError):
         return
     assert found.transform(X).shape == (len(X), 2)

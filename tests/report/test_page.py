@@ -315,12 +315,12 @@ def test_one_test_image_is_one(tmp_path: pathlib.Path, capsys: pytest.CaptureFix
 
 
 def test_own_parts_are_called_as_in_the_config(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (pathlib.Path(__file__).parents[2] / "docs" / "howto" / "own_likelihood.md").read_text()
-    ((name, code),) = re.findall(r"```python\n# (\w+)\.py\n(.*?)```", text, re.DOTALL)
-    (tmp_path / f"{name}.py").write_text(code)
+    text = (pathlib.Path(__file__).parents[2] / "docs" / "parts.md").read_text()
+    (code,) = re.findall(r"```python\n# cauchy\.py\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "cauchy.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
-    flags = [f"--config.model.likelihood={name}:likelihood", "--config.data.binarization=none"]
+    flags = ["--config.model.likelihood=cauchy:Cauchy", "--config.data.binarization=none"]
     page = report(train(tmp_path / "own", *flags, "--config.train.num_steps=3"), arguments=("--allow_custom",))
-    assert f"p(x|z) {name}:likelihood, q(z|x) diagonal_gaussian" in page.text
-    assert "The mean of p(x|z) is that of Laplace, which a page can't compute, so pictures were" in page.text
+    assert "p(x|z) cauchy:Cauchy(scale=0.1), q(z|x) diagonal_gaussian" in page.text
+    assert "The mean of p(x|z) is that of Cauchy, which a page can't compute, so pictures were" in page.text
     assert page.data["pictures"]["decoder"] is None

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import platformdirs
 
-from vae_jax.data.dataset import fingerprint
+from vae_jax.data.dividing import fingerprint
 from vae_jax.escaping import one_line
 
 _DIGEST = "fingerprint.txt"

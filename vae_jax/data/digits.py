@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from vae_jax.data.dataset import Dataset, fingerprint, split_indices
+from vae_jax.data.dataset import Dataset
+from vae_jax.data.dividing import fingerprint, split_indices
 
 
 def load_digits(test_fraction: float, seed: int) -> Dataset:

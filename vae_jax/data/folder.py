@@ -14,8 +14,9 @@ from jaxtyping import Int, UInt8
 from vae_jax.data import cache
 from vae_jax.data.archives import check_memory
 from vae_jax.data.contexts import read_contexts
-from vae_jax.data.dataset import Dataset, Labels, split_indices, take_labels
+from vae_jax.data.dataset import Dataset, Labels, take_labels
 from vae_jax.data.decoding import Sizing, check_size, decoded
+from vae_jax.data.dividing import split_indices
 from vae_jax.data.streamed import Images, StreamedImages, take
 from vae_jax.errors import DataError, UserError
 from vae_jax.escaping import one_line, printable

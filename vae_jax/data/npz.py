@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Float32, Int
 
 from vae_jax.data.archives import read_arrays
-from vae_jax.data.dataset import MOST_CLASSES, Dataset, Labels, fingerprint, split_indices, take_labels
+from vae_jax.data.dataset import MOST_CLASSES, Dataset, Labels, take_labels
+from vae_jax.data.dividing import fingerprint, split_indices
 from vae_jax.data.streamed import Images, StreamedImages, take
 from vae_jax.errors import DataError, UserError
 from vae_jax.escaping import printable

@@ -17,8 +17,9 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from vae_jax.data import cache
-from vae_jax.data.dataset import Dataset, Labels, fingerprint
+from vae_jax.data.dataset import Dataset, Labels
 from vae_jax.data.decoding import AS_THEY_ARE, Sizing, check_size, opened
+from vae_jax.data.dividing import fingerprint
 from vae_jax.data.streamed import StreamedImages
 from vae_jax.data.tfds_prepare import Request, preparation_error, prepare
 from vae_jax.errors import DataError, UserError

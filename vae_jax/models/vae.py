@@ -109,9 +109,7 @@ class Decoded:
 
 @dataclasses.dataclass(frozen=True)
 class VAE:
-    """p(x, z) = p(x|z) p(z) with an encoder for q(z|x), from five parts; keeps the protocol `Model`.
-
-    Rows `[B, D]` go through the parts as maps of one line, `[B, 1, D, 1]`.
+    """p(x, z) = p(x|z) p(z) with an encoder for q(z|x), from five parts. Rows go through them as maps `[B, 1, D, 1]`.
 
     Attributes:
         encoder: From images, and a `context` if there is one, to features.
