@@ -86,7 +86,8 @@ def load_npz(path: str, test_fraction: float, seed: int, resident_mb: int = 2048
             digest = fingerprint(np.frombuffer(file.read(2**20), np.uint8))
         return _divided(path, whole, test_fraction, seed, digest)
     names = [prefix + name for name in NAMES for prefix in ("", "train_")]
-    optional = [prefix + name for name in (*BESIDE, *NAMES) for prefix in ("", "train_", "test_")]
+    optional = [prefix + name for name in BESIDE for prefix in ("", "train_", "test_")]
+    optional += [f"test_{name}" for name in NAMES]
     arrays = read_arrays(path, names, optional, "an .npz with images", WRITE_IT, "rows")
     name = next(name for name in names if name in arrays)
     if not name.startswith("train_"):
@@ -166,7 +167,7 @@ def checked_values(path: str, arrays: Mapping[str, np.ndarray], name: str) -> Va
     is_rows = name.endswith("rows")
     if images.ndim not in ((2,) if is_rows else (3, 4)):
         shape = "[N, D]" if is_rows else "[N, H, W] or [N, H, W, C]"
-        raise UserError(f"'{path}': {name} have shape {images.shape} but must be {shape}")
+        raise UserError(f"'{path}': {name} have shape {images.shape} but must be {shape}; {WRITE_IT}")
     if 0 in images.shape:
         what = "images without pixels" if len(images) else "no images"
         raise UserError(f"'{path}' holds {what} ({name} have shape {images.shape}); choose another file")
