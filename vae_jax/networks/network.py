@@ -1,5 +1,6 @@
 """What an encoder and its decoder have in common."""
 
+import abc
 import dataclasses
 from collections.abc import Callable
 
@@ -13,7 +14,7 @@ DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 
 
 @dataclasses.dataclass(frozen=True)
-class Network:
+class Network(abc.ABC):
     """An encoder and the decoder that mirrors it.
 
     Attributes:
@@ -29,10 +30,10 @@ class Network:
         """Shape of z: D, or `(h, w, c)` for a map."""
         return self.latents
 
+    @abc.abstractmethod
     def encoder(self) -> nn.Module:
         """From images `[B, H, W, C]` and maybe a context to features: `[B, F]`, or `[B, h, w, F]` for a map."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def decoder(self) -> nn.Module:
         """From latents `[B, *latent_shape]`, followed by any context, to the inputs of the likelihood."""
-        raise NotImplementedError
