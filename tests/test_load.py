@@ -159,7 +159,7 @@ WRONG_IMAGES = {
     "none": (np.zeros((0, 6, 5, 1), np.uint8), "at least 1"),
     "whole numbers": (np.zeros((3, 6, 5), np.int64), "int64"),
     "floats up to 255": (np.full((3, 6, 5), 255.0), "[0, 1]"),
-    "no numbers": (np.full((3, 6, 5), np.nan), "[0, 1]"),
+    "no numbers": (np.full((3, 6, 5), np.nan), "no value at all"),
     "complex": (np.zeros((3, 6, 5), complex), "real numbers"),
     "masked": (np.ma.masked_equal(np.zeros((3, 6, 5)), 0), "masked"),
     "text": (np.full((3, 6, 5), "a"), "real numbers"),

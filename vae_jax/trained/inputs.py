@@ -46,6 +46,9 @@ def check_images(
         shape = ", ".join(map(str, kind.image_shape))
         raise UserError(f"images have shape {np.shape(images)} but must be [N, {shape}], N at least 1")
     labels = check_labels(model, kind, label, len(pixels))
+    is_float = pixels.dtype.kind == "f"
+    if is_float and (np.isnan(pixels).reshape(len(pixels), -1).all(axis=1).any() or np.isinf(pixels).any()):
+        raise UserError("an image has infinite numbers, or no value at all that isn't missing (NaN); leave it out")
     if kind.values in ("real", "counts"):
         return SeenImages(pixels.astype(np.float32), 1, labels)
     if pixels.dtype == np.uint8:
