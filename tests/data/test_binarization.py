@@ -9,30 +9,26 @@ import scipy.stats
 from vae_jax.data.binarization import binarized_once, dynamic_binarization, scaled, thresholded
 
 
-def every_grey_value(max_value: int, copies: int) -> np.ndarray:
-    """Images of `max_value + 1` pixels, one of each grey value."""
-    return np.tile(np.arange(max_value + 1, dtype=np.uint8), (copies, 1))[:, :, np.newaxis, np.newaxis]
+def fixed(images: np.ndarray, max_value: int) -> np.ndarray:
+    return binarized_once(images, max_value, 0, 0)
 
 
-def frequencies_are_binomial(binary: np.ndarray, max_value: int) -> None:
-    assert set(np.unique(binary)) == {0, 1}
-    ones, copies = binary.reshape(len(binary), -1).sum(axis=0).astype(int), len(binary)
-    assert ones[0] == 0
-    assert ones[-1] == copies
-    expected = np.arange(max_value + 1) / max_value
-    p_values = [scipy.stats.binomtest(int(n), copies, p).pvalue for n, p in zip(ones, expected, strict=True)]
-    # The smallest of so many p-values is this small once in a thousand keys; this key is always the same.
-    assert min(p_values) > 0.001 / len(p_values)
+def dynamic(images: np.ndarray, max_value: int) -> np.ndarray:
+    return np.asarray(dynamic_binarization(jnp.asarray(images), max_value, jax.random.key(0)))
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("max_value", [16, 255])
-def test_dynamic_draws_have_the_probability_of_the_pixel(max_value: int) -> None:
-    images = every_grey_value(max_value, 4000)
-    binary = dynamic_binarization(jnp.asarray(images), max_value, jax.random.key(0))
-    assert binary.shape == images.shape
-    assert binary.dtype == jnp.float32
-    frequencies_are_binomial(np.asarray(binary), max_value)
+@pytest.mark.parametrize("binarized", [fixed, dynamic])
+def test_draws_have_the_probability_of_the_pixel(binarized, max_value: int) -> None:
+    copies, pixels = 4000, max_value + 1
+    images = np.tile(np.arange(pixels, dtype=np.uint8), (copies, 1))[:, :, np.newaxis, np.newaxis]
+    binary = binarized(images, max_value)
+    assert binary.shape == images.shape and set(np.unique(binary)) == {0, 1}
+    ones = binary.reshape(copies, pixels).sum(axis=0).astype(int)
+    assert ones[0] == 0 and ones[-1] == copies
+    p_values = [scipy.stats.binomtest(int(count), copies, i / max_value).pvalue for i, count in enumerate(ones)]
+    # The smallest of so many p-values is this small once in a thousand keys; this key is always the same.
+    assert min(p_values) > 0.001 / pixels
 
 
 def test_dynamic_draws_of_one_image_are_independent() -> None:
@@ -49,13 +45,8 @@ def test_dynamic_draws_follow_from_their_key() -> None:
     assert 0.4 < np.mean(one != other) < 0.6
 
 
-@pytest.mark.parametrize("max_value", [16, 255])
-def test_fixed_draws_have_the_probability_of_the_pixel(max_value: int) -> None:
-    frequencies_are_binomial(binarized_once(every_grey_value(max_value, 4000), max_value, 0, 0), max_value)
-
-
 def test_fixed_draws_of_the_first_images_outlive_a_cut() -> None:
-    images = every_grey_value(255, 5000)
+    images = np.tile(np.arange(256, dtype=np.uint8), (5000, 1))
     np.testing.assert_array_equal(binarized_once(images, 255, 3, 1)[:40], binarized_once(images[:40], 255, 3, 1))
     assert np.any(binarized_once(images[:40], 255, 3, 1) != binarized_once(images[:40], 255, 3, 2))
 

@@ -26,33 +26,20 @@ def orders(num_epochs: int, num_images: int) -> np.ndarray:
     return shuffled(positions, num_images, np.array([[17]], np.uint32), epochs).astype(np.int64)
 
 
-def test_epoch_has_each_image_at_most_once_and_as_many_batches_as_fit() -> None:
-    first = batches(0, 0, 4, 23)
-    assert first.shape == (4, 5) and first.dtype == np.int32
-    assert len(set(first.ravel())) == 20
-    assert set(first.ravel()) <= set(range(23))
-
-
-def test_epochs_differ_and_leave_out_other_images() -> None:
+def test_epochs_have_each_image_at_most_once_and_leave_out_others() -> None:
     indices = batches(0, 0, 40, 23).reshape(10, 20)
-    left_out = {frozenset(set(range(23)) - set(epoch)) for epoch in indices}
+    assert all(len(set(epoch)) == 20 for epoch in indices)
     assert len({tuple(epoch) for epoch in indices}) == 10
-    assert len(left_out) > 5
+    assert len({frozenset(set(range(23)) - set(epoch)) for epoch in indices}) > 5
     assert set(indices.ravel()) == set(range(23))
 
 
 def test_batch_is_a_function_of_the_seed_and_the_step_alone() -> None:
     whole = batches(1, 0, 11, 23)
-    for step in (10, 0, 7):
-        np.testing.assert_array_equal(batches(1, step, 1, 23)[0], whole[step])
     np.testing.assert_array_equal(batches(1, 3, 6, 23), whole[3:9])
-    assert np.any(batches(2, 0, 11, 23) != whole)
-
-
-def test_replicas_have_the_orders_of_their_seeds() -> None:
-    both = batch_indices(np.array([4, 2**32 - 1], np.uint32), np.arange(9, dtype=np.uint32), BATCH, 23)
-    np.testing.assert_array_equal(both[:, 0], batches(4, 0, 9, 23))
-    np.testing.assert_array_equal(both[:, 1], batches(2**32 - 1, 0, 9, 23))
+    both = batch_indices(np.array([1, 2**32 - 1], np.uint32), np.arange(11, dtype=np.uint32), BATCH, 23)
+    np.testing.assert_array_equal(both[:, 0], whole)
+    np.testing.assert_array_equal(both[:, 1], batches(2**32 - 1, 0, 11, 23))
 
 
 def test_compiled_program_has_the_order_of_numpy() -> None:
@@ -61,7 +48,7 @@ def test_compiled_program_has_the_order_of_numpy() -> None:
     np.testing.assert_array_equal(compiled, batch_indices(seeds, steps, 128, 60_001))
 
 
-@pytest.mark.parametrize("num_images", [1, 2, 3, 4, 5, 7, 16, 97, 128, 1000, 1999, 2000, 60_000])
+@pytest.mark.parametrize("num_images", [1, 2, 3, 4, 5, 7, 128, 1999, 60_000])
 def test_order_is_a_permutation(num_images: int) -> None:
     for seed, epoch in ((0, 0), (2**32 - 1, 5)):
         np.testing.assert_array_equal(np.sort(epoch_order(seed, epoch, num_images)), np.arange(num_images))
@@ -75,7 +62,7 @@ def test_every_permutation_is_equally_likely(num_images: int) -> None:
     assert stats.chisquare(counts).pvalue > CHANCE
 
 
-@pytest.mark.parametrize("num_images", [7, 20, 64, 257, 1000, 2000])
+@pytest.mark.parametrize("num_images", [7, 64, 1000])
 def test_order_has_the_statistics_of_a_uniform_permutation(num_images: int) -> None:
     found, num_epochs = orders(2_000, num_images), 2_000
     places = np.arange(num_images)

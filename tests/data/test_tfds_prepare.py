@@ -5,7 +5,6 @@ import hashlib
 import struct
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -32,13 +31,12 @@ def idx(array: np.ndarray) -> bytes:
     return gzip.compress(struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes())
 
 
-@pytest.fixture
-def originals() -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(0)
-    arrays = []
-    for count in (NUM_TRAIN, NUM_TEST):
-        arrays += [rng.integers(0, 256, (count, 28, 28), np.uint8), rng.integers(0, 10, count, np.uint8)]
-    return dict(zip(FILES, arrays, strict=True))
+RNG = np.random.default_rng(0)
+ORIGINALS = [
+    array
+    for count in (NUM_TRAIN, NUM_TEST)
+    for array in (RNG.integers(0, 256, (count, 28, 28), np.uint8), RNG.integers(0, 10, count, np.uint8))
+]
 
 
 class QuietHandler(SimpleHTTPRequestHandler):
@@ -47,10 +45,10 @@ class QuietHandler(SimpleHTTPRequestHandler):
 
 
 @pytest.fixture
-def served(tmp_path: Path, originals: dict[str, np.ndarray]) -> Iterator[tuple[Path, str]]:
+def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
     folder = tmp_path / "served"
     folder.mkdir()
-    for name, array in originals.items():
+    for name, array in zip(FILES, ORIGINALS, strict=True):
         (folder / name).write_bytes(idx(array))
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietHandler, directory=str(folder)))
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
@@ -67,7 +65,10 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
 
 
-def point_tfds_at(monkeypatch: pytest.MonkeyPatch, name: str, url: str, folder: Path) -> None:
+NO_SERVER = "http://127.0.0.1:9/"
+
+
+def point_tfds_at(monkeypatch: pytest.MonkeyPatch, url: str, folder: Path, name: str = "mnist") -> None:
     """Makes a small data set of the family the true one: address, number of images and checksums."""
     builder_class = tfds_prepare.builder_class(name)
     infos = {
@@ -90,54 +91,47 @@ def by_content(images: np.ndarray, labels: np.ndarray) -> list[tuple[bytes, int]
 
 
 @pytest.mark.parametrize("name", sorted(tfds_prepare.MNIST_FAMILY))
-def test_downloaded_prepared_and_read_by_plain_tfds(served, originals, name, tmp_path, monkeypatch) -> None:
+def test_downloaded_prepared_and_read_by_plain_tfds(served, name: str, tmp_path: Path, monkeypatch) -> None:
     folder, url = served
-    point_tfds_at(monkeypatch, name, url, folder)
+    point_tfds_at(monkeypatch, url, folder, name)
     root = tmp_path / "tfds"
     dataset = load_tfds(name, str(root))
     assert dataset.name == name and dataset.max_value == 255
-    assert dataset.train_images.shape == (NUM_TRAIN, 28, 28, 1)
     assert dataset.train_labels is not None and dataset.test_labels is not None
-    train = by_content(dataset.train_images, dataset.train_labels)
-    assert train == by_content(originals[FILES[0]], originals[FILES[1]])
-    test = by_content(dataset.test_images, dataset.test_labels)
-    assert test == by_content(originals[FILES[2]], originals[FILES[3]])
+    train = by_content(dataset.train_images[..., 0], dataset.train_labels)
+    assert train == by_content(ORIGINALS[0], ORIGINALS[1])
+    test = by_content(dataset.test_images[..., 0], dataset.test_labels)
+    assert test == by_content(ORIGINALS[2], ORIGINALS[3])
 
     plain: Any = tfds.builder(name, data_dir=root)
     assert type(plain) is not tfds_prepare.builder_class(name)
-    source = plain.as_data_source("train")
-    for index, example in enumerate(source):
+    for index, example in enumerate(plain.as_data_source("train")):
         np.testing.assert_array_equal(example["image"], dataset.train_images[index], strict=True)
         assert example["label"] == dataset.train_labels[index]
     assert plain.info.splits["test"].num_examples == NUM_TEST
     assert "tensorflow" not in sys.modules
-    original = getattr(mnist, tfds_prepare.builder_class(name).__name__)
-    assert str(plain.version) == str(original.VERSION)
-    assert original.__module__ in (root / name / str(plain.version) / "dataset_info.json").read_text()
 
 
-def test_a_tampered_download_is_refused(served, tmp_path, monkeypatch) -> None:
-    folder, url = served
-    point_tfds_at(monkeypatch, "mnist", url, folder)
-    path = folder / FILES[0]
-    path.write_bytes(path.read_bytes()[:-9] + b"\0" + path.read_bytes()[-8:])
-    with pytest.raises(UserError, match=r"wrong checksum.*run the same command again") as caught:
+def refused(tmp_path: Path, words: str) -> None:
+    with pytest.raises(UserError, match=words) as caught:
         load_tfds("mnist", str(tmp_path / "tfds"))
     assert "\n" not in str(caught.value)
     assert not list((tmp_path / "tfds").glob("mnist/*"))
 
 
-def test_an_address_without_checksum_is_refused(served, tmp_path, monkeypatch) -> None:
+def test_a_tampered_download_is_refused(served, tmp_path: Path, monkeypatch) -> None:
     folder, url = served
-    point_tfds_at(monkeypatch, "mnist", url, folder)
+    point_tfds_at(monkeypatch, url, folder)
+    path = folder / FILES[0]
+    path.write_bytes(path.read_bytes()[:-9] + b"\0" + path.read_bytes()[-8:])
+    refused(tmp_path, "wrong checksum.*run the same command again")
     monkeypatch.setattr(tfds_prepare.builder_class("mnist"), "url_infos", {})
-    with pytest.raises(UserError, match="checksum"):
-        load_tfds("mnist", str(tmp_path / "tfds"))
+    refused(tmp_path, "checksum")
 
 
-def test_interrupted_preparation_leaves_nothing_that_looks_prepared(served, tmp_path, monkeypatch) -> None:
+def test_interrupted_preparation_leaves_nothing_that_looks_prepared(served, tmp_path: Path, monkeypatch) -> None:
     folder, url = served
-    point_tfds_at(monkeypatch, "mnist", url, folder)
+    point_tfds_at(monkeypatch, url, folder)
 
     def interrupt(image: np.ndarray) -> bytes:
         raise KeyboardInterrupt
@@ -154,28 +148,18 @@ def test_interrupted_preparation_leaves_nothing_that_looks_prepared(served, tmp_
     assert len(load_tfds("mnist", str(tmp_path / "tfds")).train_images) == NUM_TRAIN
 
 
-def test_files_put_in_the_manual_folder_need_no_network(served, tmp_path, monkeypatch) -> None:
+def test_files_put_in_the_manual_folder_need_no_network(served, tmp_path: Path, monkeypatch) -> None:
     folder, _ = served
-    point_tfds_at(monkeypatch, "mnist", "http://127.0.0.1:9/", folder)
+    point_tfds_at(monkeypatch, NO_SERVER, folder)
+    refused(tmp_path, r"127\.0\.0\.1:9.*--config\.data\.dir.*TFDS_DATA_DIR")
     manual = tmp_path / "tfds" / "downloads" / "manual"
-    manual.parent.mkdir(parents=True)
+    manual.parent.mkdir(parents=True, exist_ok=True)
     folder.rename(manual)
     assert len(load_tfds("mnist", str(tmp_path / "tfds")).test_images) == NUM_TEST
 
 
-def test_without_a_network_it_fails_fast(served, tmp_path, monkeypatch) -> None:
-    folder, _ = served
-    point_tfds_at(monkeypatch, "mnist", "http://127.0.0.1:9/", folder)
-    start = time.monotonic()
-    with pytest.raises(UserError, match=r"127\.0\.0\.1:9.*--config\.data\.dir.*TFDS_DATA_DIR") as caught:
-        load_tfds("mnist", str(tmp_path / "tfds"))
-    assert time.monotonic() - start < 10
-    assert str(tmp_path / "tfds") in str(caught.value) and "\n" not in str(caught.value)
-
-
-def test_a_host_that_never_answers_is_given_up(served, tmp_path, monkeypatch) -> None:
-    folder, _ = served
-    point_tfds_at(monkeypatch, "mnist", "http://127.0.0.1:9/", folder)
+def test_a_host_that_never_answers_is_given_up(served, tmp_path: Path, monkeypatch) -> None:
+    point_tfds_at(monkeypatch, NO_SERVER, served[0])
     monkeypatch.setattr("vae_jax.data.tfds_prepare._PROBE_SECONDS", 0.1)
     done = threading.Event()
 
@@ -184,34 +168,25 @@ def test_a_host_that_never_answers_is_given_up(served, tmp_path, monkeypatch) ->
         raise requests.ConnectTimeout
 
     monkeypatch.setattr(requests, "head", answer_too_late)
-    with pytest.raises(UserError, match=r"127\.0\.0\.1:9: no answer in 0\.1 s"):
-        load_tfds("mnist", str(tmp_path / "tfds"))
+    refused(tmp_path, r"127\.0\.0\.1:9: no answer in 0\.1 s")
     done.set()
 
 
-def test_a_host_with_a_server_error_counts_as_unreachable(served, tmp_path, monkeypatch) -> None:
+def test_a_host_with_a_server_error_counts_as_unreachable(served, tmp_path: Path, monkeypatch) -> None:
     folder, url = served
-    point_tfds_at(monkeypatch, "mnist", url, folder)
+    point_tfds_at(monkeypatch, url, folder)
     monkeypatch.setattr(QuietHandler, "do_HEAD", lambda handler: handler.send_error(503))
-    with pytest.raises(UserError, match="HTTP status 503"):
-        load_tfds("mnist", str(tmp_path / "tfds"))
+    refused(tmp_path, "HTTP status 503")
 
 
-def test_files_of_another_size_are_refused(served, tmp_path, monkeypatch) -> None:
+def test_files_of_another_size_are_refused(served, tmp_path: Path, monkeypatch) -> None:
     folder, url = served
     (folder / FILES[1]).write_bytes(idx(np.zeros(NUM_TRAIN - 1, np.uint8)))
-    point_tfds_at(monkeypatch, "mnist", url, folder)
-    with pytest.raises(UserError, match="12 labels"):
-        load_tfds("mnist", str(tmp_path / "tfds"))
+    point_tfds_at(monkeypatch, url, folder)
+    refused(tmp_path, "12 labels")
 
 
 GOOD = struct.pack(">HBBII", 0, 8, 2, 2, 3) + bytes(range(6))
-
-
-def test_idx_is_read(tmp_path: Path) -> None:
-    path = tmp_path / "file.gz"
-    path.write_bytes(gzip.compress(GOOD))
-    np.testing.assert_array_equal(tfds_prepare.read_idx(path), np.arange(6, dtype=np.uint8).reshape(2, 3))
 
 
 @pytest.mark.parametrize(
@@ -222,7 +197,6 @@ def test_idx_is_read(tmp_path: Path) -> None:
         (gzip.compress(b"", mtime=0), "nothing"),
         (gzip.compress(b"\0\0\x0d" + GOOD[3:], mtime=0), "000008"),
         (gzip.compress(GOOD[:9], mtime=0), "buffer is smaller"),
-        (gzip.compress(GOOD[:-1], mtime=0), "array of size 5"),
         (gzip.compress(GOOD + b"\0", mtime=0), "array of size 7"),
     ],
 )

@@ -18,10 +18,12 @@ def sums(batch: Batch, image_ids: jax.Array) -> dict[str, jax.Array]:
     return {"sum": jnp.sum(x, axis=(1, 2, 3)), "id": image_ids, "pixels": x.reshape(len(x), -1), "label": label}
 
 
-@pytest.mark.parametrize("batch_size", [1, 5, 8, 23, 24, 64])
+@pytest.mark.parametrize("batch_size", [1, 5, 23, 64])
 def test_no_image_is_lost_or_counted_twice(batch_size: int) -> None:
     labels = np.arange(23, dtype=np.int32) % 10
-    result = map_images(sums, IMAGES, 255, batch_size, batch_mesh(batch_size), labels)
+    done = []
+    result = map_images(sums, IMAGES, 255, batch_size, batch_mesh(batch_size), labels, on_batch=done.append)
+    assert done == [*range(batch_size, 23, batch_size), 23]
     np.testing.assert_array_equal(result["id"], np.arange(23))
     np.testing.assert_array_equal(result["label"], labels)
     np.testing.assert_allclose(result["sum"], IMAGES.reshape(23, -1).sum(1) / 255, rtol=1e-6)
@@ -38,14 +40,3 @@ def test_one_compiled_function_serves_all_batches() -> None:
 
     map_images(remember, IMAGES, 255, 8, batch_mesh(8))
     assert shapes == [((8, 2, 2, 1), 8)] * 3
-
-
-def test_progress_counts_images() -> None:
-    done = []
-    map_images(sums, IMAGES, 255, 10, batch_mesh(10), on_batch=done.append)
-    assert done == [10, 20, 23]
-
-
-def test_pixels_are_scaled_by_their_largest_value() -> None:
-    result = map_images(sums, np.ones((3, 2, 2, 1), np.uint8), 1, 3, batch_mesh(3))
-    np.testing.assert_array_equal(result["pixels"], 1.0)

@@ -9,7 +9,7 @@ from linear_gaussian import LinearGaussian
 
 from vae_jax.build import build_model
 from vae_jax.config import ModelConfig
-from vae_jax.evaluation import make_bound, make_importance_estimate, samples_at_once
+from vae_jax.evaluation import make_importance_estimate, samples_at_once
 from vae_jax.models import VAE, Batch, init_variables
 from vae_jax.noise import normal_per_image
 
@@ -78,22 +78,6 @@ def test_intervals_cover_the_exact_log_likelihood(shape: tuple[int, int, int], l
     assert abs(scores.mean()) < 4 / np.sqrt(400)
 
 
-def test_one_sample_tells_no_variance() -> None:
-    estimate = make_importance_estimate(small_model(), 1, 1)(parameters(), Batch(images()), IDS, KEY)
-    assert np.all(np.isinf(estimate.log_likelihood_variance)) and np.all(np.isinf(estimate.elbo_variance))
-    np.testing.assert_allclose(estimate.effective_sample_size, 1.0)
-
-
-@pytest.mark.long
-def test_noise_of_an_image_is_its_own() -> None:
-    function = make_importance_estimate(small_model(), 8, 8)
-    whole = function(parameters(), Batch(images()), IDS, KEY).log_likelihood
-    part = function(parameters(), Batch(images()[jnp.array([4, 1])]), jnp.array([4, 1]), KEY).log_likelihood
-    np.testing.assert_allclose(part, whole[jnp.array([4, 1])], rtol=1e-5)
-    renamed = function(parameters(), Batch(images()), IDS + 10, KEY).log_likelihood
-    assert np.all(np.asarray(renamed) != np.asarray(whole))
-
-
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("hidden", "latents", "shape", "batch", "memory_mb"),
@@ -112,16 +96,3 @@ def test_compiled_program_stays_within_its_memory(
     assert analysis.temp_size_in_bytes <= memory_mb * 2**20
     # The bound is not met by wasting the room either.
     assert analysis.temp_size_in_bytes > memory_mb * 2**20 / 20
-
-
-def test_one_sample_is_always_allowed() -> None:
-    model = build_model(ModelConfig(network="mlp(hidden=(400,))"), (28, 28, 1))
-    assert samples_at_once(model, (28, 28, 1), 1000, 1) == 1
-
-
-@pytest.mark.long
-def test_no_key_is_used_twice() -> None:
-    with jax.debug_key_reuse(True):
-        key = jax.random.key(11)
-        make_importance_estimate(small_model(), 6, 4)(parameters(), Batch(images()), IDS, key)
-        make_bound(small_model(), 2)(parameters(), Batch(images()), IDS, key)

@@ -15,15 +15,6 @@ def test_white_noise_is_flat_at_its_variance(shape: tuple[int, int, int]) -> Non
     np.testing.assert_allclose(spectrum.high, 0.25, rtol=0.02)
 
 
-@pytest.mark.parametrize(("cycles", "frequency"), [(2, 0.125), (6, 0.375)])
-def test_wave_has_its_power_at_its_frequency(cycles: int, frequency: float) -> None:
-    wave = np.broadcast_to(np.sin(2 * np.pi * cycles * np.arange(16) / 16), (1, 16, 16))[..., np.newaxis]
-    spectrum = radial_spectrum(wave)
-    np.testing.assert_allclose(spectrum.frequency[spectrum.power.argmax()], frequency)
-    # Two of 256 frequencies share the whole power, 256 times a variance of 1/2.
-    assert (spectrum.high > 0.1) == (frequency > 0.25)
-
-
 def test_total_power_is_the_variance() -> None:
     image = np.random.default_rng(1).uniform(size=(1, 12, 12, 1))
     power = np.abs(np.fft.fft2(image[0, ..., 0] - image.mean())) ** 2 / 144
@@ -41,9 +32,3 @@ def test_blurring_takes_what_the_transfer_function_says() -> None:
     expected = np.exp(-4 * np.pi**2 * before.frequency**2)
     np.testing.assert_allclose((after.power / before.power)[chosen], expected[chosen], rtol=0.12)
     assert after.high < 0.1 * before.high
-
-
-def test_brightness_alone_has_no_spectrum() -> None:
-    spectrum = radial_spectrum(np.full((3, 8, 8, 1), 0.7))
-    np.testing.assert_allclose(spectrum.power, 0.0, atol=1e-20)
-    assert spectrum.high < 1e-20

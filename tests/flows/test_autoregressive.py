@@ -34,21 +34,6 @@ def test_the_network_is_strictly_autoregressive(size: int, hidden: tuple[int, ..
         assert np.all(np.any(np.asarray(by_context) != 0.0, axis=-1))
 
 
-@pytest.mark.long
-def test_log_det_is_that_of_the_dense_jacobian() -> None:
-    with jax.enable_x64(True):
-        network = AutoregressiveNetwork((8, 8))
-        z, context = jnp.asarray([[[0.3, -1.2, 0.8, 0.1]]]), jnp.ones((1, 3))
-        variables = scattered(network, z, context, 0.5)
-
-        def step(z: jax.Array) -> tuple[jax.Array, jax.Array]:
-            moved, log_det = autoregressive_step(z[None, None], *network.apply(variables, z[None, None], context))
-            return moved[0, 0], log_det[0, 0]
-
-        jacobian = jax.jit(jax.jacobian(lambda z: step(z)[0]))(z[0, 0])
-        np.testing.assert_allclose(jax.jit(step)(z[0, 0])[1], np.linalg.slogdet(jacobian)[1], rtol=1e-6)
-
-
 def test_step_equals_the_formula() -> None:
     z, shift, gate = jnp.asarray([[[2.0]]]), jnp.asarray([[[-1.0]]]), jnp.asarray([[[0.0]]])
     moved, log_det = autoregressive_step(z, shift, gate)
@@ -56,12 +41,10 @@ def test_step_equals_the_formula() -> None:
     np.testing.assert_allclose(log_det, [[np.log(0.5)]])
 
 
-@pytest.mark.parametrize("gate", [-1e4, -100.0, 100.0, 1e4])
-def test_extreme_gates_are_finite(gate: float) -> None:
+def test_extreme_gates_are_finite() -> None:
     def total(*values: jax.Array) -> jax.Array:
         moved, log_det = autoregressive_step(*values)
         return jnp.sum(moved) + jnp.sum(log_det)
 
-    values = [jnp.full((1, 1, 2), value) for value in (3.0, 1e3, gate)]
-    leaves = jax.tree.leaves((total(*values), jax.grad(total, (0, 1, 2))(*values)))
-    assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in leaves)
+    values = jnp.full((1, 1, 4), 3.0), jnp.full((1, 1, 4), 1e3), jnp.array([[[-1e4, -100.0, 100.0, 1e4]]])
+    assert all(np.isfinite(leaf).all() for leaf in jax.jit(jax.grad(total, (0, 1, 2)))(*values))

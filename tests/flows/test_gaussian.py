@@ -7,6 +7,7 @@ import numpy as np
 import scipy.stats
 
 from vae_jax.flows import ConditionalGaussian, diagonal_gaussian_log_prob, standard_normal_log_prob
+from vae_jax.priors import StandardNormal
 
 
 def test_densities_equal_scipy() -> None:
@@ -27,3 +28,10 @@ def test_a_conditional_gaussian_is_its_layers() -> None:
     np.testing.assert_allclose(mean, hidden @ params["mean"]["kernel"] + params["mean"]["bias"], rtol=1e-5)
     np.testing.assert_allclose(logvar, hidden @ params["logvar"]["kernel"] + params["logvar"]["bias"], rtol=1e-5)
     assert mean.shape == (2, 4, 2)
+
+
+def test_samples_are_standard_normal() -> None:
+    z = StandardNormal(4).sample(jax.random.key(0), 2000)
+    # A true sampler fails with probability 0.001; the key is fixed.
+    assert scipy.stats.kstest(np.asarray(z).ravel(), scipy.stats.norm.cdf).pvalue > 0.001
+    assert np.abs(np.corrcoef(z.T) - np.eye(4)).max() < 0.1

@@ -44,7 +44,7 @@ def test_no_direction_is_the_identity() -> None:
     np.testing.assert_allclose(log_det, 0.0, atol=2e-6)
 
 
-@pytest.mark.parametrize("scale", [0.0, 1e-20, 1e-4, 1e2, 1e5])
+@pytest.mark.parametrize("scale", [0.0, 1e-20, 1e5])
 def test_extreme_flows_are_finite(scale: float) -> None:
 
     def total(*values: jax.Array) -> jax.Array:

@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions
 import pytest
 import scipy.stats
 
@@ -27,18 +26,6 @@ def test_probability_is_scipys() -> None:
     np.testing.assert_allclose(ours, theirs, rtol=1e-5)
 
 
-@pytest.mark.long
-def test_probability_and_gradient_are_numpyros() -> None:
-    with jax.enable_x64(True):
-        logits, x = (jnp.asarray(array) for array in draw())
-
-        def theirs(logits: jax.Array) -> jax.Array:
-            return jnp.sum(numpyro.distributions.Bernoulli(logits=logits).log_prob(x))
-
-        np.testing.assert_allclose(total(logits, x), theirs(logits), rtol=1e-12)
-        np.testing.assert_allclose(jax.grad(total)(logits, x), jax.grad(theirs)(logits), rtol=1e-9, atol=1e-12)
-
-
 def test_gradient_is_pixel_minus_probability() -> None:
     logits, x = (jnp.asarray(array, jnp.float32) for array in draw())
     np.testing.assert_allclose(jax.grad(total)(logits, x), x - 1 / (1 + np.exp(-logits)), atol=1e-6)
@@ -54,13 +41,6 @@ def test_extreme_logits_have_finite_values_and_gradients(
     logits, x = jnp.full((1, 1, 1, 1), logit), jnp.full((1, 1, 1, 1), pixel)
     np.testing.assert_allclose(bernoulli_log_prob(logits, x), value)
     np.testing.assert_allclose(jax.grad(total)(logits, x)[0, 0, 0, 0], slope)
-
-
-def test_probabilities_of_all_images_sum_to_one() -> None:
-    logits = jnp.asarray([0.3, -1.2, 2.0]).reshape(1, 1, 3, 1)
-    images = jnp.asarray([[i & 1, i >> 1 & 1, i >> 2] for i in range(8)], jnp.float32).reshape(8, 1, 3, 1)
-    log_probs = bernoulli_log_prob(jnp.broadcast_to(logits, images.shape), images)
-    np.testing.assert_allclose(jnp.exp(log_probs).sum(), 1.0, rtol=1e-6)
 
 
 def test_samples_follow_the_mean() -> None:

@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 import scipy.special
 import scipy.stats
-from jax.test_util import check_grads
 
 from vae_jax.likelihoods import DiscretizedLogistic, DiscretizedLogisticMixture
-from vae_jax.likelihoods.discretized_logistic_mixture import numbers_per_component
 
 
 def random_outputs(seed: int, size: int, *shape: int) -> np.ndarray:
@@ -95,44 +93,12 @@ def test_one_component_of_a_grey_image_is_a_discretized_logistic() -> None:
     np.testing.assert_allclose(jax.jit(mixture.mean)(outputs), jax.jit(single.mean)(outputs[..., 1:]), rtol=1e-5)
 
 
-@pytest.mark.long
-def test_gradient_agrees_with_finite_differences() -> None:
-    likelihood = DiscretizedLogisticMixture(17, 3)
-    with jax.enable_x64(True):
-        outputs = jnp.asarray(random_outputs(5, likelihood.outputs_per_pixel(3), 3, 3))
-        x = jnp.asarray(np.random.default_rng(6).integers(0, 17, (3, 3, 3)) / 16)
-        check_grads(jax.jit(lambda o: likelihood.log_prob(o, x)), (outputs,), order=1, rtol=1e-5)
-
-
-@pytest.mark.long
-def test_extreme_outputs_stay_finite() -> None:
-    likelihood = DiscretizedLogisticMixture(256, 4)
-    spread = np.array([1e2, 1e4, 1e6]).reshape(3, 1, 1, 1)
-    outputs = jnp.asarray(spread * random_outputs(7, likelihood.outputs_per_pixel(3), 3, 8, 8))
-    x = jnp.asarray(np.random.default_rng(8).choice([0, 1, 128, 255], (3, 8, 8, 3)) / 255)
-    values, gradients = jax.jit(jax.vmap(jax.value_and_grad(likelihood.log_prob)))(outputs, x)
-    assert np.isfinite(values).all() and np.isfinite(gradients).all()
-    assert np.isfinite(jax.jit(likelihood.mean)(outputs)).all()
-    assert np.isfinite(jax.jit(likelihood.sample)(outputs, jax.random.key(0))).all()
-
-
 def test_mean_of_grey_pixels_is_exact() -> None:
     likelihood = DiscretizedLogisticMixture(17, 4)
     outputs = jnp.asarray(random_outputs(9, likelihood.outputs_per_pixel(1), 1, 1))
     values, log_probs = enumerated(likelihood, outputs, 1)
     expected = np.sum(np.exp(log_probs) * values[:, 0, 0, 0])
     np.testing.assert_allclose(jax.jit(likelihood.mean)(outputs)[0, 0, 0], expected, rtol=1e-5)
-
-
-@pytest.mark.long
-def test_mean_of_colour_pixels_is_exact_but_for_the_edge_bins() -> None:
-    likelihood = DiscretizedLogisticMixture(33, 2)
-    means = [[0.3, -0.1, 0.05], [-0.2, 0.1, -0.1]]
-    within = [[*mean, -3.5, -3.3, -3.4, 0.5, -0.4, 0.3] for mean in means]
-    outputs = jnp.asarray([0.4, -0.3, *np.ravel(within)]).reshape(1, 1, -1)
-    values, log_probs = enumerated(likelihood, outputs, 3)
-    expected = np.sum(np.exp(log_probs)[:, None] * values[:, 0, 0], axis=0)
-    np.testing.assert_allclose(jax.jit(likelihood.mean)(outputs)[0, 0], expected, atol=1e-4)
 
 
 @pytest.mark.long
@@ -149,18 +115,3 @@ def test_samples_follow_the_probabilities(levels: int, channels: int) -> None:
     expected = 20_000 * np.exp(np.asarray(log_probs, np.float64))
     assert expected.min() > 5.0
     assert scipy.stats.chisquare(counts, expected * 20_000 / expected.sum()).pvalue > 1e-4
-
-
-@pytest.mark.long
-def test_interface() -> None:
-    assert [numbers_per_component(channels) for channels in (1, 2, 3, 4)] == [3, 6, 10, 15]
-    likelihood = DiscretizedLogisticMixture(256)
-    assert likelihood.outputs_per_pixel(3) == 100
-    assert likelihood.base_measure == "256 levels"
-    outputs = jnp.asarray(random_outputs(0, 100, 5, 2, 3, 4))
-    x = jnp.asarray(np.random.default_rng(1).integers(0, 256, (2, 3, 4, 3)) / 255)
-    log_prob = jax.jit(likelihood.log_prob)(outputs, x)
-    assert log_prob.shape == (5, 2)
-    np.testing.assert_allclose(log_prob[3, 1], jax.jit(likelihood.log_prob)(outputs[3, 1], x[1]), rtol=1e-5)
-    samples = jax.eval_shape(likelihood.sample, outputs, jax.random.key(2))
-    assert jax.eval_shape(likelihood.mean, outputs).shape == samples.shape == (5, 2, 3, 4, 3)

@@ -3,7 +3,6 @@
 import functools
 import json
 import pathlib
-import shutil
 from typing import Any
 
 import jax
@@ -21,8 +20,8 @@ from vae_jax.build import build_model
 from vae_jax.cli import main
 from vae_jax.config import ModelConfig
 from vae_jax.errors import UserError
-from vae_jax.evaluation import make_annealed_estimate, make_importance_estimate, make_pilot, sigmoid_temperatures
-from vae_jax.models import VAE, Batch, init_variables, num_latents
+from vae_jax.evaluation import make_annealed_estimate, make_pilot, sigmoid_temperatures
+from vae_jax.models import VAE, Batch, init_variables
 from vae_jax.objectives import Iwae
 from vae_jax.trained import open_run
 
@@ -82,6 +81,7 @@ def test_a_map_of_one_place_has_the_terms_of_a_vector() -> None:
     assert all(np.ptp(np.asarray(term)) > 0.01 for term in flat)
 
 
+@pytest.mark.long
 def test_a_map_of_one_place_has_the_importance_weighted_gradient_of_a_vector() -> None:
     *models, variables = one_place()
 
@@ -92,12 +92,6 @@ def test_a_map_of_one_place_has_the_importance_weighted_gradient_of_a_vector() -
     flat, spatial = (gradient(model, variables["params"]) for model in models)
     assert_close(spatial, flat)
     assert all(np.any(leaf) for leaf in jax.tree.leaves(flat[1]))
-
-
-def test_a_map_of_one_place_has_the_importance_sampled_likelihood_of_a_vector() -> None:
-    *models, variables = one_place()
-    found = [make_importance_estimate(model, 20, 8)(variables, Batch(images()), jnp.arange(3), KEY) for model in models]
-    assert_close(found[1], found[0])
 
 
 @pytest.mark.long
@@ -158,38 +152,14 @@ def test_the_vampprior_of_maps_is_the_mixture_of_the_posteriors_of_its_images() 
     assert sample.shape == (6, 4, 4, 2)
 
 
-@pytest.mark.parametrize(
-    ("posterior", "prior"),
-    [
-        ("diagonal_gaussian", "standard_normal"),
-        ("diagonal_gaussian", "vampprior(components=3)"),
-        ("point_mass", "standard_normal"),
-    ],
-)
-def test_what_takes_maps_has_their_shape_everywhere(posterior: str, prior: str) -> None:
-    model, variables = larger(posterior=posterior, prior=prior)
-    assert (model.latents.shape, model.num_decoded, num_latents(model)) == ((4, 4, 2), 32, 32)
-
-    def shapes(variables: Any) -> Any:
-        q = model.encode(variables, Batch(images()))
-        joint = model.joint(variables, Batch(images()), q, noise=jnp.zeros((5, 3, model.noise_size)))
-        samples = model.sample_prior(variables, KEY, 6)
-        return joint.z, joint.log_prior, model.point(variables, q), samples, model.decode(variables, samples).mean()
-
-    found = [leaf.shape for leaf in jax.eval_shape(shapes, variables)]
-    assert found == [(5, 3, 4, 4, 2), (5, 3), (3, 4, 4, 2), (6, 4, 4, 2), (6, *SHAPE)]
+VECTORS = [("prior", name) for name in ("mixture", "realnvp")]
+VECTORS += [("posterior", name) for name in ("full_gaussian", "iaf", "planar", "hierarchical")]
 
 
-@pytest.mark.parametrize("prior", ["mixture", "realnvp"])
-def test_priors_of_vectors_are_refused(prior: str) -> None:
-    with pytest.raises(UserError, match=f"model.prior '{prior}' is one of vectors, but .* a map of 4×4×2 "):
-        model_of("(4,)", True, prior=prior)
-
-
-@pytest.mark.parametrize("posterior", ["full_gaussian", "iaf", "planar", "hierarchical"])
-def test_posteriors_of_vectors_are_refused(posterior: str) -> None:
-    with pytest.raises(UserError, match=f"model.posterior '{posterior}' is one of vectors, but .* a map of 4×4×2 "):
-        model_of("(4,)", True, posterior=posterior)
+@pytest.mark.parametrize(("field", "name"), VECTORS)
+def test_parts_of_vectors_are_refused(field: str, name: str) -> None:
+    with pytest.raises(UserError, match=f"model.{field} '{name}' is one of vectors, but .* a map of 4×4×2 "):
+        model_of("(4,)", True, **{field: name})
 
 
 @pytest.fixture(scope="module")
@@ -202,33 +172,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return folder
 
 
-def finite(value: Any) -> bool:
-    """Whether all numbers in what was read from JSON are finite."""
-    if isinstance(value, dict | list):
-        return all(map(finite, value.values() if isinstance(value, dict) else value))
-    return not isinstance(value, float) or bool(np.isfinite(value))
-
-
-def many_greys(path: pathlib.Path) -> bool:
-    """Whether a picture opens, and shows more than its gaps."""
-    with Image.open(path) as image:
-        return len(np.unique(image)) > 10
-
-
 @pytest.mark.long
-def test_training_and_evaluation_of_maps_give_finite_numbers(run: pathlib.Path) -> None:
+def test_maps_are_evaluated_sampled_reconstructed_and_interpolated(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
     main(["evaluate", f"--workdir={run}", "--num_samples=5", "--num_images=20"])
     result = json.loads((run / "evaluation.json").read_text())
-    assert finite(result) and result["elbo"]["mean"] <= result["log_likelihood"]["mean"] < 0
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert finite(rows) and [row["step"] for row in rows if row["split"] == "train"] == [2, 4]
-
-
-@pytest.mark.long
-def test_maps_are_sampled_reconstructed_and_interpolated(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    assert result["elbo"]["mean"] <= result["log_likelihood"]["mean"] < 0
     for verb, more in {"sample": "--num_images=9", "reconstruct": "--num_images=4", "interpolate": "--steps=3"}.items():
         main([verb, f"--workdir={run}", f"--output={tmp_path / verb}.png", more])
-        assert many_greys(tmp_path / f"{verb}.png")
+        with Image.open(tmp_path / f"{verb}.png") as image:
+            assert len(np.unique(image)) > 10
 
 
 @pytest.mark.long
@@ -260,13 +212,3 @@ def test_maps_are_exported_and_reported(run: pathlib.Path, tmp_path: pathlib.Pat
     assert_close(decoder.call(params, mean), trained.model.decode(trained.variables, q.mean).mean())
     main(["report", f"--workdir={run}", f"--output={tmp_path / 'report.html'}"])
     assert "</html>" in (tmp_path / "report.html").read_text()
-
-
-@pytest.mark.manual
-def test_a_model_of_maps_is_diagnosed(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    copy = pathlib.Path(shutil.copytree(run, tmp_path / "run"))
-    few = ["--num_images=4", "--num_samples=10", "--optimization_steps=5", "--annealed_images=3", "--annealed_chains=2"]
-    few += ["--temperatures=4", "--leapfrog_steps=2", "--latent_images=40", "--generated_images=20"]
-    main(["diagnose", f"--workdir={copy}", *few])
-    found = json.loads((copy / "diagnosis.json").read_text())
-    assert finite(found) and found["latents"]["latents"] == 32

@@ -56,7 +56,8 @@ def log_weights(num_samples: int, distance: float = 0.2) -> np.ndarray:
     """`[K, B]` from NumPy's noise, by the model."""
     noise = np.random.default_rng(2).normal(size=(num_samples, 3, LATENTS))
     variables = {"params": parameters(distance)}
-    return np.asarray(MODEL.joint(variables, Batch(images()), noise=jnp.asarray(noise)).log_weights)
+    weigh = jax.jit(lambda noise: MODEL.joint(variables, Batch(images()), noise=noise).log_weights)
+    return np.asarray(weigh(jnp.asarray(noise)))
 
 
 def test_bound_is_the_log_of_the_mean_of_the_weights() -> None:
@@ -66,22 +67,6 @@ def test_bound_is_the_log_of_the_mean_of_the_weights() -> None:
     # A weight of zero counts as one of the K; weights that no float could hold do no harm.
     extreme = importance_weighted_bound(jnp.array([[-1e5, 3.0], [-1e5, -np.inf]]))
     np.testing.assert_allclose(extreme, [-1e5, 3.0 - np.log(2)], rtol=1e-6)
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("objective", [Iwae, Dreg])
-def test_surrogate_is_minus_the_mean_bound_of_its_own_noise(objective: type) -> None:
-    with jax.enable_x64(True):
-        key, params = jax.random.key(4), parameters(0.2)
-        surrogate, terms = jax.jit(lambda params: loss_of(objective(6), MODEL, params, images(), key, STEP))(params)
-        noise = standard_normal(key, (6, 3, LATENTS))
-        joint = MODEL.joint({"params": params}, Batch(images()), noise=noise)
-        bound = scipy.special.logsumexp(joint.log_weights, axis=0) - np.log(6)
-        # The noise is of float32, whose last bit may differ between one compiled program and another.
-        np.testing.assert_allclose(surrogate, -bound.mean(), rtol=1e-8)
-        # What is reported beside it is the ELBO, not the bound that is optimized.
-        np.testing.assert_allclose(terms.elbo, np.mean(joint.log_likelihood, 0) - joint.kl.sum(-1), rtol=1e-8)
-        assert np.all(np.asarray(joint.log_weights).mean(0) < bound)
 
 
 @pytest.mark.parametrize("objective", [Iwae, Dreg])
@@ -141,18 +126,6 @@ def test_both_gradients_have_one_expectation(num_samples: int, part: str) -> Non
     assert np.linalg.norm(others.mean(0)) > 20 * errors.max()
 
 
-def test_decoder_gradient_is_that_of_iwae_key_by_key() -> None:
-    params, x, key = parameters(0.3), images(), jax.random.key(6)
-    ours, others = (
-        jax.jit(jax.grad(lambda p, objective=objective: loss_of(objective, MODEL, p, x, key, STEP)[0]))(params)[
-            "decoder"
-        ]
-        for objective in (Dreg(5), Iwae(5))
-    )
-    for leaf, other in zip(jax.tree.leaves(ours), jax.tree.leaves(others), strict=True):
-        np.testing.assert_allclose(leaf, other, rtol=1e-4, atol=1e-5)
-
-
 def test_encoder_gradient_is_equation_7_written_out_in_numpy() -> None:
     with jax.enable_x64(True):
         params, key, num_samples = parameters(0.3), jax.random.key(7), 5
@@ -175,6 +148,7 @@ def test_encoder_gradient_is_equation_7_written_out_in_numpy() -> None:
     np.testing.assert_allclose(found["logvar"]["bias"], per_logvar.sum(0), rtol=1e-9)
 
 
+@pytest.mark.long
 def test_doubly_reparameterized_gradient_varies_less_near_the_optimum() -> None:
     ours, others = (gradients(name, 64, 0.05, 2_000)["posterior"] for name in ("dreg", "iwae"))
     # Variances of 2,000 values have a relative error of some 3%: neither parameter by parameter nor in sum is

@@ -73,34 +73,19 @@ def many(mean: np.ndarray, variances: np.ndarray, size: int = 32, repeats: int =
     return np.asarray(found, np.float64)
 
 
-@pytest.mark.parametrize(("n", "m", "latents"), [(5, 5, 3), (4, 9, 1), (2, 2, 20)])
-def test_estimate_is_that_of_loops(n: int, m: int, latents: int) -> None:
-    rng = np.random.default_rng(n)
-    z, prior = rng.normal(0.7, 0.5, size=(n, latents)), rng.normal(size=(m, latents))
-    found = maximum_mean_discrepancy(jnp.asarray(z), jnp.asarray(prior))
-    np.testing.assert_allclose(found, by_loops(z, prior), rtol=1e-5, atol=1e-6)
-
-
-def test_expectation_is_zero_for_one_distribution() -> None:
-    estimates = many(np.zeros(3), np.ones(3))
-    # A biased estimate (with the pairs of a point with itself) would be off by more than a hundredth, forty errors.
-    error = estimates.std() / np.sqrt(len(estimates))
-    assert abs(estimates.mean()) < 4 * error < 2e-3
-    assert np.mean(estimates < 0) > 0.3
-
-
 @pytest.mark.parametrize(
-    ("mean", "variances"), [([0.5, -0.3, 0.0], [1.0, 1.0, 1.0]), ([0.0, 0.0], [0.2, 0.5]), ([2.0], [0.3])]
+    ("mean", "variances"), [([0.5, -0.3, 0.0], [1.0, 1.0, 1.0]), ([0.0, 0.0], [1.0, 1.0]), ([2.0], [0.3])]
 )
 def test_expectation_is_the_closed_form_of_two_gaussians(mean: list[float], variances: list[float]) -> None:
     expected = population(np.array(mean), np.array(variances))
     estimates = many(np.array(mean), np.array(variances))
     error = estimates.std() / np.sqrt(len(estimates))
-    assert abs(estimates.mean() - expected) < 4 * error < 0.2 * expected
+    # A biased estimate (with the pairs of a point with itself) would be off by more than a hundredth, forty errors.
+    assert abs(estimates.mean() - expected) < 4 * error < max(0.2 * expected, 2e-3)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("alpha", "weight"), [(1.0, 500.0), (0.0, 1.0), (0.3, 10.0), (-1.0, 4.0)])
+@pytest.mark.parametrize(("alpha", "weight"), [(1.0, 500.0), (0.3, 10.0)])
 def test_loss_is_equation_6_of_infovae(alpha: float, weight: float) -> None:
     model, params, x = posed("diagonal_gaussian")
     loss, terms = jax.jit(lambda params: loss_of(Mmd(alpha, weight), model, params, x, KEY, jnp.int32(0)))(params)

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from losses import loss_of
 
 from vae_jax.build import build_model
@@ -94,6 +95,7 @@ PATHS = [
 ]
 
 
+@pytest.mark.long
 def test_the_gradient_of_both_layers_is_unbiased() -> None:
     found, (mean, error) = scores("doubly", "plain"), moments("doubly")
     assert {path for path in found if path.startswith("posterior/")} == set(PATHS)
@@ -104,6 +106,7 @@ def test_the_gradient_of_both_layers_is_unbiased() -> None:
         assert np.abs(mean[path] / np.sqrt(error[path])).max() > 10, path
 
 
+@pytest.mark.long
 def test_a_score_of_the_upper_layer_would_be_noticed() -> None:
     found = scores("wrong", "plain")
     farthest = {path: np.abs(score).max() for path, score in found.items()}

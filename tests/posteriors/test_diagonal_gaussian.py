@@ -8,7 +8,7 @@ import pytest
 import scipy.integrate
 import scipy.stats
 
-from vae_jax.posteriors import DiagonalGaussian, GaussianParameters, diagonal_gaussian_log_prob, kl_to_standard_normal
+from vae_jax.posteriors import DiagonalGaussian, GaussianParameters, kl_to_standard_normal
 
 
 def draw(shape: tuple[int, ...], seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -25,25 +25,6 @@ def numpyro_kl(mean: jax.Array, logvar: jax.Array) -> jax.Array:
     normal = numpyro.distributions.Normal
     divergence = numpyro.distributions.kl_divergence(normal(mean, jnp.exp(0.5 * logvar)), normal(0.0, 1.0))
     return jnp.sum(divergence)
-
-
-def test_density_is_scipys() -> None:
-    mean, logvar, z = draw((6, 3))
-    ours = diagonal_gaussian_log_prob(*(jnp.asarray(array, jnp.float32) for array in (mean, logvar, z)))
-    theirs = scipy.stats.norm(mean, np.exp(0.5 * logvar)).logpdf(z).sum(-1)
-    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
-
-
-def test_gradients_of_the_density_are_numpyros() -> None:
-    with jax.enable_x64(True):
-        arrays = [jnp.asarray(array) for array in draw((6, 3))]
-
-        def theirs(mean, logvar, z):
-            return jnp.sum(numpyro.distributions.Normal(mean, jnp.exp(0.5 * logvar)).log_prob(z))
-
-        ours = jax.grad(lambda *args: jnp.sum(diagonal_gaussian_log_prob(*args)), argnums=(0, 1, 2))(*arrays)
-        for mine, other in zip(ours, jax.grad(theirs, argnums=(0, 1, 2))(*arrays), strict=True):
-            np.testing.assert_allclose(mine, other, rtol=1e-10)
 
 
 @pytest.mark.parametrize(("mean", "logvar"), [(0.0, 0.0), (1.3, -2.0), (-0.4, 1.1), (0.0, -5.0)])
@@ -78,27 +59,13 @@ def test_divergence_is_never_negative_and_exact_near_the_prior() -> None:
     np.testing.assert_allclose(divergence, np.asarray(logvar, np.float64) ** 2 / 4, rtol=2e-3)
 
 
-def test_samples_have_the_distribution_that_their_density_says() -> None:
-    parameters = GaussianParameters(jnp.array([[0.5, -1.0]]), jnp.array([[0.7, -1.2]]))
-    noise = jax.random.normal(jax.random.key(0), (5000, 1, 2))
-    z, log_q = DiagonalGaussian(2).transform(parameters, noise)
-    for component in range(2):
-        expected = scipy.stats.norm(parameters.mean[0, component], np.exp(0.5 * parameters.logvar[0, component]))
-        # A true sampler fails with probability 0.001; the key is fixed.
-        assert scipy.stats.kstest(np.asarray(z[:, 0, component]), expected.cdf).pvalue > 0.001
-    expected_log_q = scipy.stats.norm(parameters.mean, np.exp(0.5 * parameters.logvar)).logpdf(z).sum(-1)
-    np.testing.assert_allclose(log_q, expected_log_q, rtol=1e-4, atol=1e-4)
-
-
-def test_monte_carlo_divergence_agrees_with_the_closed_form() -> None:
+def test_samples_have_the_density_and_the_divergence_that_they_are_said_to_have() -> None:
     parameters = GaussianParameters(jnp.array([[0.5, -1.0]]), jnp.array([[0.7, -1.2]]))
     z, log_q = DiagonalGaussian(2).transform(parameters, jax.random.normal(jax.random.key(1), (20000, 1, 2)))
+    normal = scipy.stats.norm(np.asarray(parameters.mean[0]), np.exp(0.5 * np.asarray(parameters.logvar[0])))
+    np.testing.assert_allclose(log_q[:, 0], normal.logpdf(z[:, 0]).sum(-1), rtol=1e-4, atol=1e-4)
+    # A true sampler fails with probability 0.001; the key is fixed.
+    assert scipy.stats.kstest(np.ravel(normal.cdf(z[:, 0])), "uniform").pvalue > 0.001
     samples = np.asarray(log_q[:, 0]) - scipy.stats.norm.logpdf(z[:, 0]).sum(-1)
     closed = float(DiagonalGaussian(2).kl_to_standard_normal(parameters)[0])
     assert abs(samples.mean() - closed) < 4 * samples.std() / np.sqrt(len(samples)) < 0.05
-
-
-def test_zero_noise_gives_the_mean() -> None:
-    mean, logvar, _ = (jnp.asarray(array, jnp.float32) for array in draw((4, 3)))
-    z, _ = DiagonalGaussian(3).transform(GaussianParameters(mean, logvar), jnp.zeros((1, 4, 3)))
-    np.testing.assert_array_equal(z[0], mean)

@@ -1,6 +1,5 @@
 """The full-covariance posterior against scipy, numpyro and NumPy."""
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +7,7 @@ import numpyro.distributions
 import pytest
 import scipy.stats
 
-from vae_jax.posteriors import DiagonalGaussian, FullGaussian, FullGaussianParameters, GaussianParameters
+from vae_jax.posteriors import FullGaussian, FullGaussianParameters
 
 
 def parameters_of(seed: int, batch: int = 3, size: int = 4) -> FullGaussianParameters:
@@ -60,51 +59,6 @@ def test_kl_equals_numpy_numpyro_and_monte_carlo() -> None:
         z, log_prob = posterior.transform(parameters, jax.random.normal(jax.random.key(0), (20_000, 3, 4)))
         each = np.asarray(log_prob - scipy.stats.norm.logpdf(z).sum(-1))
         assert np.all(np.abs(each.mean(0) - kl) < 5 * each.std(0) / np.sqrt(20_000))
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("quantity", ["kl", "log_prob"])
-def test_gradients_equal_finite_differences(quantity: str) -> None:
-    with jax.enable_x64(True):
-        posterior, z = FullGaussian(4), jnp.asarray(np.random.default_rng(1).normal(size=(2, 3, 4)))
-
-        def value(parameters: FullGaussianParameters) -> jax.Array:
-            if quantity == "kl":
-                return jnp.sum(posterior.kl_to_standard_normal(parameters))
-            return jnp.sum(posterior.log_prob(parameters, z))
-
-        parameters, direction = parameters_of(0), parameters_of(5)
-        step = jax.tree.map(lambda leaf: 1e-5 * leaf, direction)
-        higher, lower = (
-            value(jax.tree.map(lambda at, by, sign=sign: at + sign * by, parameters, step)) for sign in (1, -1)
-        )
-        products = jax.tree.map(lambda slope, along: jnp.sum(slope * along), jax.grad(value)(parameters), direction)
-        np.testing.assert_allclose(sum(jax.tree.leaves(products)), (higher - lower) / 2e-5, rtol=1e-6)
-
-
-def test_a_fresh_posterior_is_diagonal() -> None:
-    features = jax.random.normal(jax.random.key(0), (2, 5))
-    posterior, diagonal = FullGaussian(3), DiagonalGaussian(3)
-    parameters, _ = posterior.init_with_output(jax.random.key(1), features)
-    noise = jax.random.normal(jax.random.key(2), (4, 2, 3))
-    same = GaussianParameters(parameters.mean, 2.0 * parameters.log_diagonal)
-    for ours, reference in zip(posterior.transform(parameters, noise), diagonal.transform(same, noise), strict=True):
-        np.testing.assert_allclose(ours, reference, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(
-        posterior.kl_to_standard_normal(parameters), diagonal.kl_to_standard_normal(same), rtol=1e-5
-    )
-
-
-def test_one_component_has_no_empty_weights() -> None:
-    class Both(nn.Module):
-        @nn.compact
-        def __call__(self, features: jax.Array, noise: jax.Array) -> tuple[jax.Array, jax.Array]:
-            posterior = FullGaussian(1)
-            return posterior.transform(posterior(features), noise)
-
-    (z, log_prob), variables = Both().init_with_output(jax.random.key(0), jnp.ones((2, 3)), jnp.ones((4, 2, 1)))
-    assert z.shape == (4, 2, 1) and log_prob.shape == (4, 2)
-    assert all(leaf.size for leaf in jax.tree.leaves(variables))
 
 
 @pytest.mark.parametrize("log_diagonal", [-30.0, 0.0, 30.0])

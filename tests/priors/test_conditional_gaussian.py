@@ -8,7 +8,6 @@ import scipy.stats
 
 from vae_jax.build import build_model
 from vae_jax.config import ModelConfig
-from vae_jax.errors import UserError
 from vae_jax.models import init_variables
 from vae_jax.priors import ConditionalGaussianPrior
 
@@ -46,12 +45,6 @@ def test_samples_have_mean_and_width_of_their_context() -> None:
     np.testing.assert_array_less(np.abs(z.mean(axis=1) - mean), 5 * stddev / np.sqrt(count))
     np.testing.assert_allclose(z.std(axis=1), stddev, rtol=0.03)
     assert np.ptp(mean, axis=0).min() > 0.1
-
-
-def test_it_needs_a_context() -> None:
-    config = ModelConfig(network="mlp(hidden=(4,))", prior="conditional_gaussian(hidden=(4,))", latents=2)
-    with pytest.raises(UserError, match="depends on a context, and this model has none"):
-        build_model(config, (2, 2, 1), num_classes=3)
 
 
 def test_prior_of_a_model_sees_the_class() -> None:

@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 import scipy.stats
 
 from vae_jax.models import HierarchicalPrior
@@ -29,19 +28,3 @@ def test_log_prob_and_samples_equal_the_joint_gaussian() -> None:
         scale = np.sqrt(np.outer(np.diag(covariance), np.diag(covariance)) / 100_000)
         assert np.all(np.abs(np.cov(samples.T) - covariance) < 6 * np.sqrt(2) * scale)
         assert np.all(np.abs(samples.mean(0) - mean) < 6 * np.sqrt(np.diag(covariance) / 100_000))
-
-
-@pytest.mark.long
-def test_density_integrates_to_one() -> None:
-    with jax.enable_x64(True):
-        prior = HierarchicalPrior(latents=1, upper=1, hidden=(5,))
-        variables = prior.init(jax.random.key(0), (jnp.zeros((1, 1)), jnp.zeros((1, 1))), method="log_prob")
-        axis = np.linspace(-12.0, 12.0, 801)
-        z = jnp.asarray(np.stack(np.meshgrid(axis, axis), axis=-1))
-        density = np.exp(prior.apply(variables, (z[..., :1], z[..., 1:]), method="log_prob"))
-        np.testing.assert_allclose(density.sum() * (axis[1] - axis[0]) ** 2, 1.0, atol=1e-5)
-
-
-def test_the_decoder_sees_the_lower_layer() -> None:
-    prior = HierarchicalPrior(latents=3, upper=2, hidden=())
-    assert (prior.shape, prior.decoded_shape) == (((3,), (2,)), (3,))

@@ -16,9 +16,7 @@ def test_schedule_stops_where_something_is_due() -> None:
         stops.append(schedule.next_stop(stops[-1]))
     assert stops == [0, 3, 5, 6, 9, 10]
     assert [step for step in range(1, 11) if schedule.checkpoint_due(step)] == [5, 10]
-
-
-def test_last_step_is_saved_whatever_the_interval() -> None:
+    # The last step is saved whatever the interval.
     schedule = Schedule(num_steps=10, steps_per_epoch=4, log_every=3, checkpoint_every=7)
     assert [step for step in range(1, 11) if schedule.checkpoint_due(step)] == [7, 10]
 
