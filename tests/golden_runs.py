@@ -1,13 +1,12 @@
 """Trains the same runs with two versions of the project and compares them bit for bit.
 
-    python tests/golden_runs.py BEFORE AFTER --shared=DATA [--only=mnist.py,digits.py] [--old-order]
+    python tests/golden_runs.py BEFORE AFTER --shared=DATA [--only=mnist.py,digits.py]
 
 BEFORE and AFTER are folders with a checkout each (`git worktree add`). Every run takes 100 steps with default flags, in
 a process of its own, with an empty cache. Compared are: the paths of the parameters; the bits of parameters, optimizer
 state and average; the training rows (but for the images per second); the evaluation rows, to 1e-6 relative; and the
 digest of the evaluated pixels.
 
-`--old-order` gives AFTER the order of batches that was NumPy's until the compiled program computed it.
 `--tolerance=1e-5` accepts leaves that differ by that share of the leaf's largest magnitude, for a change of the form of
 a compiled program.
 """
@@ -54,7 +53,6 @@ def main() -> int:
     parser.add_argument("after", type=pathlib.Path)
     parser.add_argument("--shared", required=True, help="folder with tfds/ (MNIST) and cifar10_8k.npz")
     parser.add_argument("--only", default="", help="names of runs, separated by commas")
-    parser.add_argument("--old-order", action="store_true")
     parser.add_argument("--tolerance", type=float, default=0.0)
     parser.add_argument("--steps", type=int, default=STEPS)
     options = parser.parse_args()
@@ -65,8 +63,7 @@ def main() -> int:
             found = []
             for version in ("before", "after"):
                 workdir = pathlib.Path(folder, version, name.replace(" ", "_"))
-                injected = options.old_order and version == "after"
-                train(getattr(options, version).resolve(), workdir, name, options, injected)
+                train(getattr(options, version).resolve(), workdir, name, options)
                 found.append(workdir)
             problems = compare(*found, options.tolerance)
             failed += bool(problems)
@@ -74,9 +71,7 @@ def main() -> int:
     return int(failed > 0)
 
 
-def train(
-    checkout: pathlib.Path, workdir: pathlib.Path, name: str, options: argparse.Namespace, injected: bool
-) -> None:
+def train(checkout: pathlib.Path, workdir: pathlib.Path, name: str, options: argparse.Namespace) -> None:
     """Trains a run of a checkout, and leaves the digest of its evaluated pixels in `pixels.json`."""
     environment = {
         **{key: value for key, value in os.environ.items() if not key.startswith(("JAX_", "XLA_"))},
@@ -91,37 +86,13 @@ def train(
         *([] if "cifar" in name or "digits" in name else [f"--config.data.dir={options.shared}/tfds"]),
         *(argument.format(shared=options.shared) for argument in CONFIGS[name]),
     ]
-    start = INJECT if injected else "from vae_jax.cli import main; main()"
-    for code in (start, PIXELS):
+    for code, given in (("from vae_jax.cli import main; main()", arguments), (PIXELS, [str(workdir)])):
         ran = subprocess.run(
-            [sys.executable, "-c", code, *(arguments if code is start else [str(workdir)])],
-            cwd=checkout,
-            env=environment,
-            capture_output=True,
-            text=True,
+            [sys.executable, "-c", code, *given], cwd=checkout, env=environment, capture_output=True, text=True
         )
         if ran.returncode:
             sys.exit(f"{name} of {checkout} ended with {ran.returncode}:\n{ran.stdout[-2000:]}\n{ran.stderr[-4000:]}")
 
-
-# How batches were ordered before: a stable sort of NumPy's raw random numbers, one for each epoch.
-INJECT = """
-import jax.numpy as jnp, numpy as np
-from vae_jax.training import feeding
-from vae_jax.cli import main
-
-def old_order(seeds, steps, batch_size, num_images):
-    per_epoch = num_images // batch_size
-    epochs = []
-    for epoch in range(-(-1000 // per_epoch)):
-        bits = [np.random.PCG64(np.random.SeedSequence([int(seed), 1, epoch])).random_raw(num_images) for seed in seeds]
-        orders = np.stack([np.argsort(each, kind="stable")[: per_epoch * batch_size] for each in bits])
-        epochs.append(orders.reshape(len(seeds), per_epoch, batch_size).swapaxes(0, 1))
-    return jnp.asarray(np.concatenate(epochs).astype(np.int32))[steps]
-
-feeding.batch_indices = old_order
-main()
-"""
 
 PIXELS = """
 import hashlib, json, pathlib, sys

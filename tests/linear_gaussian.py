@@ -98,9 +98,7 @@ class LinearGaussian:
             "decoder": {"Dense_0": {"kernel": self.weights.T, "bias": self.bias}},
             "likelihood": {"logvar": np.log(self.variance if variance is None else variance)},
         }
-        fresh = jax.eval_shape(lambda: init_variables(self.vae(), jax.random.key(0), self.shape))["params"]
-        precision = jax.dtypes.canonicalize_dtype(np.float64)
-        return {"params": jax.tree.map(lambda old, new: jnp.asarray(new, precision).reshape(old.shape), fresh, tree)}
+        return self._filled(self.vae(), tree)
 
     def exact_variables(self) -> Variables:
         """Its variables with the full-covariance posterior at p(z|x), for `vae("full_gaussian")`."""
@@ -116,8 +114,9 @@ class LinearGaussian:
             "decoder": {"Dense_0": {"kernel": self.weights.T, "bias": self.bias}},
             "likelihood": {"logvar": np.log(self.variance)},
         }
-        fresh = jax.eval_shape(lambda: init_variables(self.vae("full_gaussian"), jax.random.key(0), self.shape))[
-            "params"
-        ]
+        return self._filled(self.vae("full_gaussian"), tree)
+
+    def _filled(self, model: VAE, tree: dict) -> Variables:
+        fresh = jax.eval_shape(lambda: init_variables(model, jax.random.key(0), self.shape))["params"]
         precision = jax.dtypes.canonicalize_dtype(np.float64)
         return {"params": jax.tree.map(lambda old, new: jnp.asarray(new, precision).reshape(old.shape), fresh, tree)}

@@ -7,7 +7,6 @@ import pickle
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import sklearn.datasets
@@ -20,7 +19,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-import vae_jax
 from vae_jax.errors import UserError
 from vae_jax.estimation.compiled import batch_order
 from vae_jax.estimator import VAETransformer
@@ -58,12 +56,6 @@ def test_scikit_learns_checks(estimator: VAETransformer, check: Any) -> None:
     check(estimator)
 
 
-@pytest.mark.manual
-@parametrize_with_checks([tiny(**OTHER_PARTS)])
-def test_scikit_learns_checks_with_other_parts(estimator: VAETransformer, check: Any) -> None:
-    check(estimator)
-
-
 @pytest.fixture(scope="module")
 def linear() -> tuple[VAETransformer, np.ndarray, PCA]:
     """A linear model with a Gaussian posterior of full covariance is probabilistic PCA; in units far from 1."""
@@ -85,6 +77,7 @@ def test_scores_are_those_of_probabilistic_pca(linear: tuple[VAETransformer, np.
     assert vae.score(X) == pytest.approx(np.mean(ours))
 
 
+@pytest.mark.long
 def test_latents_span_what_principal_components_do(linear: tuple[VAETransformer, np.ndarray, PCA]) -> None:
     vae, X, pca = linear
     ours, theirs = vae.transform(X), pca.transform(X)
@@ -96,6 +89,7 @@ def test_latents_span_what_principal_components_do(linear: tuple[VAETransformer,
     assert np.all(errors < 0.05 * X.var(axis=0))
 
 
+@pytest.mark.long
 def test_samples_have_the_moments_of_the_data(linear: tuple[VAETransformer, np.ndarray, PCA]) -> None:
     vae, _, pca = linear
     drawn = vae.sample(20_000)
@@ -130,16 +124,6 @@ def test_neither_place_nor_neighbours_change_a_score() -> None:
     assert len({vae.set_params(n_likelihood_samples=k).score(X) for k in (1, 2, 3)}) == 3
 
 
-def test_as_many_rows_as_there_are() -> None:
-    X = linear_gaussian(300)
-    vae = tiny().fit(X)
-    means = vae.transform(X)
-    assert means.shape == (300, 2)
-    # 128 rows are worked off at a time.
-    for count in (1, 127, 128, 129, 256):
-        np.testing.assert_array_equal(vae.transform(X[:count]), means[:count])
-
-
 @pytest.mark.parametrize(("num_rows", "batch_size"), [(10, 3), (9, 3), (2, 5)])
 def test_every_row_is_in_every_epoch(num_rows: int, batch_size: int) -> None:
     batches = batch_order(0, 1, 4, num_rows, batch_size)
@@ -165,16 +149,6 @@ def test_partial_fit_goes_on_where_training_stands(parameters: dict) -> None:
 
 
 @pytest.mark.long
-def test_partial_fit_takes_parts_of_any_size() -> None:
-    X = linear_gaussian(200)
-    vae = tiny(network="mlp(hidden=())", n_components=3, learning_rate=0.02)
-    before = vae.partial_fit(X[:100]).score(X)
-    for _ in range(30):
-        for part in (X[:1], X[1:100], X[100:]):
-            vae.partial_fit(part)
-    assert vae.score(X) > before + 2.0
-
-
 def test_pickle_holds_arrays_and_plain_values_only() -> None:
     X = linear_gaussian(40)
     vae = tiny(**OTHER_PARTS).fit(X)
@@ -243,14 +217,7 @@ def test_pipeline_reads_digits() -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("network", "shape"),
-    [
-        ("conv", (4, 8, 2)),
-        *(
-            pytest.param(*pair, marks=pytest.mark.manual)
-            for pair in [("conv", (8, 8)), ("mlp", (8, 8)), ("mlp", (4, 8, 2))]
-        ),
-    ],
+    ("network", "shape"), [("conv", (4, 8, 2)), pytest.param("mlp", (8, 8), marks=pytest.mark.manual)]
 )
 def test_images_keep_their_shape(network: str, shape: tuple[int, ...]) -> None:
     images = (digits()[0][:60] / 16.0).reshape(60, *shape)
@@ -268,38 +235,12 @@ def test_images_keep_their_shape(network: str, shape: tuple[int, ...]) -> None:
     assert from_rows.inverse_transform(z).shape == flat.shape
 
 
-@pytest.mark.long
-def test_convolutional_images_go_through_a_pipeline() -> None:
-    X, y = digits()
-    vae = tiny(network="conv(channels=(4, 8))", image_shape=(8, 8), likelihood="bernoulli", max_iter=1)
-    pipeline = make_pipeline(StandardScaler(with_std=False), vae)
-    with pytest.raises(UserError, match=r"likelihood 'bernoulli' is for values in \[0, 1\], and X has -"):
-        pipeline.fit(X, y)
-    assert make_pipeline(vae).fit(X > 8, y).transform(X[:5] > 8).shape == (5, 2)
-
-
-def test_functions_of_the_package_take_model_and_parameters() -> None:
-    X = linear_gaussian(50)
-    vae = tiny().fit(X)
-    x = ((X - vae.mean_) / vae.scale_).reshape(50, *vae.image_shape_).astype(np.float32)
-    z = vae_jax.encode(vae.model_, vae.variables_, jnp.asarray(x))
-    np.testing.assert_allclose(vae.transform(X), z, rtol=1e-4, atol=1e-5)
-
-
 def test_precision_is_that_of_the_rows() -> None:
     X = linear_gaussian(50)
     vae = tiny().fit(X)
     for rows, expected in ((X, np.float64), (X.astype(np.float32), np.float32), (np.int8(X > 0), np.float64)):
         assert vae.transform(rows).dtype == expected
         assert vae.inverse_transform(vae.transform(rows)).dtype == expected
-
-
-def test_tables_keep_the_names_of_their_columns() -> None:
-    pandas = pytest.importorskip("pandas")
-    table = pandas.DataFrame(linear_gaussian(40), columns=list("abcdefgh"))
-    vae = tiny().set_output(transform="pandas").fit(table)
-    assert list(vae.feature_names_in_) == list("abcdefgh")
-    assert list(vae.transform(table).columns) == ["vaetransformer0", "vaetransformer1"]
 
 
 @pytest.mark.long
@@ -366,7 +307,7 @@ def test_what_does_not_fit_the_model_is_refused() -> None:
         tiny(options={"train.schedule": "cosine"}).partial_fit(X)
 
 
-@pytest.mark.manual
+@pytest.mark.long
 def test_no_score_where_the_likelihood_is_no_density() -> None:
     grey = digits()[0][:50] / 16.0
     vae = tiny(likelihood="bernoulli").fit(grey)

@@ -156,11 +156,9 @@ def test_conditional_model_wants_labels(tmp_path: pathlib.Path) -> None:
 WRONG_IMAGES = {
     "another size": (np.zeros((3, 5, 6), np.uint8), "shape (3, 5, 6)"),
     "one image": (np.zeros((6, 5), np.uint8), "shape (6, 5)"),
-    "none": (np.zeros((0, 6, 5, 1), np.uint8), "at least 1"),
     "whole numbers": (np.zeros((3, 6, 5), np.int64), "int64"),
     "floats up to 255": (np.full((3, 6, 5), 255.0), "[0, 1]"),
     "no numbers": (np.full((3, 6, 5), np.nan), "no value at all"),
-    "complex": (np.zeros((3, 6, 5), complex), "real numbers"),
     "masked": (np.ma.masked_equal(np.zeros((3, 6, 5)), 0), "masked"),
     "text": (np.full((3, 6, 5), "a"), "real numbers"),
 }
@@ -183,8 +181,8 @@ def test_other_wrong_arguments(place: pathlib.Path, others: np.ndarray) -> None:
         (lambda: loaded.sample(jax.random.key(0), 0), "num_samples"),
         (lambda: loaded.sample(jax.random.key(0), 10**12), "below 2^31"),
         (lambda: loaded.sample(jax.random.key(0), 2**31 - 1), "of memory"),
-        (lambda: loaded.log_likelihood(others, 10**30), "below 2^31"),
-        (lambda: loaded.decode(np.full((3, 2), "a")), "real numbers"),
+        # As without the checks of shapes, which users don't have.
+        (lambda: inspect.unwrap(type(loaded).sample)(loaded, jax.random.key(0), 2.5), "num_samples is 2.5 but must be"),
     ):
         with pytest.raises(UserError) as caught:
             call()
@@ -202,30 +200,26 @@ def test_what_is_no_folder_of_a_model(tmp_path: pathlib.Path) -> None:
 FILES = ("config.json", "model.safetensors", "encoder.jaxexport", "decoder.jaxexport", "SHA256SUMS")
 
 
+def missing(path: pathlib.Path) -> None:
+    path.unlink()
+
+
+def cut_off(path: pathlib.Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flipped(path: pathlib.Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 4
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("harm", [missing, cut_off, flipped])
 @pytest.mark.parametrize("name", FILES)
-def test_file_that_is_missing(name: str, exported: pathlib.Path) -> None:
-    (exported / name).unlink()
+def test_file_that_is_damaged(name: str, harm, exported: pathlib.Path) -> None:
+    harm(exported / name)
     message = refusal(exported)
-    assert name in message and "whole copy" in message
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_file_that_is_cut_off(name: str, exported: pathlib.Path) -> None:
-    content = (exported / name).read_bytes()
-    (exported / name).write_bytes(content[: len(content) // 2])
-    assert "is damaged" in refusal(exported)
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_flipped_bit(name: str, exported: pathlib.Path) -> None:
-    content = bytearray((exported / name).read_bytes())
-    for place in np.random.default_rng(0).integers(0, len(content), 5):
-        content[place] ^= 4
-        (exported / name).write_bytes(content)
-        assert "is damaged" in refusal(exported)
-        content[place] ^= 4
-    (exported / name).write_bytes(content)
-    vae_jax.load(exported)
+    assert name in message and "whole copy" in message if harm is missing else "is damaged" in message
 
 
 def test_model_card_is_for_its_owner_to_edit(exported: pathlib.Path) -> None:
@@ -252,21 +246,16 @@ def edit(folder: pathlib.Path, *path: str, value: object) -> None:
 
 EDITS = {
     "wider": (("config", "model", "network"), "mlp(hidden=(9,))", "bias is float32[8] there and float32[9] here"),
-    "deeper": (("config", "model", "network"), "mlp(hidden=(8, 8))", "Dense_1"),
     "larger images": (("images", "image_shape"), [6, 6, 1], "holds another model"),
     "another likelihood": (
         ("config", "model", "likelihood"),
         "gaussian(learned=True)",
         "likelihood.logvar is absent there",
     ),
-    "another network": (("config", "model", "network"), "conv", "holds another model"),
     "unknown network": (("config", "model", "network"), "transformer", "model.network"),
     "unknown field": (("config", "model", "depth"), 3, "model.depth"),
     "text for a number": (("config", "model", "latents"), "two", "model.latents"),
     "no images": (("images",), {}, "image_shape"),
-    "negative images": (("images", "image_shape"), [6, -5, 1], "image_shape"),
-    "flat images": (("images", "image_shape"), [6, 5], "config.json"),
-    "no config": (("config",), None, "config.json"),
     "step of text": (("step",), "last", "step"),
     "other model": (("model_type",), "bert", "'bert'"),
     "later format": (("format",), 2, "format 2"),
@@ -279,16 +268,11 @@ def test_config_that_describes_another_model(path, value, words: str, exported: 
     assert words in refusal(exported)
 
 
-@pytest.mark.parametrize("content", [b"", b"null", b"[]", b"{}", b"\xff\xfe", b'{"model_type": "vae_jax"'])
-def test_config_that_is_none(content: bytes, exported: pathlib.Path) -> None:
-    rewrite(exported, "config.json", content)
-    assert "config.json" in refusal(exported)
-
-
-@pytest.mark.parametrize("part", [slice(0, 0), slice(0, 5), slice(0, 300), slice(0, -1), slice(8, None)])
-def test_parameters_that_are_none(part: slice, exported: pathlib.Path) -> None:
-    rewrite(exported, "model.safetensors", (exported / "model.safetensors").read_bytes()[part])
-    assert "model.safetensors can't be read" in refusal(exported)
+@pytest.mark.parametrize("content", [b"", b"null", b"{}", b"\xff\xfe"])
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_file_that_is_none_of_its_kind(name: str, content: bytes, exported: pathlib.Path) -> None:
+    rewrite(exported, name, content)
+    assert name in refusal(exported)
 
 
 LATCHED = """
@@ -335,32 +319,3 @@ loaded.encode(np.zeros((2, 6, 5), np.uint8))
 assert not found, found
 """
     subprocess.run([sys.executable, "-c", script], check=True, timeout=600)
-
-
-def test_what_is_no_number_or_key_or_path(place: pathlib.Path, others: np.ndarray) -> None:
-    """As without the checks of shapes, which users don't have."""
-    loaded = vae_jax.load(place / "exported")
-    sample, measure = inspect.unwrap(type(loaded).sample), inspect.unwrap(type(loaded).importance_estimate)
-    wrong = {
-        "num_samples is 2.5 but must be a whole number": lambda: sample(loaded, jax.random.key(0), 2.5),
-        "num_samples is '3' but": lambda: measure(loaded, others, "3"),
-        "num_samples is True but": lambda: measure(loaded, others, True),
-    }
-    for words, call in wrong.items():
-        with pytest.raises(UserError) as caught:
-            call()
-        assert words in str(caught.value)
-
-
-def test_errors_speak_of_the_path(place: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    (tmp_path / "empty").mkdir()
-    without = shutil.copytree(place / "run", tmp_path / "without")
-    shutil.rmtree(without / "checkpoints")
-    for message in (
-        refusal(tmp_path / "empty"),
-        refusal(without),
-        refusal(place / "run", replica=7),
-        refusal(place / "run", checkpoint="first"),
-        refusal(place / "run" / "checkpoints"),
-    ):
-        assert "--" not in message

@@ -74,6 +74,7 @@ def test_likelihood_is_cauchy_and_sums_what_is_observed() -> None:
     np.testing.assert_allclose(px.log_prob(images(), seen), (each * seen).sum(axis=(1, 2, 3)), rtol=1e-5)
 
 
+@pytest.mark.long
 def test_posterior_is_laplace() -> None:
     model, variables = model_and_variables(posterior="laplace:Laplace")
     q = mean, log_scale = model.encode(variables, Batch(images()))
@@ -93,6 +94,7 @@ def test_prior_is_logistic() -> None:
     assert scipy.stats.kstest(np.asarray(z[:, 0]) / 0.5, "logistic").pvalue > 1e-3
 
 
+@pytest.mark.long
 def test_objective_without_alpha_is_the_importance_weighted_bound() -> None:
     model, variables = model_and_variables()
     arguments = variables, Batch((images() > 0.5).astype(jnp.float32)), jax.random.key(1), jnp.int32(0)
@@ -105,6 +107,7 @@ def test_objective_without_alpha_is_the_importance_weighted_bound() -> None:
     assert losses[2] > losses[1]
 
 
+@pytest.mark.long
 def test_model_keeps_the_running_mean_of_its_images() -> None:
     model, variables = model_and_variables(kind="centered:Centered(decay=0.75)")
     x, noise = images(), jnp.zeros((1, 3, 2))

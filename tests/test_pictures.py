@@ -16,7 +16,7 @@ def constant_images(values: list[float], channels: int = 1, side: int = 56) -> n
 
 
 def test_images_go_along_rows_with_a_gap_of_one_pixel() -> None:
-    picture = grid(constant_images([0.0, 0.2, 1.0]), columns=2)
+    picture = grid(constant_images([-3.0, 0.2, 7.0]), columns=2)
     assert picture.shape == (2 * 57 + 1, 2 * 57 + 1, 1) and picture.dtype == np.uint8
     corners = [picture[1, 1, 0], picture[1, 58, 0], picture[58, 1, 0]]
     assert corners == [0, 51, 255]
@@ -28,11 +28,6 @@ def test_small_images_are_enlarged_by_a_whole_factor() -> None:
     image = np.array([[0.0, 1.0], [1.0, 0.0]], np.float32).reshape(1, 2, 2, 1)
     picture = grid(image, columns=1)[1:-1, 1:-1, 0]
     np.testing.assert_array_equal(picture, 255 * np.kron([[0, 1], [1, 0]], np.ones((28, 28))))
-
-
-def test_values_outside_of_0_and_1_are_cut_off() -> None:
-    picture = grid(constant_images([-3.0, 7.0]), columns=2)
-    assert (picture[1, 1, 0], picture[1, 58, 0]) == (0, 255)
 
 
 def test_originals_stand_left_of_their_reconstructions() -> None:

@@ -14,11 +14,6 @@ def test_mesh_takes_as_many_devices_as_divide_the_batch(batch_size: int, size: i
     assert (mesh.axis_names, mesh.size) == (("batch",), size)
 
 
-def test_mesh_takes_only_the_devices_it_is_given() -> None:
-    devices = jax.devices()[2:5]
-    assert list(batch_mesh(6, devices).devices) == devices
-
-
 def test_whole_copy_on_each_device() -> None:
     array = jax.device_put(jnp.arange(16).reshape(8, 2), replicated(batch_mesh(8)))
     assert [shard.data.shape for shard in array.addressable_shards] == [(8, 2)] * 8

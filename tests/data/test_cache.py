@@ -89,15 +89,6 @@ def test_a_full_disk_changes_nothing(place: Path, monkeypatch: pytest.MonkeyPatc
     assert [path.name for path in place.iterdir()] == ["key"]
 
 
-def test_unfinished_folders_are_removed_after_a_day(place: Path) -> None:
-    recent, old = place / ".unfinished-1", place / ".unfinished-2"
-    recent.mkdir(parents=True)
-    old.mkdir()
-    os.utime(old, (0, 0))
-    cache.save("key", make_arrays())
-    assert recent.exists() and not old.exists()
-
-
 def test_the_fingerprint_of_files_follows_every_change(tmp_path: Path) -> None:
     digests = []
     for name, content, time, size in (

@@ -1,14 +1,13 @@
 """Numbers that a conditional model is told: from an archive, from a CSV file, through the parts of a data set."""
 
 import dataclasses
-import json
 import pathlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from vae_jax.data import Dataset, ImageKind, load_folder, load_npz
+from vae_jax.data import Dataset, load_folder, load_npz
 from vae_jax.data.decoding import Sizing
 from vae_jax.data.user_images import read_images
 from vae_jax.errors import UserError
@@ -112,11 +111,3 @@ def test_archive_that_does_not_fit(tmp_path: pathlib.Path, arrays: dict, message
     with pytest.raises(UserError) as error:
         of_archive(tmp_path, images=IMAGES, **arrays)
     assert message in str(error.value) and "\n" not in str(error.value)
-
-
-def test_kind_remembers_the_names() -> None:
-    kind = ImageKind((3, 3, 1), 255, 2, (), ("age", "width"))
-    mapping = json.loads(json.dumps(dataclasses.asdict(kind)))
-    assert ImageKind.from_mapping(mapping) == kind
-    del mapping["context_names"]
-    assert ImageKind.from_mapping(mapping).context_names == ()

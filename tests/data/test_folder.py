@@ -9,7 +9,7 @@ from PIL import Image
 
 from vae_jax.data import folder
 from vae_jax.data.dataset import Dataset
-from vae_jax.data.decoding import Sizing, middle_square
+from vae_jax.data.decoding import Sizing
 from vae_jax.data.dividing import split_indices
 from vae_jax.data.folder import load_folder
 from vae_jax.data.streamed import StreamedImages
@@ -78,14 +78,6 @@ def test_parts_and_classes_are_folders(root: Path, test: str, resident_mb: int) 
     assert dataset.test_labels is not None and dataset.test_labels.tolist() == [2]
 
 
-def test_a_single_class_gives_no_labels(root: Path) -> None:
-    for index in range(4):
-        write(root / "train" / "img_align" / f"{index}.png", index)
-    dataset = load(root)
-    assert dataset.train_labels is None and dataset.class_names == ()
-    assert (len(dataset.train_images), len(dataset.test_images)) == (3, 1)
-
-
 def test_the_cache_is_used_and_follows_the_files(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for index in range(6):
         write(root / f"{index}.png", index)
@@ -122,15 +114,6 @@ def test_pixels_of_16_bits_are_rounded(root: Path) -> None:
     assert all_images(load(root)) == {bytes([0, 0, 1, 1, 255, 255, 254])}
 
 
-def test_a_palette_with_transparency_is_read_without_a_warning(root: Path) -> None:
-    root.mkdir()
-    for name in ("0.png", "1.png"):
-        image = Image.new("P", (3, 4), 1)
-        image.putpalette([0, 0, 0, 9, 8, 7])
-        image.save(root / name, transparency=b"\x00\x80")
-    assert load(root).train_images[0, 0, 0].tolist() == [9, 8, 7]
-
-
 def test_images_are_cut_or_resized_to_one_size(root: Path) -> None:
     wide, high = write(root / "0.png", 0, (6, 11, 3)), write(root / "1.png", 1, (9, 4, 3))
     whole = [np.asarray(Image.fromarray(image).resize((4, 4), Image.Resampling.BILINEAR)) for image in (wide, high)]
@@ -139,13 +122,6 @@ def test_images_are_cut_or_resized_to_one_size(root: Path) -> None:
     assert all_images(cut) == {middle.tobytes(), high[2:6].tobytes()}
     assert all_images(resized) == {image.tobytes() for image in whole}
     assert cut.fingerprint != resized.fingerprint
-
-
-def test_resizing_is_antialiased_and_keeps_the_range() -> None:
-    stripes = np.tile(np.array([0, 255], np.uint8), (64, 32))[..., np.newaxis]
-    # Without antialiasing every pixel would be black, or every one white.
-    assert np.abs(middle_square(stripes, 8).astype(int) - 127).max() < 12
-    assert middle_square(np.full((5, 7, 3), 200, np.uint8), 16).min() == 200
 
 
 def refused(root: Path) -> str:
@@ -178,13 +154,6 @@ def test_folder_that_makes_no_data_set_is_refused(root: Path, files: dict, words
     for name, size in files.items():
         write(root / name, size=size)
     assert words in refused(root)
-
-
-def test_pixels_of_32_bits_are_refused(root: Path) -> None:
-    root.mkdir()
-    for name in ("0.tif", "1.tif"):
-        Image.fromarray(np.zeros((2, 2), np.float32)).save(root / name)
-    assert "32 bits" in refused(root)
 
 
 HARM = {

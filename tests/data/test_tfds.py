@@ -1,6 +1,5 @@
 """TFDS data sets are found, decoded once, checked, and refused with one line that helps."""
 
-import json
 import os
 import subprocess
 import sys
@@ -10,7 +9,6 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from data.prepared import prepare
-from tensorflow_datasets.core.download.extractor import ExtractError
 
 from vae_jax.data.tfds import load_tfds
 from vae_jax.errors import UserError
@@ -110,19 +108,6 @@ def test_images_that_make_no_data_set_are_refused(root: Path, sizes: dict, words
     assert words in refused("noise", root)
 
 
-def test_data_without_images_is_refused(root: Path) -> None:
-    features = {"text": tfds.features.Scalar(np.int64)}
-    prepare(root, {"train": [(2,)], "test": [(2,)]}, features, lambda index, image: {"text": index})
-    assert "'image' but text" in refused("noise", root)
-
-
-def test_files_that_only_tensorflow_reads_are_refused(root: Path) -> None:
-    prepare(root, SMALL)
-    (info,) = root.glob("noise/*/dataset_info.json")
-    info.write_text(json.dumps({**json.loads(info.read_text()), "fileFormat": "tfrecord"}))
-    assert "holds tfrecord files" in refused("noise", root)
-
-
 @pytest.mark.parametrize("keep", [0, -1])
 def test_a_truncated_shard_is_refused(root: Path, keep: int) -> None:
     prepare(root, SMALL)
@@ -145,21 +130,6 @@ NAMES = {
 @pytest.mark.parametrize("name", NAMES)
 def test_an_unknown_name_is_refused_with_the_closest(root: Path, name: str) -> None:
     assert NAMES[name] in refused(name, root)
-
-
-def test_a_builder_that_needs_tensorflow_says_what_to_install(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def unpack(manager, urls):
-        raise ExtractError("broken") from ModuleNotFoundError(name="tensorflow")
-
-    monkeypatch.setattr("vae_jax.data.tfds_prepare._check_network", lambda *args: None)
-    monkeypatch.setattr(tfds.download.DownloadManager, "download_and_extract", unpack)
-    message = refused("cifar10", root)
-    assert "cifar10" in message and "pip install tensorflow" in message
-
-
-def test_a_remote_folder_is_refused() -> None:
-    with pytest.raises(UserError, match="not a local folder"):
-        load_tfds("mnist", "gs://bucket/tfds")
 
 
 @pytest.mark.manual

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import requests
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download.checksums import UrlInfo
 from tensorflow_datasets.core.utils import Size
@@ -156,34 +155,6 @@ def test_files_put_in_the_manual_folder_need_no_network(served, tmp_path: Path, 
     manual.parent.mkdir(parents=True, exist_ok=True)
     folder.rename(manual)
     assert len(load_tfds("mnist", str(tmp_path / "tfds")).test_images) == NUM_TEST
-
-
-def test_a_host_that_never_answers_is_given_up(served, tmp_path: Path, monkeypatch) -> None:
-    point_tfds_at(monkeypatch, NO_SERVER, served[0])
-    monkeypatch.setattr("vae_jax.data.tfds_prepare._PROBE_SECONDS", 0.1)
-    done = threading.Event()
-
-    def answer_too_late(*args, **kwargs) -> None:
-        done.wait()
-        raise requests.ConnectTimeout
-
-    monkeypatch.setattr(requests, "head", answer_too_late)
-    refused(tmp_path, r"127\.0\.0\.1:9: no answer in 0\.1 s")
-    done.set()
-
-
-def test_a_host_with_a_server_error_counts_as_unreachable(served, tmp_path: Path, monkeypatch) -> None:
-    folder, url = served
-    point_tfds_at(monkeypatch, url, folder)
-    monkeypatch.setattr(QuietHandler, "do_HEAD", lambda handler: handler.send_error(503))
-    refused(tmp_path, "HTTP status 503")
-
-
-def test_files_of_another_size_are_refused(served, tmp_path: Path, monkeypatch) -> None:
-    folder, url = served
-    (folder / FILES[1]).write_bytes(idx(np.zeros(NUM_TRAIN - 1, np.uint8)))
-    point_tfds_at(monkeypatch, url, folder)
-    refused(tmp_path, "12 labels")
 
 
 GOOD = struct.pack(">HBBII", 0, 8, 2, 2, 3) + bytes(range(6))

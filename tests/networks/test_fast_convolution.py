@@ -1,6 +1,5 @@
 """Convolutions with gradients of their own, beside Flax's and finite differences."""
 
-import operator
 from functools import partial
 from typing import Any
 
@@ -48,19 +47,6 @@ def test_gradients_are_those_of_finite_differences() -> None:
     x = jax.random.normal(jax.random.key(0), (2, 5, 4, 2))
     params = module.init(jax.random.key(1), x)
     jax.test_util.check_grads(partial(_total, module), (params, x), 1, ["rev"], atol=1e-2, rtol=1e-2)
-
-
-@pytest.mark.long
-def test_replicas_have_gradients_of_their_own() -> None:
-    module = Conv(4, (3, 3))
-    x = jax.random.normal(jax.random.key(0), (3, 2, 5, 4, 2))
-    params = jax.vmap(lambda key, x: module.init(key, x))(jax.random.split(jax.random.key(1), 3), x)
-
-    gradient = jax.grad(partial(_total, module))
-    together = jax.vmap(gradient)(params, x)
-    alone = [gradient(jax.tree.map(operator.itemgetter(index), params), x[index]) for index in range(3)]
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *alone)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), together, stacked)
 
 
 def test_elsewhere_it_is_a_convolution() -> None:

@@ -6,15 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.stats
-from losses import loss_of
+from losses import binary_images, loss_of, scattered
 
 from vae_jax.build import build_model
 from vae_jax.config import ModelConfig
-from vae_jax.models import Batch, init_variables
+from vae_jax.models import Batch
 from vae_jax.noise import standard_normal
 from vae_jax.objectives import BetaTcvae, kl_parts
 
 SHAPE = (2, 2, 1)
+IMAGES = binary_images(BATCH, SHAPE)
 MODEL = build_model(ModelConfig(network="mlp(hidden=(4,))", latents=3), SHAPE)
 KEY = jax.random.key(3)
 STEP = jnp.int32(0)
@@ -22,15 +23,8 @@ NUM_IMAGES = 50
 BATCH = 6
 
 
-def images() -> jax.Array:
-    return jnp.asarray(np.random.default_rng(0).integers(0, 2, (BATCH, *SHAPE)), jnp.float32)
-
-
-@functools.cache
 def parameters() -> dict:
-    params = init_variables(MODEL, jax.random.key(0), SHAPE)["params"]
-    rng = np.random.default_rng(1)
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf + 0.7 * rng.normal(size=leaf.shape), jnp.float32), params)
+    return scattered(MODEL, SHAPE, 0.7)
 
 
 def by_loops(mean: np.ndarray, stddev: np.ndarray, z: np.ndarray, num_images: int) -> tuple[float, float, float]:
@@ -53,7 +47,7 @@ def by_loops(mean: np.ndarray, stddev: np.ndarray, z: np.ndarray, num_images: in
 @functools.cache
 def drawn() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Means, standard deviations and the z that the objective draws with `KEY`."""
-    encoded = jax.jit(lambda params: MODEL.encode({"params": params}, Batch(images())))(parameters())
+    encoded = jax.jit(lambda params: MODEL.encode({"params": params}, Batch(IMAGES)))(parameters())
     mean, stddev = np.asarray(encoded.mean, np.float64), np.exp(0.5 * np.asarray(encoded.logvar, np.float64))
     return mean, stddev, mean + stddev * np.asarray(standard_normal(KEY, (1, BATCH, 3)))[0]
 
@@ -64,7 +58,7 @@ def test_total_correlation_of_independent_and_of_copied_latents() -> None:
     z = np.random.default_rng(5).normal(size=(40, 2))
     each = scipy.stats.norm.logpdf(z)
     log_pairs = jnp.asarray(np.broadcast_to(each[:, None], (40, 40, 2)))
-    compiled = jax.jit(kl_parts)
+    compiled = jax.jit(kl_parts, static_argnums=2)
     parts = compiled(log_pairs, jnp.asarray(each.sum(-1)), 100)
     np.testing.assert_allclose(parts, [np.log(100), np.log(100), -2 * np.log(100)], rtol=1e-5)
     # Where both latents say which image it is, sharply, each of 40 is worth log 40 and the second is a copy.
@@ -76,9 +70,8 @@ def test_total_correlation_of_independent_and_of_copied_latents() -> None:
 
 
 def test_loss_is_the_weighted_sum_of_the_parts_of_its_own_draw() -> None:
-    loss, terms = jax.jit(lambda params: loss_of(BetaTcvae(NUM_IMAGES, 6.0), MODEL, params, images(), KEY, STEP))(
-        parameters()
-    )
+    objective = BetaTcvae(NUM_IMAGES, 6.0)
+    loss, terms = jax.jit(lambda params: loss_of(objective, MODEL, params, IMAGES, KEY, STEP))(parameters())
     mean, stddev, z = drawn()
     mutual_information, total_correlation, rest = by_loops(mean, stddev, z, NUM_IMAGES)
     expected = mutual_information + 6.0 * total_correlation + rest - np.mean(terms.reconstruction)

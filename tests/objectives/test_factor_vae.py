@@ -90,6 +90,7 @@ def test_each_player_learns_from_its_own_loss_alone(small) -> None:
     assert np.any(jax.tree.leaves(of_model["encoder"])[0])
 
 
+@pytest.mark.long
 def test_losses_by_hand(small) -> None:
     model, objective, variables, batch = small
     loss_at = jax.jit(lambda step: objective(model, variables, batch, jax.random.key(1), step))
@@ -110,6 +111,7 @@ def test_losses_by_hand(small) -> None:
     assert objective.cross_entropy(params, codes, key) == pytest.approx(by_hand, rel=1e-5)
 
 
+@pytest.mark.long
 def test_discriminator_takes_a_step_at_every_so_many(small) -> None:
     (model, _, variables, batch), every = small, 3
     objective = FactorVae(hidden=(5,), every=every)

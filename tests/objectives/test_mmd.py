@@ -95,6 +95,7 @@ def test_loss_is_equation_6_of_infovae(alpha: float, weight: float) -> None:
     np.testing.assert_allclose(terms.elbo, terms.reconstruction - terms.kl, rtol=1e-5)
 
 
+@pytest.mark.long
 def test_a_point_mass_is_a_wasserstein_autoencoder_without_a_bound() -> None:
     model, params, x = posed("point_mass")
     loss, terms = jax.jit(lambda params: loss_of(Mmd(1.0, 500.0), model, params, x, KEY, jnp.int32(0)))(params)

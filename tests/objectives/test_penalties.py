@@ -6,23 +6,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from losses import loss_of
+from losses import binary_images, loss_of
 
 from vae_jax.build import build_model
 from vae_jax.config import ModelConfig
 from vae_jax.models import init_variables
-from vae_jax.objectives import Beta, Capacity, Elbo, FreeBits, cyclical_ramp, linear_ramp
+from vae_jax.objectives import Beta, Capacity, Elbo, FreeBits
 
 SHAPE = (2, 2, 1)
+IMAGES = binary_images(5, SHAPE)
 MODEL = build_model(ModelConfig(network="mlp(hidden=(3,))", latents=2), SHAPE)
 MIXTURE = build_model(ModelConfig(network="mlp(hidden=(3,))", prior="mixture(components=2)", latents=2), SHAPE)
 # Two images, three latent dimensions: means 0.3, 1.0 and 2.5, in all 3.8 nats.
 KL = jnp.array([[0.2, 0.5, 3.0], [0.4, 1.5, 2.0]])
 START = jnp.int32(0)
-
-
-def images() -> jax.Array:
-    return jnp.asarray(np.random.default_rng(0).integers(0, 2, (5, *SHAPE)), jnp.float32)
 
 
 @functools.cache
@@ -31,7 +28,7 @@ def fresh(model) -> dict:
 
 
 def surrogate_and_terms(objective: Elbo, model=MODEL, step: int = 0):
-    return jax.jit(lambda params: loss_of(objective, model, params, images(), jax.random.key(1), jnp.int32(step)))(
+    return jax.jit(lambda params: loss_of(objective, model, params, IMAGES, jax.random.key(1), jnp.int32(step)))(
         fresh(model)
     )
 
@@ -64,16 +61,6 @@ def test_free_bits_of_an_undivided_divergence_are_those_of_all_dimensions() -> N
     np.testing.assert_allclose(FreeBits(nats=2.0, num_latents=3).penalty(whole, START), 6.0, rtol=1e-6)
 
 
-def test_ramps_alone() -> None:
-    np.testing.assert_allclose(
-        [linear_ramp(jnp.int32(step), 3) for step in range(5)], [0, 1 / 3, 2 / 3, 1, 1], rtol=1e-6
-    )
-    # No steps to rise over: there at once.
-    assert float(linear_ramp(START, 0)) == 1.0
-    early = [cyclical_ramp(jnp.int32(step), 10, rising_share=0.2) for step in range(12)]
-    np.testing.assert_allclose(early, [0, 0.5, *[1] * 8, 0, 0.5])
-
-
 @pytest.mark.long
 @pytest.mark.parametrize("model", [MODEL, MIXTURE], ids=["closed_form", "monte_carlo"])
 @pytest.mark.parametrize(
@@ -101,7 +88,7 @@ def test_objective_gives_free_bits_to_each_latent_dimension() -> None:
         "logvar": {"kernel": nothing, "bias": jnp.zeros(2)},
     }
     objective = FreeBits(nats=1.0, num_latents=2)
-    surrogate, terms = jax.jit(lambda params: loss_of(objective, MODEL, params, images(), jax.random.key(1), START))(
+    surrogate, terms = jax.jit(lambda params: loss_of(objective, MODEL, params, IMAGES, jax.random.key(1), START))(
         {**fresh(MODEL), "posterior": heads}
     )
     np.testing.assert_allclose(terms.kl, np.full(5, 0.5 * (9.0 + 0.01)), rtol=1e-5)

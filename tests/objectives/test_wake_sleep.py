@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from losses import loss_of
+from losses import binary_images, loss_of, scattered
 
 from vae_jax.build import build_model
 from vae_jax.config import ModelConfig
-from vae_jax.models import Batch, init_variables
+from vae_jax.models import Batch
 from vae_jax.noise import standard_normal
 from vae_jax.objectives import WakeSleep
 
@@ -18,24 +18,18 @@ SHAPE = (2, 2, 1)
 BATCH = 5
 KEY = jax.random.key(4)
 STEP = jnp.int32(0)
+IMAGES = binary_images(BATCH, SHAPE)
 MODEL = build_model(ModelConfig(network="mlp(hidden=(3,))", prior="mixture(components=2)", latents=2), SHAPE)
 
 
-def images() -> jax.Array:
-    return jnp.asarray(np.random.default_rng(0).integers(0, 2, (BATCH, *SHAPE)), jnp.float32)
-
-
-@functools.cache
 def parameters() -> dict:
-    params = init_variables(MODEL, jax.random.key(0), SHAPE)["params"]
-    rng = np.random.default_rng(1)
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf + 0.4 * rng.normal(size=leaf.shape), jnp.float32), params)
+    return scattered(MODEL, SHAPE, 0.4)
 
 
 @functools.cache
 def found():
     """Value, terms and gradient of the objective."""
-    loss = jax.value_and_grad(lambda params: loss_of(WakeSleep(), MODEL, params, images(), KEY, STEP), has_aux=True)
+    loss = jax.value_and_grad(lambda params: loss_of(WakeSleep(), MODEL, params, IMAGES, KEY, STEP), has_aux=True)
     return jax.jit(loss)(parameters())
 
 
@@ -46,7 +40,7 @@ def draws() -> tuple[jax.Array, jax.Array, jax.Array]:
     def drawn(params: dict):
         noise_key, prior_key, dream_key = jax.random.split(KEY, 3)
         variables = {"params": params}
-        awake = MODEL.joint(variables, Batch(images()), noise=standard_normal(noise_key, (1, BATCH, 2))).z[0]
+        awake = MODEL.joint(variables, Batch(IMAGES), noise=standard_normal(noise_key, (1, BATCH, 2))).z[0]
         asleep = MODEL.sample_prior(variables, prior_key, BATCH)
         return awake, asleep, MODEL.decode(variables, asleep).sample(dream_key)
 
@@ -63,7 +57,7 @@ def normal_log_density(z: jax.Array, mean: jax.Array, logvar: jax.Array) -> jax.
 
 def wake_loss(params: dict, drawn: tuple) -> jax.Array:
     """`-log p(x, z)`, without the project's model: a Bernoulli decoder of one ReLU layer and a mixture."""
-    z, x = drawn[0], images().reshape(BATCH, -1)
+    z, x = drawn[0], IMAGES.reshape(BATCH, -1)
     decoder, prior = params["decoder"], params["prior"]
     probability = jax.nn.sigmoid(dense(decoder["Dense_1"], jax.nn.relu(dense(decoder["Dense_0"], z))))
     log_likelihood = jnp.sum(jnp.log(jnp.where(x == 1.0, probability, 1.0 - probability)), axis=-1)
@@ -80,6 +74,7 @@ def sleep_loss(params: dict, drawn: tuple) -> jax.Array:
     return -jnp.mean(normal_log_density(z, dense(heads["mean"], features), dense(heads["logvar"], features)))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("parts", "loss"), [(("encoder", "posterior"), sleep_loss), (("decoder", "prior"), wake_loss)])
 def test_each_half_learns_from_its_own_loss_alone(parts: tuple[str, str], loss) -> None:
     """The dreams that the model draws add nothing to its gradient, nor does the encoder's z to the encoder's."""

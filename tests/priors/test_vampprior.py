@@ -51,10 +51,3 @@ def test_samples_agree_with_the_mixture(full: bool) -> None:
     covariance = covariances.mean(0) + (means - mean).T @ (means - mean) / 3
     assert np.all(np.abs(z.mean(0) - mean) < 6 * np.sqrt(np.diag(covariance) / 100_000))
     np.testing.assert_allclose(np.cov(z.T), covariance, rtol=0.05, atol=0.05)
-
-
-def test_pseudo_inputs_are_images_that_differ() -> None:
-    prior = VampPrior(2, (8, 8, 1), components=20)
-    images = np.asarray(prior.init_with_output(jax.random.key(0), method="pseudo_inputs")[0])
-    assert images.shape == (20, 8, 8, 1) and images.min() > 0.0 and images.max() < 1.0
-    assert np.min(images.std(axis=0)) > 0.05

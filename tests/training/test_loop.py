@@ -88,17 +88,6 @@ def test_every_event_has_the_mean_over_its_steps() -> None:
     assert logged == [{"elbo": mean, "kl": None} for mean in (1.0, 3.5, 5.0, 7.0, 9.0)]
 
 
-def test_metrics_of_replicas_stay_apart() -> None:
-    def run_steps(state, first_step, num_steps):
-        metrics = [{"elbo": jnp.array([step, -step], jnp.float32)} for step in range(num_steps)]
-        return state.replace(step=state.step + num_steps), metrics
-
-    schedule = Schedule(num_steps=4, steps_per_epoch=4, log_every=4, checkpoint_every=4)
-    first = next(iter(training_events(state_at(0), run_steps, BATCH, schedule)))
-    assert isinstance(first, Logged)
-    np.testing.assert_array_equal(first.metrics["elbo"], [1.5, -1.5])
-
-
 @pytest.mark.parametrize("start", [5, 10])
 def test_events_from_the_middle_are_those_of_the_whole_run(start: int) -> None:
     whole, whole_asked = events(SCHEDULE)

@@ -63,16 +63,11 @@ def batch_with_the_broken_image(seed: int = SEED) -> tuple[int, np.ndarray]:
 @pytest.mark.parametrize(("longest", "num_parts"), [(8, 1), (3, 2), (1, 1)])
 def test_step_and_terms_are_found(longest: int, num_parts: int) -> None:
     step, _ = batch_with_the_broken_image()
+    assert find_broken_step(steps(), state_of(w=0.5), step, 8) is None
     broken = find_broken_step(steps(num_parts=num_parts), state_of(w=0.5), 8, longest)
     assert broken is not None and (broken.step, broken.replica) == (step + 1, None)
     assert broken.terms == {"loss": np.inf, "elbo": -np.inf, "reconstruction": -np.inf} and broken.paths == []
     assert broken.loss_before is not None and np.isfinite(broken.loss_before)
-
-
-def test_none_if_all_steps_are_finite() -> None:
-    step, _ = batch_with_the_broken_image()
-    assert step > 0
-    assert find_broken_step(steps(), state_of(w=0.5), step, 8) is None
 
 
 @pytest.mark.parametrize("tx", [TX, optax.adam(RATE, eps=0.0)])
@@ -130,16 +125,3 @@ def test_replicas_skip_steps_separately() -> None:
     assert step != other
     _, metrics = run(create_state({"params": {"w": jnp.full(2, 0.5)}}, TX, False), 0, min(step, other) + 1)
     assert sorted(np.asarray(metrics[0]["skipped"]) > 0) == [False, True]
-
-
-def test_mean_is_nan_if_every_step_is_skipped() -> None:
-    def never(variables, batch, key, step):
-        x = batch.x[:, 0, 0, 0]
-        return Loss({"model": jnp.nan * variables["params"]["w"]}, ElboTerms(x, x, x))
-
-    step = make_train_step(never, TX, prepare, skip_nonfinite=True)
-    run = ResidentSteps(step, batch_mesh(BATCH), images(), None, BatchOrder((SEED,), BATCH, NUM_IMAGES), 8)
-    logged, _ = training_events(state_of(w=0.5), run, BATCH, Schedule(8, 8, 8, 8))
-    assert isinstance(logged, Logged)
-    loss = logged.metrics["loss"]
-    assert loss is not None and np.isnan(loss) and logged.metrics["skipped_steps"] == 8

@@ -97,29 +97,6 @@ def test_parts_of_a_batch_add_up() -> None:
         np.testing.assert_allclose(metrics["elbo"], np.sum((images / 16.0) ** 2, axis=(1, 2, 3)).mean(), rtol=1e-6)
 
 
-@pytest.mark.manual
-def test_parts_need_less_memory_and_stay_on_their_devices() -> None:
-    config = dataclasses.replace(
-        CONFIG,
-        model=ModelConfig(network="mlp(hidden=(64,))"),
-        objective="iwae(num_samples=64)",
-        train=TrainConfig(batch_size=64, num_steps=6),
-    )
-    parted = dataclasses.replace(config, train=dataclasses.replace(config.train, accumulation=8))
-
-    def compiled(config: Config, devices: int) -> jax.stages.Compiled:
-        model = build.build_model_for(config, data())
-        mesh = batch_mesh(64, jax.devices()[:devices])
-        steps = build.build_steps(config, model, data(), build.build_schedule(config, 100), mesh)
-        return steps.compile(jax.eval_shape(lambda: build.build_state(config, model, SHAPE, 6)))
-
-    # Activations of 64 samples of 64 images, against those of 8 images.
-    with_all, with_parts = (compiled(each, 1).memory_analysis() for each in (config, parted))
-    assert with_parts.temp_size_in_bytes < with_all.temp_size_in_bytes
-    text = compiled(parted, 8).as_text()
-    assert "all-reduce" in text and "all-to-all" not in text and "f32[64,64,64]" not in text
-
-
 REFUSED = {
     **{f"objective={name}": "looks at the whole batch" for name in ("mmd", "beta_tcvae", "free_bits", "capacity")},
     "accumulation=3": r"train.accumulation is 3 .* 16",
