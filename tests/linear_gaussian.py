@@ -89,34 +89,29 @@ class LinearGaussian:
         In the precision that JAX has been set to.
         """
         variances = 1.0 / np.diag(self.precision) if variances is None else variances
-        pixels = len(self.bias)
-        tree = {
-            "posterior": {
-                "mean": {"kernel": self.encoder.T, "bias": shift - self.encoder @ self.bias},
-                "logvar": {"kernel": np.zeros((pixels, self.latents)), "bias": np.log(variances)},
-            },
-            "decoder": {"Dense_0": {"kernel": self.weights.T, "bias": self.bias}},
-            "likelihood": {"logvar": np.log(self.variance if variance is None else variance)},
-        }
-        return self._filled(self.vae(), tree)
+        return self._filled(self.vae(), {"logvar": np.log(variances)}, shift, variance)
 
     def exact_variables(self) -> Variables:
         """Its variables with the full-covariance posterior at p(z|x), for `vae("full_gaussian")`."""
         factor = np.linalg.cholesky(self.covariance)
-        rows, columns = np.tril_indices(self.latents, -1)
-        pixels = len(self.bias)
+        below = factor[np.tril_indices(self.latents, -1)]
+        return self._filled(self.vae("full_gaussian"), {"log_diagonal": np.log(np.diag(factor)), "below": below})
+
+    def _filled(
+        self, model: VAE, constants: dict[str, np.ndarray], shift: float = 0.0, variance: float | None = None
+    ) -> Variables:
+        """With heads of q(z|x) that depend on no image, but for the mean."""
         tree = {
             "posterior": {
-                "mean": {"kernel": self.encoder.T, "bias": -self.encoder @ self.bias},
-                "log_diagonal": {"kernel": np.zeros((pixels, self.latents)), "bias": np.log(np.diag(factor))},
-                "below": {"kernel": np.zeros((pixels, len(rows))), "bias": factor[rows, columns]},
+                "mean": {"kernel": self.encoder.T, "bias": shift - self.encoder @ self.bias},
+                **{
+                    name: {"kernel": np.zeros((len(self.bias), len(values))), "bias": values}
+                    for name, values in constants.items()
+                },
             },
             "decoder": {"Dense_0": {"kernel": self.weights.T, "bias": self.bias}},
-            "likelihood": {"logvar": np.log(self.variance)},
+            "likelihood": {"logvar": np.log(self.variance if variance is None else variance)},
         }
-        return self._filled(self.vae("full_gaussian"), tree)
-
-    def _filled(self, model: VAE, tree: dict) -> Variables:
         fresh = jax.eval_shape(lambda: init_variables(model, jax.random.key(0), self.shape))["params"]
         precision = jax.dtypes.canonicalize_dtype(np.float64)
         return {"params": jax.tree.map(lambda old, new: jnp.asarray(new, precision).reshape(old.shape), fresh, tree)}

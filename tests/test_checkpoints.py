@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from on_disk import HARMS
+from trees import assert_same_bits
 
 from vae_jax.errors import UserError
 from vae_jax.runs import checkpoints
@@ -34,13 +36,6 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return directory
 
 
-def assert_same_bits(ours, theirs) -> None:
-    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
-    for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        assert one.dtype == other.dtype
-        assert np.asarray(one).tobytes() == np.asarray(other).tobytes()
-
-
 @pytest.mark.smoke
 def test_tree_comes_back_bit_for_bit(saved: pathlib.Path) -> None:
     checkpoint = checkpoints.choose(saved, "latest")
@@ -63,46 +58,24 @@ def test_full_disk_is_noticed_before_anything_is_written(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "3"]
 
 
-def test_checkpoint_gets_its_name_only_when_it_is_whole(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_cut_off_is_ignored_and_cleaned_up(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint gets its name only when it is whole, and loses it before it is removed."""
+
     def killed(folder: pathlib.Path) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoints, "checksums", killed)
-    with pytest.raises(KeyboardInterrupt):
-        checkpoints.save(tmp_path, 1, small(), None, keep=2)
-    assert checkpoints.listing(tmp_path) == [] and not (tmp_path / "1").exists()
-
-
-def test_removal_that_was_cut_off_leaves_nothing_behind(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
     checkpoints.save(tmp_path, 1, small(), None, keep=1)
-
-    def killed(folder: pathlib.Path) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(shutil, "rmtree", killed)
-    with pytest.raises(KeyboardInterrupt):
-        checkpoints.save(tmp_path, 2, small(), None, keep=1)
-    monkeypatch.undo()
-    assert [checkpoint.step for checkpoint in checkpoints.listing(tmp_path)] == [2]
+    for module, name, left in ((checkpoints, "checksums", 1), (shutil, "rmtree", 2)):
+        with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
+            context.setattr(module, name, killed)
+            checkpoints.save(tmp_path, 2, small(), None, keep=1)
+        assert [checkpoint.step for checkpoint in checkpoints.listing(tmp_path)] == [left]
+        assert (tmp_path / "2").exists() == (left == 2)
     checkpoints.save(tmp_path, 3, small(), None, keep=1)
     assert [path.name for path in tmp_path.iterdir()] == ["3"]
 
 
-def flip(path: pathlib.Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
-def cut(path: pathlib.Path) -> None:
-    path.write_bytes(path.read_bytes()[:-1])
-
-
-@pytest.mark.parametrize("harm", [flip, cut, pathlib.Path.unlink])
+@pytest.mark.parametrize("harm", HARMS)
 def test_damage_of_any_file_is_noticed(saved: pathlib.Path, tmp_path: pathlib.Path, harm) -> None:
     files = sorted(checkpoints.choose(saved, "latest").files)
     assert len(files) > 3

@@ -21,7 +21,7 @@ from vae_jax.errors import UserError
 def declaring(kind: str, width: int, height: int) -> bytes:
     """A picture of 3 x 2 pixels that says it has others."""
     file = io.BytesIO()
-    Image.new("L", (3, 2)).save(file, {"jpg": "JPEG"}.get(kind, kind), **({"lossless": True} if kind == "webp" else {}))
+    Image.new("L", (3, 2)).save(file, {"jpg": "JPEG"}.get(kind, kind))
     content = bytearray(file.getvalue())
 
     def put(place: int, form: str, *numbers: int) -> None:
@@ -34,19 +34,12 @@ def declaring(kind: str, width: int, height: int) -> bytes:
         put(6, "<HH", width, height)
     elif kind == "bmp":
         put(18, "<ii", width, height)
-    elif kind == "jpg":
-        put(content.index(b"\xff\xc0") + 5, ">HH", height, width)
-    elif kind == "tiff":
-        put(content.index(struct.pack("<HH", 256, 4)) + 8, "<I", width)
-        put(content.index(struct.pack("<HH", 257, 4)) + 8, "<I", height)
     else:
-        place = content.index(b"VP8L") + 9
-        (bits,) = struct.unpack_from("<I", content, place)
-        put(place, "<I", bits & ~(2**28 - 1) | (width - 1) | (height - 1) << 14)
+        put(content.index(b"\xff\xc0") + 5, ">HH", height, width)
     return bytes(content)
 
 
-FORMATS = ("png", "gif", "bmp", "jpg", "tiff", "webp")
+FORMATS = ("png", "gif", "bmp", "jpg")
 # Beyond Pillow's own error, between that and its warning, and between its warning and our limit.
 CLAIMS = [("png", 60_000, 60_000), ("png", MOST_PIXELS + 1, 1), *((kind, 13_000, 13_000) for kind in FORMATS)]
 

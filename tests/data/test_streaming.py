@@ -90,14 +90,6 @@ def test_threads_give_the_batches_of_the_images_in_memory(pictures: Path, binari
     assert list(streamed(files, 3, 3, workers=0)) == []
 
 
-@pytest.mark.long
-def test_two_workers_give_the_batches_of_the_images_in_memory(pictures: Path) -> None:
-    resident, files = (of_folder(pictures, "fixed", mb) for mb in (1, 0))
-    before = shared_arrays()
-    assert_batches_of(resident, streamed(files, 5, 12, 2, slice(1, 6)), 5, 12, slice(1, 6))
-    assert not multiprocessing.active_children() and shared_arrays() == before
-
-
 def test_an_image_of_several_replicas_is_decoded_once() -> None:
     asked = []
 
@@ -132,18 +124,20 @@ def test_a_prepared_data_set_gives_the_batches_of_its_images_in_memory(prepared:
 
 
 @pytest.mark.long
-def test_a_worker_reads_prepared_data_without_jax(prepared: Path) -> None:
-    """One worker, which would raise if JAX had a device in use there."""
+def test_workers_give_the_batches_of_the_images_in_memory_without_jax(prepared: Path) -> None:
+    """They would raise if JAX had a device in use there."""
     dataset = load_tfds("noise", str(prepared), resident_mb=0)
-    images = dataset.train_images
-    assert isinstance(images, StreamedImages) and dataset.train_labels is not None
-    binary = binarized_once(images[:], 255, 3, 2)
+    images, labels, before = dataset.train_images, dataset.train_labels, shared_arrays()
+    assert isinstance(images, StreamedImages) and labels is not None
+    binary, columns = binarized_once(images[:], 255, 3, 2), slice(1, 4)
     changed = images.changed(binarized_without_jax)
-    batches = streamed_batches(changed, dataset.train_labels, (4,), 1, 3, 5, slice(None), 1, 2)
-    for step, (pixels, labels) in zip((1, 2), batches, strict=True):
-        rows = BatchOrder((4,), 5, 12).indices(np.array([step]))[0]
-        np.testing.assert_array_equal(pixels[0], binary[rows])
-        np.testing.assert_array_equal(labels[0], dataset.train_labels[rows])
+    batches = streamed_batches(changed, labels, SEEDS, 1, 6, 5, columns, 2, 2)
+    for step, (pixels, classes) in zip(range(1, 6), batches, strict=True):
+        for seed, replica, own_classes in zip(SEEDS, pixels, classes, strict=True):
+            rows = BatchOrder((seed,), 5, 12).indices(np.array([step]))[0][columns]
+            np.testing.assert_array_equal(replica, binary[rows])
+            np.testing.assert_array_equal(own_classes, labels[rows])
+    assert not multiprocessing.active_children() and shared_arrays() == before
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.long)])

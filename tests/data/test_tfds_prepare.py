@@ -128,25 +128,6 @@ def test_a_tampered_download_is_refused(served, tmp_path: Path, monkeypatch) -> 
     refused(tmp_path, "checksum")
 
 
-def test_interrupted_preparation_leaves_nothing_that_looks_prepared(served, tmp_path: Path, monkeypatch) -> None:
-    folder, url = served
-    point_tfds_at(monkeypatch, url, folder)
-
-    def interrupt(image: np.ndarray) -> bytes:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as context:
-        context.setattr(tfds_prepare, "encode_png", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            load_tfds("mnist", str(tmp_path / "tfds"))
-    assert not list((tmp_path / "tfds").glob("mnist/*"))
-    # A killed process cannot tidy up: what it leaves is passed over.
-    left = tmp_path / "tfds" / "mnist" / "incomplete.AB12CD_3.0.1"
-    left.mkdir(parents=True)
-    (left / "dataset_info.json").write_text("{")
-    assert len(load_tfds("mnist", str(tmp_path / "tfds")).train_images) == NUM_TRAIN
-
-
 def test_files_put_in_the_manual_folder_need_no_network(served, tmp_path: Path, monkeypatch) -> None:
     folder, _ = served
     point_tfds_at(monkeypatch, NO_SERVER, folder)
@@ -164,10 +145,8 @@ GOOD = struct.pack(">HBBII", 0, 8, 2, 2, 3) + bytes(range(6))
     ("content", "cause"),
     [
         (GOOD, "gzip"),
-        (gzip.compress(GOOD, mtime=0)[:-10], "end-of-stream"),
         (gzip.compress(b"", mtime=0), "nothing"),
         (gzip.compress(b"\0\0\x0d" + GOOD[3:], mtime=0), "000008"),
-        (gzip.compress(GOOD[:9], mtime=0), "buffer is smaller"),
         (gzip.compress(GOOD + b"\0", mtime=0), "array of size 7"),
     ],
 )

@@ -13,6 +13,7 @@ import numpy as np
 import optax
 import pytest
 import safetensors.numpy
+from trees import assert_same_bits
 
 from vae_jax.build import build_model
 from vae_jax.build.objective import OBJECTIVES
@@ -84,12 +85,6 @@ def mean_of(state: TrainState) -> np.ndarray:
     return np.asarray(state.model_state["mean"])
 
 
-def assert_same_bits(ours: Any, theirs: Any) -> None:
-    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
-    for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        assert np.asarray(one).tobytes() == np.asarray(other).tobytes()
-
-
 def test_the_state_is_that_of_the_batches_so_far() -> None:
     state, step = fresh(with_average=True), step_of(ema_decay=0.5)
     for batch in grey():
@@ -117,6 +112,7 @@ def test_a_step_sees_the_state_from_before_it() -> None:
     assert abs(without["kl"] - metrics["kl"]) > 0.01
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_every_objective_hands_the_state_on(name: str) -> None:
     model, variables, images = small(), init_variables(small(), KEY, SHAPE), grey()[0]
@@ -155,23 +151,6 @@ def test_parts_of_a_batch_hand_the_state_on_in_their_order() -> None:
     parts = [batch[part::3] for part in range(3)]
     np.testing.assert_allclose(mean_of(state), recursion(np.stack(parts)), rtol=1e-5)
     assert np.abs(recursion(np.stack(parts)) - recursion(np.stack(parts[::-1]))).max() > 1e-3
-
-
-@pytest.mark.long
-def test_a_skipped_step_leaves_the_state_as_it_was() -> None:
-    mean = jnp.full(SHAPE, 0.25)
-    state = fresh().replace(model_state={"mean": mean})
-    loss = functools.partial(Elbo(), small())
-    step = make_train_step(
-        loss, optax.adam(1e-2), lambda stored, given, key: Batch(stored / stored), skip_nonfinite=True
-    )
-    after, metrics = step(state, jnp.zeros((2, *SHAPE)), KEY)
-    assert metrics["skipped"] == 1 and int(after.step) == 1
-    np.testing.assert_array_equal(mean_of(after), mean)
-    # Where nothing is skipped, the state moves.
-    after, metrics = step(state, jnp.ones((2, *SHAPE)), KEY)
-    assert metrics["skipped"] == 0
-    np.testing.assert_allclose(mean_of(after), 0.9 * 0.25 + 0.1)
 
 
 SMALL = [

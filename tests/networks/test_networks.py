@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from vae_jax.networks import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder, ResNetDecoder, ResNetEncoder
-from vae_jax.networks.resnet import ResidualBlock
 from vae_jax.networks.upsampling import Upsample
 
 SHAPES = [(28, 28, 1), (28, 20, 1), (7, 5, 3), (8, 8, 1), (32, 32, 3), (64, 64, 3), (128, 128, 3), (1, 9, 2)]
@@ -132,12 +131,6 @@ def test_upsampling_by_repetition_gives_each_pixel_four_times() -> None:
     params = {"params": {"Conv_0": {"kernel": center, "bias": jnp.zeros(1)}}}
     larger = Upsample(1, (4, 5), "resize").apply(params, x)
     np.testing.assert_allclose(larger[0, :, :, 0], np.kron(x[0, :, :, 0], np.ones((2, 2)))[:, :5])
-
-
-def test_a_fresh_residual_block_is_the_identity() -> None:
-    x = images((4, 4, 8))
-    outputs, _ = jax.jit(ResidualBlock(nn.silu, None).init_with_output)(jax.random.key(1), x)
-    np.testing.assert_array_equal(outputs, x)
 
 
 def test_no_layers_is_a_linear_map_for_mlp_and_refused_by_the_others() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 import sklearn.datasets
+from trees import assert_close
 
 from vae_jax import build
 from vae_jax.config import Config, ModelConfig, TrainConfig
@@ -43,11 +44,6 @@ def trained(config: Config, num_devices: int = 1) -> tuple[TrainState, dict]:
     state = jax.jit(lambda: build.build_state(config, model, SHAPE, 6), out_shardings=replicated(mesh))()
     state, metrics = steps(state, 0, 6)
     return jax.device_get(state), jax.device_get(metrics[-1])
-
-
-def assert_close(ours, theirs, tolerance: float) -> None:
-    for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        np.testing.assert_allclose(one, other, atol=tolerance)
 
 
 @pytest.mark.long

@@ -10,6 +10,7 @@ import optax
 import pytest
 import sklearn.datasets
 from small_parts import small
+from trees import assert_close, assert_same_bits
 
 from vae_jax.build import build_model, must_unroll
 from vae_jax.config import ModelConfig
@@ -45,16 +46,6 @@ def step_of(model: VAE, tx: optax.GradientTransformation, ema_decay: float = 0.0
         return Batch(dynamic_binarization(images, 16, key), context=given)
 
     return make_train_step(loss, tx, prepare, ema_decay)
-
-
-def assert_same_bits(ours, theirs) -> None:
-    for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        assert np.asarray(one).tobytes() == np.asarray(other).tobytes()
-
-
-def assert_close(ours, theirs, tolerance: float) -> None:
-    for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        np.testing.assert_allclose(one, other, atol=tolerance)
 
 
 def test_each_step_has_binarization_and_noise_of_its_own() -> None:
