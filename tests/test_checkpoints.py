@@ -64,8 +64,8 @@ def test_what_was_cut_off_is_ignored_and_cleaned_up(tmp_path: pathlib.Path, monk
     def killed(folder: pathlib.Path) -> None:
         raise KeyboardInterrupt
 
-    checkpoints.save(tmp_path, 1, small(), None, keep=1)
     for module, name, left in ((checkpoints, "checksums", 1), (shutil, "rmtree", 2)):
+        checkpoints.save(tmp_path, 1, small(), None, keep=1)
         with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
             context.setattr(module, name, killed)
             checkpoints.save(tmp_path, 2, small(), None, keep=1)

@@ -4,7 +4,10 @@
 """
 
 import json
+import os
 import pathlib
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -65,6 +68,24 @@ def test_run_ends_where_it_did(name: str, tmp_path: pathlib.Path) -> None:
 def test_a_slightly_larger_learning_rate_would_be_noticed(tmp_path: pathlib.Path) -> None:
     golden = json.loads(GOLDEN.read_text())["diagonal_gaussian"]
     assert distance(numbers(tmp_path / "run", "--config.train.learning_rate=1.02e-3"), golden) > 5 * TOLERANCE
+
+
+@pytest.mark.manual
+def test_same_bits_beside_a_load_on_the_machine(tmp_path: pathlib.Path) -> None:
+    """Two processes that share nothing, not even compiled programs: no bit depends on which thread is first."""
+    quiet, loaded = (
+        Command(tmp_path / name, num_steps=40, environment={"XDG_CACHE_HOME": str(tmp_path / f"cache of {name}")})
+        for name in ("quiet", "loaded")
+    )
+    finish(quiet.start(), quiet.log)
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
+    try:
+        finish(loaded.start(), loaded.log)
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+    assert differences(loaded.workdir, quiet.workdir) == []
 
 
 if __name__ == "__main__":

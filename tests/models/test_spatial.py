@@ -21,7 +21,6 @@ from vae_jax.build import build_model
 from vae_jax.cli import main
 from vae_jax.config import ModelConfig
 from vae_jax.errors import UserError
-from vae_jax.evaluation import make_annealed_estimate, make_pilot, sigmoid_temperatures
 from vae_jax.models import VAE, Batch, init_variables
 from vae_jax.objectives import Iwae
 from vae_jax.trained import open_run
@@ -87,17 +86,6 @@ def test_a_map_of_one_place_has_the_importance_weighted_gradient_of_a_vector() -
     flat, spatial = (gradient(model, variables["params"]) for model in models)
     assert_close(spatial, flat, 1e-5)
     assert all(np.any(leaf) for leaf in jax.tree.leaves(flat[1]))
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("start", [pytest.param("prior", marks=pytest.mark.manual), "posterior"])
-def test_a_map_of_one_place_has_the_annealed_likelihood_of_a_vector(start: str) -> None:
-    *models, variables = one_place()
-    batch, found = (Batch(images()), jnp.arange(3)), []
-    for model in models:
-        schedule = make_pilot(model, 3, 3, start)(variables, *batch, KEY, sigmoid_temperatures(12))
-        found.append(make_annealed_estimate(model, 3, 3, start)(variables, *batch, KEY, schedule).log_likelihood)
-    np.testing.assert_allclose(found[1], found[0], atol=1e-3)
 
 
 def larger(**fields: Any) -> tuple[VAE, Any]:

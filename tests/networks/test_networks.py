@@ -12,7 +12,7 @@ import pytest
 from vae_jax.networks import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder, ResNetDecoder, ResNetEncoder
 from vae_jax.networks.upsampling import Upsample
 
-SHAPES = [(28, 28, 1), (28, 20, 1), (7, 5, 3), (8, 8, 1), (32, 32, 3), (64, 64, 3), (128, 128, 3), (1, 9, 2)]
+SHAPES = [(28, 20, 1), (7, 5, 3), (8, 8, 1), (128, 128, 3), (1, 9, 2)]
 ENCODERS = {"mlp": MLPEncoder, "conv": ConvEncoder, "resnet": ResNetEncoder}
 DECODERS = {
     "mlp": MLPDecoder,

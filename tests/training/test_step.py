@@ -181,6 +181,12 @@ def test_chunks_of_all_lengths_are_compiled_once(unroll: bool, caplog: pytest.Lo
     assert not [message for message in compiled if "train_step" in message]
 
 
+@pytest.mark.long
+def test_no_key_is_used_twice() -> None:
+    with jax.debug_key_reuse(True):
+        run_in_chunks.__wrapped__((2, 3), 1)
+
+
 def test_eight_devices_give_the_numbers_of_one() -> None:
     one, metrics = run_in_chunks((12,), 1)
     eight, other_metrics = run_in_chunks((12,), 8)
