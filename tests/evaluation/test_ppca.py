@@ -59,7 +59,7 @@ def test_bound_lies_below_by_the_divergence_to_the_posterior() -> None:
     bound = make_bound(SKEWED.vae(), num_samples=200)
     watched = map_images(lambda x, ids: bound(variables, x, ids, KEY), IMAGES, MAX_VALUE, BATCH, batch_mesh(BATCH))
     error = watched.terms.elbo - exact
-    assert abs(error.mean()) < 4 * error.std() / np.sqrt(200) < 0.1
+    assert abs(error.mean()) < 4 * error.std() / np.sqrt(200) < 0.2
 
 
 @pytest.mark.long

@@ -72,7 +72,8 @@ def test_counts_are_scipys_poisson() -> None:
     np.testing.assert_allclose(Poisson().log_prob(outputs, x), each.sum(axis=(1, 2, 3)), rtol=1e-5)
     seen = x > 3
     np.testing.assert_allclose(Poisson().log_prob(outputs, x, seen), (each * seen).sum(axis=(1, 2, 3)), rtol=1e-5)
-    draws = jax.vmap(lambda key: Poisson().sample(outputs, key))(jax.random.split(jax.random.key(0), 20_000))
+    draw = jax.jit(jax.vmap(lambda key: Poisson().sample(outputs, key)))
+    draws = draw(jax.random.split(jax.random.key(0), 20_000))
     rate = np.exp(log_rate)
     np.testing.assert_allclose(draws.mean(axis=0), rate, atol=6.0 * np.sqrt(rate.max() / 20_000))
     np.testing.assert_allclose(draws.var(axis=0), rate, rtol=0.1)

@@ -15,12 +15,12 @@ from vae_jax.noise import standard_normal
 from vae_jax.objectives import BetaTcvae, kl_parts
 
 SHAPE = (2, 2, 1)
-IMAGES = binary_images(BATCH, SHAPE)
 MODEL = build_model(ModelConfig(network="mlp(hidden=(4,))", latents=3), SHAPE)
 KEY = jax.random.key(3)
 STEP = jnp.int32(0)
 NUM_IMAGES = 50
 BATCH = 6
+IMAGES = binary_images(BATCH, SHAPE)
 
 
 def parameters() -> dict:
