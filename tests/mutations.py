@@ -90,8 +90,8 @@ MUTATIONS = (
     Mutation(
         "the raw parameters evaluated instead of their average",
         "vae_jax/training/step.py",
-        "return self.variables(self.params if self.average is None else self.average)",
-        "return self.variables(self.params)",
+        "params = self.params if self.average is None else self.average",
+        "params = self.params",
         "tests/training/test_step.py",
     ),
     Mutation(
