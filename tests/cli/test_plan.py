@@ -66,7 +66,7 @@ def test_what_does_not_fit_is_an_answer() -> None:
 
 ERRORS = {
     "no topology": ([], ["--topology=v5e:2x4"]),
-    "unknown chip": (["--topology=v9:2x2"], ["'v9'", "v5e"]),
+    "unknown chip": (["--topology=v9:2x2"], ["v9:2x2", "v5e"]),
     "unknown topology": (["--topology=v5e:3x3"], ["v5e:3x3", "--topology"]),
     "chips that don't divide": (["--topology=v5e:16x16", "--config.train.batch_size=100"], ["100", "batch_size=64"]),
     "some chips idle": (["--topology=v5e:2x4", "--config.train.batch_size=4"], ["4 of the 8 chips", "batch_size=8"]),
