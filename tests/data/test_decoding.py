@@ -118,7 +118,7 @@ def test_pictures_up_to_the_limit_are_decoded(tmp_path: pathlib.Path, monkeypatc
     Image.new("L", (64, 32)).save(tmp_path / "1.png")
     Image.new("L", (64, 33)).save(tmp_path / "2.png")
     assert decoded(tmp_path / "1.png", None).shape == (32, 64, 1)
-    with pytest.raises(ValueError, match="64 x 33"):
+    with pytest.raises(ValueError, match="more than the limit of"):
         decoded(tmp_path / "2.png", None)
 
 

@@ -97,13 +97,12 @@ def _classes(names: Sequence[str], kind: ImageKind) -> tuple[tuple[str, ...], La
 def _read_archive(path: str, kind: ImageKind) -> NamedImages:
     arrays = read_arrays(path, NAMES, BESIDE, "an .npz with images", WRITE_IT)
     found = checked_values(path, arrays, "images" if "images" in arrays else "rows")
-    images = found.images
+    split = found.split
     if (found.kind == "levels") != (kind.values == "levels"):
         raise UserError(f"'{path}' has {found.kind} values, but this model is for {kind.values}; bring others")
-    if images.shape[1:] != kind.image_shape:
+    if split.images.shape[1:] != kind.image_shape:
         raise UserError(
-            f"'{path}': images have shape {images.shape}, but this model needs (N, "
+            f"'{path}': images have shape {split.images.shape}, but this model needs (N, "
             f"{', '.join(map(str, kind.image_shape))})"
         )
-    split = Split(images, found.labels, 255 if found.kind == "levels" else 1, found.context)
-    return NamedImages([str(number) for number in range(len(images))], split)
+    return NamedImages([str(number) for number in range(len(split.images))], split)

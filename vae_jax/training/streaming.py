@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from vae_jax.data.batches import streamed_batches
+from vae_jax.data.batches import BatchReader, streamed_batches
 from vae_jax.data.dataset import Given
 from vae_jax.data.streamed import StreamedImages
 from vae_jax.sharding import own_columns, put_own, replicated
@@ -42,17 +42,8 @@ class StreamedSteps:
     ) -> None:
         self._mesh, self._order, self._image_shape = mesh, order, images.shape[1:]
         self._stored, self._given = images, given
-        self._read = lambda first: streamed_batches(
-            images,
-            given,
-            order.seeds,
-            first,
-            last_step,
-            order.batch_size,
-            own_columns(mesh, order.batch_size),
-            num_workers,
-            prefetch,
-        )
+        reader = BatchReader(images, given, order.seeds, order.batch_size, own_columns(mesh, order.batch_size))
+        self._read = lambda first: streamed_batches(reader, first, last_step, num_workers, prefetch)
         same, split = replicated(mesh), order.batch_sharding(mesh)
         self._call: Any = jax.jit(
             lambda state, batch, key, given: train_step(state, batch, key, given),
