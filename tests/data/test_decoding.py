@@ -103,6 +103,12 @@ def test_pictures_with_a_huge_declared_size_are_refused(
     assert peak < 8 * 2**20
 
 
+def test_pictures_are_no_rows(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "0.png").write_bytes(png(3, 2))
+    with pytest.raises(UserError, match="for rows of numbers, not for pictures"):
+        read_images(str(tmp_path), ImageKind((7,), 1, 0, values="counts"))
+
+
 @pytest.mark.parametrize("kind", FORMATS)
 def test_the_same_bytes_with_their_own_size_are_read(kind: str, tmp_path: pathlib.Path) -> None:
     (tmp_path / f"0.{kind}").write_bytes(FORMATS[kind](3, 2))

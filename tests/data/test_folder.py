@@ -259,7 +259,7 @@ def test_classes_in_one_part_only_are_refused(root: Path) -> None:
     write(root / "train" / "a" / "0.png")
     write(root / "train" / "b" / "1.png")
     write(root / "test" / "0.png")
-    assert "(train/a/0.png)" in refused(root) and "(test/0.png)" in refused(root)
+    assert "(train/b/1.png)" in refused(root) and "(test/0.png)" in refused(root)
 
 
 def test_one_image_alone_is_refused(root: Path) -> None:

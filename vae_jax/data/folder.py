@@ -64,7 +64,7 @@ def load_folder(
     if not path or not root.is_dir():
         raise DataError(f"folder '{path}' not found", "set --config.data.dir=FOLDER to one with images")
     parts = _part_folders(root)
-    names = [f"{part}{name}" for part in parts for name in _image_names(root / part)]
+    names = [f"{part}{name}" for part in parts for name in pictures_below(root / part)]
     if unreadable == "skip":
         names = _readable(root, names)
     counts = [sum(name.startswith(part) for name in names) for part in parts]
@@ -149,13 +149,6 @@ def _part_folders(root: Path) -> list[str]:
     return ["train/", *test[:1]] if (root / "train").is_dir() else [""]
 
 
-def _image_names(folder: Path) -> list[str]:
-    try:
-        return pictures_below(folder)
-    except OSError as error:
-        raise DataError(f"'{folder}' can't be read: {error}", "make it readable or set --config.data.dir") from error
-
-
 def pictures_below(folder: Path) -> list[str]:
     """Names of the pictures in a folder and its subfolders, relative to it; hidden files and folders are left out.
 
@@ -163,10 +156,14 @@ def pictures_below(folder: Path) -> list[str]:
     to a folder that they lie in.
 
     Raises:
-        OSError: If a folder can't be read.
+        UserError: If a folder can't be read.
     """
+
+    def refuse(error: OSError) -> None:
+        raise DataError(f"'{folder}' can't be read: {error}", "make it readable, or name another folder") from error
+
     names = []
-    for path, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
+    for path, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
         here = Path(path)
         above = {place.resolve() for place in (here, *here.parents)}
         folders[:] = sorted(name for name in folders if name[0] != "." and (here / name).resolve() not in above)
@@ -174,10 +171,6 @@ def pictures_below(folder: Path) -> list[str]:
         pictures = sorted(name for name in files if name[0] != "." and name.lower().endswith(EXTENSIONS))
         names += (os.path.relpath(here / name, folder) for name in pictures)
     return names
-
-
-def _raise(error: OSError) -> None:
-    raise error
 
 
 def class_of(name: str) -> str:

@@ -49,10 +49,7 @@ def read_images(path: str, kind: ImageKind, fit: str = "crop") -> tuple[NamedIma
     """
     place = Path(path).expanduser()
     if place.is_dir():
-        try:
-            files = sorted(pictures_below(place))
-        except OSError as error:
-            raise UserError(f"'{path}' can't be read: {error}; make it readable or set --input to images") from error
+        files = sorted(pictures_below(place))
         if not files:
             raise UserError(f"there are no images in '{path}' or below; put some there ({', '.join(EXTENSIONS)})")
         return _read_files(place, files, kind, fit)
@@ -64,6 +61,8 @@ def read_images(path: str, kind: ImageKind, fit: str = "crop") -> tuple[NamedIma
 
 
 def _read_files(root: Path, files: Sequence[str], kind: ImageKind, fit: str) -> tuple[NamedImages, list[str]]:
+    if len(kind.image_shape) != 3:
+        raise UserError("this model is for rows of numbers, not for pictures; set --input to an .npz with rows")
     height, width, channels = kind.image_shape
     sizing = Sizing(height if height == width else 0, fit)
     names, images, problems = [], [], []
