@@ -191,5 +191,5 @@ LABELS = {"too many classes": [0, 10**6, 1, 2], "below 0": [0, 1, 2, -1], "beyon
 @pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
 def test_labels_out_of_range_are_refused(path: pathlib.Path, labels: list[int]) -> None:
     np.savez(path, images=IMAGES[:4], labels=np.array(labels))
-    with pytest.raises(UserError, match="must be from 0 to 99999; number"):
+    with pytest.raises(UserError, match="whole numbers from 0 to 99999; number"):
         load_npz(str(path), 0.25, 0)

@@ -198,7 +198,7 @@ def refused(root: Path, **settings) -> str:
 
 
 def test_no_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no folder is named; add --config\.data\.dir=FOLDER"):
+    with pytest.raises(UserError, match=r"folder '' not found; set --config\.data\.dir=FOLDER"):
         load_folder("", 0.2, 0, Sizing(), 0)
     assert "nowhere' not found" in refused(tmp_path / "nowhere")
 
@@ -259,7 +259,7 @@ def test_classes_in_one_part_only_are_refused(root: Path) -> None:
     write(root / "train" / "a" / "0.png")
     write(root / "train" / "b" / "1.png")
     write(root / "test" / "0.png")
-    assert "in both or in neither" in refused(root)
+    assert "(train/b/1.png)" in refused(root) and "(test/0.png)" in refused(root)
 
 
 def test_one_image_alone_is_refused(root: Path) -> None:

@@ -113,5 +113,5 @@ def test_images_can_be_pickled_with_their_change() -> None:
     change = data.training.images.change
     numbers = np.arange(9)
     again = pickle.loads(pickle.dumps(change))
-    np.testing.assert_array_equal(again(PIXELS[:9], numbers), change(PIXELS[:9], numbers))
-    np.testing.assert_array_equal(again(PIXELS[:9], numbers), binarized_once(PIXELS[:9], 255, 0, 0))
+    np.testing.assert_array_equal(again(PIXELS[:9], numbers=numbers), change(PIXELS[:9], numbers=numbers))
+    np.testing.assert_array_equal(again(PIXELS[:9], numbers=numbers), binarized_once(PIXELS[:9], 255, 0, 0))

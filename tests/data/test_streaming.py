@@ -19,7 +19,7 @@ import tensorflow_datasets as tfds
 from data.worker_probe import binarized_without_jax
 from PIL import Image
 
-from vae_jax.data.batches import streamed_batches
+from vae_jax.data.batches import BatchReader, streamed_batches
 from vae_jax.data.binarization import binarized_once
 from vae_jax.data.dataset import Dataset
 from vae_jax.data.decoding import Sizing
@@ -60,7 +60,9 @@ def folder_at(pictures: Path, binarization: str, resident_mb: int, validation: f
 def streamed(data: Dataset, first: int, last: int, workers: int, columns: slice = slice(None), seeds=SEEDS) -> Iterator:
     training = data.training
     assert isinstance(training.images, StreamedImages)
-    return streamed_batches(training.images, training.labels, seeds, first, last, BATCH, columns, workers, 3)
+    return streamed_batches(
+        BatchReader(training.images, training.labels, seeds, BATCH, columns), first, last, workers, 3
+    )
 
 
 def assert_batches_of(data: Dataset, batches: Iterator, first: int, last: int, columns: slice = slice(None)) -> None:
@@ -102,7 +104,7 @@ def test_no_steps_give_no_batches(pictures: Path) -> None:
 def test_batches_without_labels(pictures: Path) -> None:
     images = folder_at(pictures, "none", 0).training.images
     assert isinstance(images, StreamedImages)
-    ((pixels, labels),) = streamed_batches(images, None, (0,), 0, 1, 4, slice(None), 0, 1)
+    ((pixels, labels),) = streamed_batches(BatchReader(images, None, (0,), 4, slice(None)), 0, 1, 0, 1)
     assert pixels.shape == (1, 4, 5, 4, 3) and labels is None
 
 
@@ -117,7 +119,7 @@ def test_an_image_of_several_replicas_is_decoded_once() -> None:
             return indices.astype(np.uint8).reshape(-1, 1, 1, 1)
 
     images = StreamedImages(Reader(), np.arange(10, 16))
-    ((pixels, _),) = streamed_batches(images, None, (0, 1, 2), 0, 1, 6, slice(None), 0, 1)
+    ((pixels, _),) = streamed_batches(BatchReader(images, None, (0, 1, 2), 6, slice(None)), 0, 1, 0, 1)
     assert sorted(asked) == list(range(10, 16))
     assert all(sorted(replica.ravel().tolist()) == list(range(10, 16)) for replica in pixels)
 
@@ -186,9 +188,8 @@ def test_a_worker_reads_prepared_data_without_jax(prepared: Path) -> None:
     images = dataset.train_images
     assert isinstance(images, StreamedImages)
     binary = binarized_once(images[:], 255, 3, 2)
-    batches = streamed_batches(
-        images.changed(binarized_without_jax), dataset.train_labels, (4,), 1, 3, 5, slice(None), 1, 2
-    )
+    reader = BatchReader(images.changed(binarized_without_jax), dataset.train_labels, (4,), 5, slice(None))
+    batches = streamed_batches(reader, 1, 3, 1, 2)
     for step, (pixels, labels) in zip((1, 2), batches, strict=True):
         rows = BatchOrder((4,), 5, 12).indices(np.array([step]))[0]
         np.testing.assert_array_equal(pixels[0], binary[rows])
@@ -231,7 +232,7 @@ def is_running(pid: int) -> bool:
 
 SCRIPT = """
 import multiprocessing, signal, sys, time
-from vae_jax.data.batches import streamed_batches
+from vae_jax.data.batches import BatchReader, streamed_batches
 from vae_jax.data.decoding import Sizing
 from vae_jax.data.folder import load_folder
 from vae_jax.errors import UserError
@@ -240,7 +241,7 @@ if __name__ == "__main__":
     # A shell that starts something in the background lets it ignore this.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     images = load_folder(sys.argv[1], 0.2, 0, Sizing(), 0).train_images
-    batches = streamed_batches(images, None, (0,), 0, 10**6, 5, slice(None), 1, 1)
+    batches = streamed_batches(BatchReader(images, None, (0,), 5, slice(None)), 0, 10**6, 1, 1)
     next(batches)
     # A worker that is killed while it makes shared memory, before Python has noted that, leaves it there.
     time.sleep(0.5)

@@ -223,7 +223,7 @@ def test_a_builder_that_needs_tensorflow_says_what_to_install(root: Path, monkey
     def unpack(manager, urls):
         raise ExtractError("broken") from ModuleNotFoundError(name="tensorflow")
 
-    monkeypatch.setattr("vae_jax.data.tfds_prepare._check_network", lambda *args: None)
+    monkeypatch.setattr("vae_jax.data.tfds_prepare._network_problem", lambda urls: "")
     monkeypatch.setattr(tfds.download.DownloadManager, "download_and_extract", unpack)
     message = refused("cifar10", root)
     assert "cifar10" in message and "pip install tensorflow" in message

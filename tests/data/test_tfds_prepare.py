@@ -201,7 +201,7 @@ def test_files_of_another_size_are_refused(served, tmp_path, monkeypatch) -> Non
     folder, url = served
     (folder / FILES[1]).write_bytes(idx(np.zeros(NUM_TRAIN - 1, np.uint8)))
     point_tfds_at(monkeypatch, "mnist", url, folder)
-    with pytest.raises(UserError, match="12 labels"):
+    with pytest.raises(UserError, match="12 images and labels"):
         load_tfds("mnist", str(tmp_path / "tfds"))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from vae_jax.data.batches import streamed_batches
+from vae_jax.data.batches import BatchReader, streamed_batches
 from vae_jax.data.dataset import Given
 from vae_jax.data.streamed import StreamedImages
 from vae_jax.sharding import own_columns, put_own
@@ -51,17 +51,8 @@ class StreamedSteps(Steps):
             [split, split],
             steps_per_call=1,
         )
-        self._read = lambda first: streamed_batches(
-            images,
-            given,
-            order.seeds,
-            first,
-            last_step,
-            order.batch_size,
-            own_columns(mesh, order.batch_size),
-            num_workers,
-            prefetch,
-        )
+        reader = BatchReader(images, given, order.seeds, order.batch_size, own_columns(mesh, order.batch_size))
+        self._read = lambda first: streamed_batches(reader, first, last_step, num_workers, prefetch)
         self._batches: Iterator[Any] = iter(())
         self._next_step = -1
 
