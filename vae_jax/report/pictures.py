@@ -8,7 +8,6 @@ import numpy as np
 from jaxtyping import Float
 
 from vae_jax.data import Split
-from vae_jax.data.dataset import take_labels
 from vae_jax.keys import Stream, stream_key
 from vae_jax.models import Model, num_latents, sample_flat
 from vae_jax.report.decoder import TOO_LARGE, decoded, live_decoder, obstacle
@@ -63,7 +62,7 @@ class Pictures:
             parts["samples"] = self._samples()
         if encoded is not None:
             parts["originals"] = Sheet(_as_floats(encoded.split, _PAIRS))
-            parts["reconstructions"] = self._frames(encoded.means[:_PAIRS], take_labels(self._told, slice(_PAIRS)))
+            parts["reconstructions"] = self._frames(encoded.means[:_PAIRS], _some(self._told, _PAIRS))
             if len(encoded.means) > 1:
                 parts["interpolation"] = self._interpolation(encoded)
         if model.num_decoded == 2 and "standard_normal" in model.traits:
@@ -130,7 +129,7 @@ class Pictures:
     def _interpolation(self, encoded: Encoded) -> dict[str, Any]:
         """Images to pick from, and the way from each to each other; the class is that of the nearer end."""
         count = min(len(encoded.means), _PICKED if self.decoder is None else _PICKED_LIVE)
-        split, means, told = encoded.split, encoded.means[:count], take_labels(self._told, slice(count))
+        split, means, told = encoded.split, encoded.means[:count], _some(self._told, count)
         shown = None if split.labels is None else split.labels[:count].tolist()
         found = {"images": Sheet(_as_floats(split, count)), "labels": shown, "length": _PATH}
         if self.decoder is not None:
@@ -180,6 +179,10 @@ def manifold_latents(side: int) -> Float[np.ndarray, "n 2"]:
     quantiles = jax.scipy.special.ndtri((jnp.arange(side) + 0.5) / side)
     across, up = jnp.meshgrid(quantiles, quantiles[::-1])
     return np.stack([across.ravel(), up.ravel()], axis=-1).astype(np.float32)
+
+
+def _some(told: np.ndarray | None, count: int) -> np.ndarray | None:
+    return None if told is None else told[:count]
 
 
 def _as_floats(split: Split, count: int) -> Float[np.ndarray, "n *event"]:
