@@ -48,7 +48,7 @@ def changed(name: str, size: int) -> tuple[Config, int]:
     if name == "latents":
         return dataclasses.replace(BASE, model=dataclasses.replace(BASE.model, latents=size)), SIDE
     if name == "hidden size":
-        return dataclasses.replace(BASE, model=dataclasses.replace(BASE.model, hidden=(size,))), SIDE
+        return dataclasses.replace(BASE, model=dataclasses.replace(BASE.model, network=f"mlp(hidden=({size},))")), SIDE
     if name == "pixels":
         return BASE, size
     return dataclasses.replace(BASE, objective=f"iwae(num_samples={size})"), SIDE
@@ -59,9 +59,9 @@ def cost_of(config: Config, side: int, repeats: int) -> Cost:
     images = np.random.default_rng(0).integers(0, 256, (NUM_IMAGES, side, side, 1), dtype=np.uint8)
     data = Dataset("random", images, images[:1], None, None, 255, "", binarization="dynamic")
     result = benchmark(config, data, repeats, num_steps=0)
-    seconds, memory = result["step"]["seconds"], result["memory_bytes"]["compiled_total"] - images.nbytes
+    seconds, memory = result["seconds"], result["memory"]["needed"] - images.nbytes
     epoch = seconds["median"] * EPOCH / config.train.batch_size
-    return Cost(seconds["median"], seconds["minimum"], seconds["maximum"], memory, result["step"]["flops"], epoch)
+    return Cost(seconds["median"], seconds["minimum"], seconds["maximum"], memory, result["flops"], epoch)
 
 
 def rows(name: str, costs: dict[int, Cost]) -> Iterator[str]:

@@ -52,11 +52,11 @@ def images() -> np.ndarray:
 def of_vae_jax() -> Callable[[], Measurement]:
     """Prepares this project's training loop and returns a function that runs its next epoch."""
     import jax
-    from vae_jax.performance.measure import large_product_timer
 
     from vae_jax import build
     from vae_jax.config import Config, ModelConfig, TrainConfig
     from vae_jax.data import Dataset
+    from vae_jax.performance.benchmark import large_product
     from vae_jax.sharding import batch_mesh, replicated
     from vae_jax.training import CheckpointDue, Logged, training_events
 
@@ -75,7 +75,7 @@ def of_vae_jax() -> Callable[[], Measurement]:
         lambda: build.build_state(config, model, shape, schedule.num_steps), out_shardings=replicated(mesh)
     )()
     events = training_events(state, steps, BATCH, schedule)
-    product = large_product_timer(mesh, PRODUCT_SIZE, 1)
+    product = large_product(PRODUCT_SIZE, mesh)
 
     def epoch() -> Measurement:
         logged: list[Logged] = []

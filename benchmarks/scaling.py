@@ -30,7 +30,7 @@ def measure(num_steps: int, repeats: int) -> dict[str, float]:
         TrainConfig(batch_size=128, log_every=num_steps),
     )
     result = benchmark(Config(model=model, train=train), data, repeats, num_steps)
-    return {"devices": result["step"]["devices"], **result["step"]["seconds"]}
+    return {"devices": result["devices"], **result["seconds"]}
 
 
 def main() -> None:

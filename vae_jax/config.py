@@ -18,6 +18,8 @@ from vae_jax.settings import checked, setting
 
 # Bounds on what is created one by one, as a config can come from somebody else.
 _MACHINES = 1025
+_BINARIZATIONS = ("dynamic", "fixed", "threshold", "none")
+_SCHEDULES = ("constant", "cosine", "iwae")
 # JAX keys use 32 bits of a seed: a larger seed would repeat the run of a smaller one.
 SEEDS = 2**32
 
@@ -30,15 +32,17 @@ class DataConfig:
     name: str = setting("", "TFDS name of the data set, for source tfds")
     dir: str = setting("", "folder of images, or of TFDS (empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets)")
     path: str = setting("", "the .npz or .npy file, for source npz")
-    binarization: str = setting("dynamic", "dynamic (drawn anew at each use), fixed, threshold or none")
+    binarization: str = setting("dynamic", "dynamic (at each use), fixed, threshold or none", choices=_BINARIZATIONS)
     seed: int = setting(0, "fixes splits and the binarization of evaluated images", minimum=0, below=SEEDS)
     validation_fraction: float = setting(0.05, "share of the training images for validation", minimum=0.0, below=1.0)
     test_fraction: float = setting(0.2, "share for testing, if a source has no test images", minimum=0.0, below=1.0)
     labels: str = setting("", "CSV file with a column `file` and numbers that a conditional model is told (folder)")
     context: str = setting("", "columns of data.labels, with commas between; all but `file` if empty")
     image_size: int = setting(0, "height and width after resizing (folder, tfds); 0: unchanged", minimum=0, below=8193)
-    image_fit: str = setting("crop", "crop (the middle square, resized) or resize (the whole image)")
-    unreadable: str = setting("refuse", "unreadable files of a folder: refuse, or skip (listed and left out)")
+    image_fit: str = setting("crop", "crop (the middle square) or resize (the whole image)", choices=("crop", "resize"))
+    unreadable: str = setting(
+        "refuse", "files of a folder that can't be read: refuse or skip", choices=("refuse", "skip")
+    )
     resident_mb: int = setting(2048, "larger data sets are streamed from their files; 0: always", minimum=0)
     workers: int = setting(2, "processes that decode streamed images; 0: threads", minimum=0, below=257)
     prefetch: int = setting(4, "batches of streamed images that are decoded ahead", minimum=1, below=_MACHINES)
@@ -67,7 +71,7 @@ class TrainConfig:
     num_steps: int = setting(0, "total number of steps, instead of epochs; 0: count epochs", minimum=0)
     optimizer: str = setting("adam", "what turns gradients into updates")
     learning_rate: float = setting(1e-3, "peak learning rate", minimum=0.0)
-    schedule: str = setting("constant", "learning rate over the steps: constant, cosine, or iwae (Burda et al.)")
+    schedule: str = setting("constant", "of the learning rate: constant, cosine or iwae", choices=_SCHEDULES)
     warmup_steps: int = setting(0, "steps over which the learning rate rises from 0", minimum=0)
     clip_norm: float = setting(0.0, "gradients are scaled down to this global norm; 0: never", minimum=0.0)
     ema_decay: float = setting(0.0, "decay of averaged parameters, for evaluation; 0: none", minimum=0.0, below=1.0)

@@ -5,7 +5,6 @@ import errno
 import json
 import os
 import pathlib
-import shutil
 import stat
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,7 @@ from vae_jax.memory import in_words
 
 _MOST_JSON = 64 * 2**20
 
-_UNFINISHED = ".unfinished"
+UNFINISHED = ".unfinished"
 
 
 @contextlib.contextmanager
@@ -31,7 +30,7 @@ def replacing(path: pathlib.Path, mend: str = "choose another place") -> Iterato
         UserError: If the file system doesn't take it.
     """
     # With the suffix of the file, for writers that go by it.
-    unfinished = path.with_name(f".{path.stem}{_UNFINISHED}{path.suffix}")
+    unfinished = path.with_name(f".{path.stem}{UNFINISHED}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # What lies there could be a link, through which a file somewhere else would be written.
@@ -49,7 +48,7 @@ def replacing(path: pathlib.Path, mend: str = "choose another place") -> Iterato
 
 def is_leftover(path: pathlib.Path) -> bool:
     """Whether this is what `replacing` leaves where a process was killed; the next one overwrites it."""
-    return path.name.startswith(".") and _UNFINISHED in path.name
+    return path.name.startswith(".") and UNFINISHED in path.name
 
 
 def sync(path: pathlib.Path) -> None:
@@ -94,12 +93,8 @@ def parse_json(content: bytes | str) -> Any:
     try:
         # Told that it is UTF-8, or the parser would guess other encodings from zeros.
         return json.loads(content.decode() if isinstance(content, bytes) else content)
-    except UnicodeDecodeError as error:
-        raise ValueError("not text") from error
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"not JSON: {error}") from error
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
 
 
 def write_json(path: pathlib.Path, content: Any, mend: str = "choose another place") -> None:
@@ -142,20 +137,27 @@ def new_folder(path: pathlib.Path, flag: str = "--output") -> Iterator[pathlib.P
         UserError: If something else is there, or the file system refuses.
     """
     check_new_folder(path, flag)
-    final = path.resolve()
     try:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = pathlib.Path(tempfile.mkdtemp(prefix=f".{final.name}{_UNFINISHED}-", dir=final.parent))
-        try:
-            # A temporary folder is its owner's alone.
-            unfinished.chmod(0o777 & ~_umask())
+        with whole_folder(path.resolve()) as unfinished:
             yield unfinished
-            # Takes the place of an empty folder, and of nothing else.
-            unfinished.rename(final)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
     except OSError as error:
         raise UserError(f"'{path}' can't be written ({error.strerror or error}); choose another {flag}") from error
+
+
+@contextlib.contextmanager
+def whole_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A folder to fill, which becomes `path` once all is in it, in place of an empty folder and of nothing else.
+
+    Raises:
+        OSError: If the file system refuses.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The temporary folder is its owner's alone, the one in it is for those that other folders are for.
+    with tempfile.TemporaryDirectory(prefix=f"{UNFINISHED}-", dir=path.parent, ignore_cleanup_errors=True) as outer:
+        unfinished = pathlib.Path(outer, path.name)
+        unfinished.mkdir()
+        yield unfinished
+        unfinished.rename(path)
 
 
 def check_new_folder(path: pathlib.Path, flag: str = "--output") -> None:
@@ -180,9 +182,3 @@ def check_parent(path: pathlib.Path, flag: str) -> None:
     folder = next(folder for folder in path.absolute().parents if folder.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise UserError(f"nothing can be written to {folder}; name another place with {flag}")
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -4,6 +4,7 @@ import math
 import os
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 from vae_jax.errors import UserError
 
@@ -65,3 +66,20 @@ def in_words(count: int) -> str:
     if count < 2**20:
         return f"{count:,} bytes"
     return f"{count / 2**30:,.1f} GB" if count >= 2**30 else f"{count / 2**20:.0f} MB"
+
+
+def planned_memory(compiled: Any) -> dict[str, int]:
+    """Bytes that a compiled program takes of each device.
+
+    Args:
+        compiled: A `jax.stages.Compiled`; JAX itself isn't imported here, as processes that decode images need it not.
+
+    Returns:
+        `arguments` (of a training step: the state, and images that live on the device), `outputs`, what of these takes
+        the place of arguments (`aliased`), `temporaries`, and all that is `needed` at once.
+    """
+    stats = compiled.memory_analysis()
+    assert stats is not None
+    fields = {"arguments": "argument", "outputs": "output", "aliased": "alias", "temporaries": "temp"}
+    parts = {name: getattr(stats, f"{field}_size_in_bytes") for name, field in fields.items()}
+    return {**parts, "needed": sum(parts.values()) - 2 * parts["aliased"]}

@@ -96,6 +96,12 @@ class LogMeanExp(NamedTuple):
         spread = jnp.maximum(self.count / self.effective_sample_size - 1.0, 0.0)
         return jnp.where(self.count > 1, spread / jnp.maximum(self.count - 1.0, 1.0), jnp.inf)
 
+    @property
+    def estimates(self) -> dict[str, Any]:
+        """The three above, by the names that estimators of log p(x) give them."""
+        names = ("log_likelihood", "log_likelihood_variance", "effective_sample_size")
+        return dict(zip(names, (self.value, self.variance, self.effective_sample_size), strict=True))
+
 
 class Moments(NamedTuple):
     """Running mean and summed squared deviation (Welford), stable for large means."""

@@ -60,8 +60,7 @@ def checked(what: str, value: Any, field: dataclasses.Field) -> Any:
     Raises:
         UserError: For another type, or a value out of bounds.
     """
-    default, kind, numbers = field.default, type(field.default), _numbers(value)
-    example = f"e.g. {default!r}"
+    kind, bounds, example = type(field.default), field.metadata, f"e.g. {field.default!r}"
 
     def wrong(needed: str) -> UserError:
         return UserError(f"{what} is {one_line(repr(value), 100)} but must be {needed}")
@@ -69,26 +68,22 @@ def checked(what: str, value: Any, field: dataclasses.Field) -> Any:
     if kind is tuple:
         if not isinstance(value, list | tuple) or any(type(number) is not int for number in value):
             raise wrong("whole numbers, e.g. (400,) or ()")
-        if len(value) > MOST_NUMBERS:
-            raise wrong(f"at most {MOST_NUMBERS} numbers")
+        if not bounds.get("shortest", 0) <= len(value) <= MOST_NUMBERS:
+            raise wrong(f"at least one number and at most {MOST_NUMBERS}, {example}")
         value = tuple(value)
-        if len(value) < field.metadata.get("shortest", 0):
-            raise wrong(f"at least one number, {example}")
     elif kind is float and type(value) is int:
         value = float(value) if abs(value) < COUNTS**2 else math.inf
-        numbers = (value,)
     elif kind in _KINDS and type(value) is not kind:
         raise wrong(f"{_KINDS[kind]}, {example}")
     if kind is float and not math.isfinite(value):
         raise wrong(f"a finite number, {example}")
     if isinstance(value, str) and (len(value) > _LONGEST_TEXT or "\0" in value):
         raise wrong(f"a text of at most {_LONGEST_TEXT} characters without NUL")
-    minimum, below = field.metadata.get("minimum"), field.metadata.get("below")
-    if minimum is not None and not all(number >= minimum for number in numbers):
+    minimum, below, choices = bounds.get("minimum"), bounds.get("below"), bounds.get("choices")
+    if minimum is not None and not all(number >= minimum for number in _numbers(value)):
         raise wrong(f"at least {minimum}")
-    if below is not None and not all(number < below for number in numbers):
+    if below is not None and not all(number < below for number in _numbers(value)):
         raise wrong(f"below {below}")
-    choices = field.metadata.get("choices")
     if choices and value not in choices:
         raise wrong(f"one of {', '.join(choices)}{closest(str(value), choices)}")
     return value
@@ -111,11 +106,6 @@ class Part(NamedTuple):
     def __str__(self) -> str:
         settings = ", ".join(f"{name}={text_of(value)}" for name, value in self.settings.items())
         return f"{self.name}({settings})" if settings else self.name
-
-    @property
-    def is_custom(self) -> bool:
-        """Whether it is a user's, `package.module:Name`."""
-        return ":" in self.name
 
 
 @functools.lru_cache(maxsize=1024)
@@ -173,16 +163,15 @@ def read_setting(what: str, text: str) -> Any:
 def settings_of(factory: Callable[..., Any]) -> dict[str, dataclasses.Field]:
     """The settings of a part: the arguments of its class (or function) that have a default."""
     if dataclasses.is_dataclass(factory):
-        fields = [field for field in dataclasses.fields(factory) if field.init and not field.metadata.get("given")]
+        fields = {
+            field.name: field for field in dataclasses.fields(factory) if field.default is not dataclasses.MISSING
+        }
         # A Linen module has two of its own.
-        if {"parent", "name"} <= {field.name for field in fields}:
-            fields = [field for field in fields if field.name not in ("parent", "name")]
-        return {field.name: field for field in fields if field.default is not dataclasses.MISSING}
-    found = {}
-    for name, parameter in inspect.signature(factory).parameters.items():
-        if parameter.default is not parameter.empty:
-            found[name] = dataclasses.field(default=parameter.default)
-    return found
+        others = {"parent", "name"} if {"parent", "name"} <= set(fields) else set()
+        others |= {name for name, field in fields.items() if field.metadata.get("given") or not field.init}
+        return {name: field for name, field in fields.items() if name not in others}
+    parameters = inspect.signature(factory).parameters.values()
+    return {one.name: dataclasses.field(default=one.default) for one in parameters if one.default is not one.empty}
 
 
 def given(default: Any) -> Any:

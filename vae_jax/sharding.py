@@ -52,6 +52,11 @@ def whole_mesh() -> Mesh:
     return batch_mesh(jax.device_count())
 
 
+def own_device() -> Mesh:
+    """A mesh of one device of this process: the others of a run needn't take part."""
+    return batch_mesh(1, jax.local_devices()[:1])
+
+
 def filled_up(batch_size: int, mesh: Mesh) -> int:
     """The next size of a batch that the devices of a mesh divide."""
     return -(-batch_size // mesh.size) * mesh.size

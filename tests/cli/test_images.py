@@ -167,9 +167,9 @@ def test_archive_without_an_image(runs, tmp_path: pathlib.Path, refused) -> None
     np.savez(tmp_path / "none.npz", images=np.zeros((0, 8, 8), np.uint8), z=np.zeros((0, 2)))
     for verb in ("encode", "score", "interpolate"):
         message = refused(verb, f"--workdir={runs['plain']}", f"--input={tmp_path / 'none.npz'}")
-        assert "holds no image" in message and "none.npz" in message
+        assert "images have shape (0, 8, 8)" in message and "none.npz" in message
     source = ["--config.data.source=npz", f"--config.data.path={tmp_path / 'none.npz'}"]
-    assert "holds no image" in refused(f"--workdir={tmp_path / 'run'}", *TINY, *source)
+    assert "images have shape (0, 8, 8)" in refused(f"--workdir={tmp_path / 'run'}", *TINY, *source)
     latents = f"--latents={tmp_path / 'none.npz'}"
     output = f"--output={tmp_path / 'out.png'}"
     assert "N at least 1" in refused("decode", f"--workdir={runs['plain']}", latents, output)

@@ -26,7 +26,7 @@ def test_log_likelihood_is_that_of_the_context() -> None:
         prior="conditional_gaussian(hidden=())",
         conditional=True,
     )
-    model = build_model(config, SHAPE, num_classes=3)
+    model = build_model(config, SHAPE, context_size=3)
     # E[z|x, c] = mu + A (x - W mu - V c - b) with mu = M c + m.
     rest = np.eye(2) - truth.encoder @ truth.weights
     told = rest @ of_latents - truth.encoder @ of_image

@@ -29,10 +29,10 @@ SHAPE = (8, 8, 1)
 KEY = jax.random.key(3)
 
 
-def model_of(channels: str, spatial: bool, num_classes: int = 0, **fields: Any) -> VAE:
+def model_of(channels: str, spatial: bool, context_size: int = 0, **fields: Any) -> VAE:
     network = f"conv(channels={channels}, spatial={spatial})"
-    config = ModelConfig(network=network, latents=2, conditional=num_classes > 0, **fields)
-    return build_model(config, SHAPE, num_classes=num_classes)
+    config = ModelConfig(network=network, latents=2, conditional=context_size > 0, **fields)
+    return build_model(config, SHAPE, context_size=context_size)
 
 
 def images(count: int = 3) -> jax.Array:
@@ -50,9 +50,9 @@ def variables_of(model: VAE) -> Any:
     return jax.tree.map(lambda leaf: jnp.asarray(0.3 * rng.normal(size=leaf.shape), leaf.dtype), fresh)
 
 
-def one_place(num_classes: int = 0) -> tuple[VAE, VAE, Any]:
+def one_place(context_size: int = 0) -> tuple[VAE, VAE, Any]:
     """Three halvings of 8×8: a vector, a map of one place, and variables that are those of both."""
-    flat, spatial = (model_of("(4, 8, 8)", spatial, num_classes) for spatial in (False, True))
+    flat, spatial = (model_of("(4, 8, 8)", spatial, context_size) for spatial in (False, True))
     variables = variables_of(flat)
     shapes = [jax.eval_shape(lambda model=model: init_variables(model, KEY, SHAPE)) for model in (flat, spatial)]
     assert shapes[0] == shapes[1]
@@ -61,7 +61,7 @@ def one_place(num_classes: int = 0) -> tuple[VAE, VAE, Any]:
 
 
 def test_a_map_of_one_place_has_the_terms_of_a_vector() -> None:
-    *models, variables = one_place(num_classes=3)
+    *models, variables = one_place(context_size=3)
     batch = Batch(images(), context=jnp.asarray([0, 2, 1]))
 
     @functools.partial(jax.jit, static_argnums=0)

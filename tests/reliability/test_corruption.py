@@ -96,7 +96,7 @@ def test_training_starts_anew_where_nothing_is_sound(copy: pathlib.Path, capsys:
         HARMS["empty"](record)
     with pytest.raises(SystemExit):
         main(["sample", f"--workdir={copy}"])
-    assert "is damaged: checkpoint.json is no JSON" in capsys.readouterr().err
+    assert "is damaged: checkpoint.json can't be read" in capsys.readouterr().err
     main([f"--workdir={copy}", *TINY, "--config.train.num_steps=1"])
     said = capsys.readouterr().out
     assert said.count("training starts anew") == 3

@@ -294,7 +294,7 @@ def test_json_that_is_none(given: pathlib.Path, capsys: pytest.CaptureFixture, n
         assert message is None
     else:
         assert message is not None and (
-            "can't be read" in message or "is damaged: checkpoint.json is no JSON" in message
+            "can't be read" in message or "is damaged: checkpoint.json can't be read" in message
         )
 
 

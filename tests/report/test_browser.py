@@ -242,7 +242,7 @@ MODELS = {
 def with_parameters(settings: dict[str, Any], scale: float) -> tuple[VAE, Any]:
     """A model of colour images with parameters far from their start."""
     config = ModelConfig(**{"network": "mlp(hidden=(30,))", "latents": 4, **settings})
-    model = build_model(config, (6, 5, 3), num_classes=7)
+    model = build_model(config, (6, 5, 3), context_size=7)
     params = init_variables(model, jax.random.key(0), (6, 5, 3))
     leaves, structure = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(1), len(leaves))

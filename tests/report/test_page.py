@@ -151,6 +151,14 @@ def test_diagnosis_that_cannot_be_read_is_left_out(run: pathlib.Path) -> None:
         assert "Diagnosis" not in text and "diagnosis.json is not of these parameters, or can't be read" in text
 
 
+def test_a_run_that_was_stopped_is_said_to_be_unfinished(run: pathlib.Path) -> None:
+    assert "unfinished" not in report(run).text
+    config = json.loads((run / "config.json").read_text())
+    config["train"]["num_steps"] = 1080
+    (run / "config.json").write_text(json.dumps(config))
+    assert "The run is unfinished: step 40 of 1,080." in report(run).text
+
+
 def test_text_of_others_stays_text(run: pathlib.Path) -> None:
     place = run.rename(run.with_name("a<b>&"))
     config = json.loads((place / "config.json").read_text())

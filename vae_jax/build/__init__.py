@@ -7,7 +7,7 @@ without a default are among those that the members of that table take, and whose
 from vae_jax.build.model import build_model, build_model_for
 from vae_jax.build.objective import build_loss, build_objective, build_players, check_objective
 from vae_jax.build.parts import MEMBERS, describe_part, describe_parts, resolve_parts, shortened
-from vae_jax.build.registry import choose, choose_or_import, is_custom
+from vae_jax.build.registry import choose_or_import, is_custom
 from vae_jax.build.run import (
     build_data,
     build_optimizer,

@@ -60,55 +60,47 @@ OF_MODEL: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def build_model(config: ModelConfig, image_shape: ImageShape, max_value: int = 255, num_classes: int = 0) -> VAE:
+def build_model(config: ModelConfig, image_shape: ImageShape, max_value: int = 255, context_size: int = 0) -> VAE:
     """The model for images of this shape.
 
     Args:
         config: Which parts, and how large.
         image_shape: Height, width, channels; or the length of a row.
         max_value: Largest value of a pixel, for likelihoods of grey levels.
-        num_classes: Classes of the data, or numbers in its contexts; used if `config.conditional`.
+        context_size: Classes of the data, or numbers in its contexts; used if `config.conditional`.
 
     Raises:
         UserError: If a name is unknown, parts don't fit each other, or a custom part can't be built.
     """
     rows = len(image_shape) == 1
     height, width, channels = (1, *image_shape, 1) if rows else image_shape
-    given: dict[str, Any] = {
-        "latents": config.latents,
-        "levels": max_value + 1,
-        "image_shape": (height, width, channels),
-    }
+    shape = height, width, channels
+    given: dict[str, Any] = {"latents": config.latents, "levels": max_value + 1, "image_shape": shape}
 
     def part(field: str) -> Any:
         return make_part(f"model.{field}", getattr(config, field), OF_MODEL[field], **given)
 
-    with custom_errors(names_of_parts(config)):
+    names = names_of_parts(config)
+    with custom_errors(names):
         likelihood = part("likelihood")
         given["outputs"] = (height, width, likelihood.outputs_per_pixel(channels))
         network = part("network")
         given["latents"] = network.latent_shape
-        if isinstance(network.latent_shape, tuple):
-            _check_maps(config, network.latent_shape)
+        for field in ("posterior", "prior") if isinstance(network.latent_shape, tuple) else ():
+            name = names[f"model.{field}"]
+            if not getattr(choose_or_import(f"model.{field}", name, OF_MODEL[field]), "takes_maps", False):
+                raise UserError(
+                    f"model.{field} '{name}' is one of vectors, but with this network z is a map of "
+                    f"{'×'.join(map(str, network.latent_shape))} numbers; use diagonal_gaussian with standard_normal "
+                    "or vampprior, or set --config.model.network.spatial=False"
+                )
         posterior, prior = part("posterior"), part("prior")
-        given["context_size"] = num_classes if config.conditional else 0
+        given["context_size"] = context_size if config.conditional else 0
         if reason := refusal(posterior, prior, given["context_size"]):
             raise UserError(reason)
         given |= {"encoder": network.encoder(), "decoder": network.decoder(), "rows": rows}
         given |= {"posterior": posterior, "prior": prior, "likelihood": likelihood}
         return part("kind")
-
-
-def _check_maps(config: ModelConfig, shape: tuple[int, ...]) -> None:
-    """Refuses a posterior or a prior of vectors for a map of latents."""
-    for field in ("posterior", "prior"):
-        name = read_part(f"model.{field}", getattr(config, field)).name
-        if not getattr(choose_or_import(f"model.{field}", name, OF_MODEL[field]), "takes_maps", False):
-            raise UserError(
-                f"model.{field} '{name}' is one of vectors, but with this network z is a map of "
-                f"{'×'.join(map(str, shape))} numbers; use diagonal_gaussian with standard_normal or vampprior, or set "
-                "--config.model.network.spatial=False"
-            )
 
 
 def names_of_parts(config: ModelConfig) -> dict[str, str]:

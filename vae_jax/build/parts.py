@@ -8,7 +8,7 @@ from typing import Any
 from vae_jax.build.model import OF_MODEL
 from vae_jax.build.objective import OBJECTIVES
 from vae_jax.build.registry import resolve_part
-from vae_jax.config import Config
+from vae_jax.config import Config, from_mapping
 from vae_jax.errors import UserError
 from vae_jax.settings import Part, closest, read_part, settings_of, text_of
 from vae_jax.training import OPTIMIZERS
@@ -24,16 +24,14 @@ def resolve_parts(config: Config) -> Config:
     """The config whose parts have all of their settings; wrong ones are refused here, before anything else is done.
 
     Raises:
-        UserError: For an unknown part or setting, or a wrong value.
+        UserError: For an unknown part or setting, or a wrong value of any field.
     """
-    model = {field: resolve_part(f"model.{field}", getattr(config.model, field), OF_MODEL[field]) for field in OF_MODEL}
-    optimizer = resolve_part("train.optimizer", config.train.optimizer, OPTIMIZERS)
-    return dataclasses.replace(
-        config,
-        model=dataclasses.replace(config.model, **model),
-        objective=resolve_part("objective", config.objective, OBJECTIVES),
-        train=dataclasses.replace(config.train, optimizer=optimizer),
-    )
+    mapping = dataclasses.asdict(config)
+    for field, members in MEMBERS.items():
+        section, _, name = field.rpartition(".")
+        fields = mapping[section] if section else mapping
+        fields[name] = resolve_part(field, fields[name], members)
+    return from_mapping(mapping)
 
 
 def shortened(field: str, text: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from vae_jax.errors import UserError
 from vae_jax.escaping import one_line
-from vae_jax.settings import givens_of, read_part, resolved
+from vae_jax.settings import Part, givens_of, read_part, resolved
 
 # Frames of Python, of installed packages and of this package: everything but the user's code.
 _NOT_THE_USERS = (
@@ -20,17 +20,6 @@ _NOT_THE_USERS = (
     str(pathlib.Path(__file__).parents[1]) + os.sep,
     "<",
 )
-
-
-def choose(field: str, name: str, members: Iterable[str]) -> Any:
-    """The member with this name, or the name itself where `members` is no mapping.
-
-    Raises:
-        UserError: If there is no such member; it names the closest.
-    """
-    if name not in members:
-        raise _unknown(field, name, members, "")
-    return members[name] if isinstance(members, Mapping) else name
 
 
 def choose_or_import(field: str, name: str, members: Mapping[str, Any]) -> Any:
@@ -42,7 +31,10 @@ def choose_or_import(field: str, name: str, members: Mapping[str, Any]) -> Any:
     if name in members:
         return members[name]
     if not is_custom(name):
-        raise _unknown(field, name, members, ", or name a custom part: package.module:Name")
+        raise UserError(
+            f"config field '{field}' is {name!r}; {_closest(name, members)}choose from {', '.join(members)}, or name a "
+            "custom part: package.module:Name"
+        )
     module_name, _, attribute = name.partition(":")
     with custom_errors({field: name}):
         try:
@@ -62,17 +54,6 @@ def choose_or_import(field: str, name: str, members: Mapping[str, Any]) -> Any:
     return getattr(module, attribute)
 
 
-def make(field: str, name: str, members: Mapping[str, Any], *arguments: Any) -> Any:
-    """Calls the member with this name, or the custom function.
-
-    Raises:
-        UserError: If there is no such member, or a custom function raises anything.
-    """
-    factory = choose_or_import(field, name, members)
-    with custom_errors({field: name}):
-        return factory(*arguments)
-
-
 def resolve_part(field: str, text: str, members: Mapping[str, Any]) -> str:
     """The text of a part with all of its settings, those that weren't given at their defaults.
 
@@ -83,10 +64,7 @@ def resolve_part(field: str, text: str, members: Mapping[str, Any]) -> str:
     Raises:
         UserError: If the text can't be read, there is no such part or setting, or a value is out of bounds.
     """
-    part = read_part(field, text)
-    factory = choose_or_import(field, part.name, members)
-    with custom_errors({field: part.name}):
-        return str(resolved(field, part, factory))
+    return str(_found(field, text, members)[1])
 
 
 def make_part(field: str, text: str, members: Mapping[str, Any], **given: Any) -> Any:
@@ -101,14 +79,19 @@ def make_part(field: str, text: str, members: Mapping[str, Any], **given: Any) -
     Raises:
         UserError: As `resolve_part`, or if a custom part raises anything.
     """
-    part = read_part(field, text)
-    factory = choose_or_import(field, part.name, members)
+    factory, part = _found(field, text, members)
     with custom_errors({field: part.name}):
-        settings = resolved(field, part, factory).settings
         wanted = givens_of(factory)
         if unknown := sorted(wanted - set(given)):
             raise TypeError(f"argument '{unknown[0]}' has no default, and isn't one of {', '.join(given)}")
-        return factory(**{name: value for name, value in given.items() if name in wanted}, **settings)
+        return factory(**{name: value for name, value in given.items() if name in wanted}, **part.settings)
+
+
+def _found(field: str, text: str, members: Mapping[str, Any]) -> tuple[Any, Part]:
+    part = read_part(field, text)
+    factory = choose_or_import(field, part.name, members)
+    with custom_errors({field: part.name}):
+        return factory, resolved(field, part, factory)
 
 
 def is_custom(name: str) -> bool:
@@ -141,12 +124,6 @@ def custom_errors(parts: Mapping[str, str]) -> Iterator[None]:
         ]
         place = f" ({pathlib.Path(users[-1].filename).name}:{users[-1].lineno})" if users else ""
         raise UserError(f"{custom} failed: {type(error).__name__}: {one_line(error)}{place}; correct it") from error
-
-
-def _unknown(field: str, name: str, members: Iterable[str], more: str) -> UserError:
-    return UserError(
-        f"config field '{field}' is {name!r}; {_closest(name, members)}choose from {', '.join(members)}{more}"
-    )
 
 
 def _closest(name: str, members: Iterable[str]) -> str:

@@ -14,20 +14,10 @@ from jaxtyping import Array, Key
 from vae_jax.build.model import ImageShape, build_model_for
 from vae_jax.build.objective import build_loss, build_players, check_objective
 from vae_jax.build.parts import resolve_parts
-from vae_jax.build.registry import choose, make, make_part
+from vae_jax.build.registry import choose_or_import, custom_errors, make_part
 from vae_jax.config import SEEDS, Config
-from vae_jax.data import (
-    BINARIZATIONS,
-    Dataset,
-    dynamic_binarization,
-    load_digits,
-    load_folder,
-    load_npz,
-    load_tfds,
-    scaled,
-)
-from vae_jax.data.decoding import FITS, Sizing
-from vae_jax.data.folder import UNREADABLE
+from vae_jax.data import Dataset, dynamic_binarization, load_digits, load_folder, load_npz, load_tfds, scaled
+from vae_jax.data.decoding import Sizing
 from vae_jax.data.streamed import StreamedImages
 from vae_jax.errors import UserError
 from vae_jax.keys import Stream, stream_key
@@ -36,11 +26,11 @@ from vae_jax.shapes import RandomKey
 from vae_jax.training import (
     OPTIMIZERS,
     REPLICA_AXES,
-    SCHEDULES,
     BatchOrder,
     Preparation,
     ResidentSteps,
     Schedule,
+    Steps,
     StreamedSteps,
     TrainState,
     TrainStep,
@@ -54,7 +44,6 @@ from vae_jax.training import (
 
 
 def _sizing(config: Config) -> Sizing:
-    choose("data.image_fit", config.data.image_fit, dict.fromkeys(FITS))
     return Sizing(config.data.image_size, config.data.image_fit)
 
 
@@ -81,21 +70,17 @@ SOURCES: Mapping[str, Callable[[Config], Dataset]] = {
 
 def build_data(config: Config) -> Dataset:
     """Loads the data set that the config names."""
-    choose("data.binarization", config.data.binarization, dict.fromkeys(BINARIZATIONS))
-    choose("data.unreadable", config.data.unreadable, dict.fromkeys(UNREADABLE))
-    if config.data.image_size and config.data.source in ("digits", "npz"):
-        raise UserError(
-            f"data.image_size has no effect on data.source '{config.data.source}'; set it to 0, or use folder or tfds"
-        )
-    if config.data.labels and config.data.source != "folder":
-        raise UserError(
-            f"data.labels has no effect on data.source '{config.data.source}'; leave it empty, or use folder"
-        )
-    dataset = make("data.source", config.data.source, SOURCES, config)
+    source = config.data.source
+    for field, sources in {"image_size": ("folder", "tfds"), "labels": ("folder",)}.items():
+        if getattr(config.data, field) and source in SOURCES and source not in sources:
+            raise UserError(
+                f"data.{field} has no effect on data.source '{source}'; leave it out, or use {' or '.join(sources)}"
+            )
+    load = choose_or_import("data.source", source, SOURCES)
+    with custom_errors({"data.source": source}):
+        dataset = load(config)
     if not isinstance(dataset, Dataset):
-        raise UserError(
-            f"'data.source' {config.data.source!r} gives a {type(dataset).__name__}; a vae_jax.data.Dataset is needed"
-        )
+        raise UserError(f"'data.source' {source!r} gives a {type(dataset).__name__}; a vae_jax.data.Dataset is needed")
     return with_config(dataset, config)
 
 
@@ -137,14 +122,9 @@ def check_fit(config: Config, data: Dataset) -> None:
     model = build_model_for(config, data)
     pixels = "binary" if data.is_binary else data.values
     if pixels not in model.support:
-        instead = (
-            "set data.binarization to none, or model.likelihood to bernoulli"
-            if data.is_binary
-            else INSTEAD[data.values]
-        )
         raise UserError(
             f"model.likelihood '{config.model.likelihood}' isn't a density of the pixels that data.binarization "
-            f"'{config.data.binarization}' gives ({pixels}); {instead}"
+            f"'{config.data.binarization}' gives ({pixels}); {INSTEAD[pixels]}"
         )
     if config.model.conditional and not model.context_size:
         raise UserError("model.conditional needs class labels or contexts, but the data has none; set it to False")
@@ -167,6 +147,7 @@ def check_fit(config: Config, data: Dataset) -> None:
 
 
 INSTEAD = {
+    "binary": "set data.binarization to none, or model.likelihood to bernoulli",
     "levels": "set data.binarization to dynamic, fixed or threshold, or model.likelihood to discretized_logistic or "
     "gaussian(learned=True)",
     "continuous": "set model.likelihood to gaussian(learned=True) or continuous_bernoulli",
@@ -178,11 +159,13 @@ INSTEAD = {
 def build_preparation(data: Dataset) -> Preparation:
     """The function from stored training images to what the model sees, inside the compiled step."""
     max_value = data.training.max_value
-    if data.is_dynamic:
-        return lambda images, given, key: Batch(dynamic_binarization(images, max_value, key), context=given)
-    if data.has_missing:
-        return lambda images, given, key: Batch(scaled(images, max_value), context=given).masked()
-    return lambda images, given, key: Batch(scaled(images, max_value), context=given)
+
+    def prepare(images: Any, given: Any, key: RandomKey) -> Batch:
+        x = dynamic_binarization(images, max_value, key) if data.is_dynamic else scaled(images, max_value)
+        batch = Batch(x, context=given)
+        return batch.masked() if data.has_missing else batch
+
+    return prepare
 
 
 def build_schedule(config: Config, num_images: int) -> Schedule:
@@ -207,7 +190,6 @@ def build_optimizer(
 ) -> optax.GradientTransformation:
     """The optimizer of all players for this many steps; `learning_rate` replaces that of the config."""
     train = config.train
-    choose("train.schedule", train.schedule, SCHEDULES)
     tx = make_optimizer(
         make_part("train.optimizer", train.optimizer, OPTIMIZERS),
         train.learning_rate if learning_rate is None else learning_rate,
@@ -253,9 +235,7 @@ def build_train_step(
     return replicate(step, must_unroll(model)) if config.num_seeds > 1 else step
 
 
-def build_steps(
-    config: Config, model: Model, data: Dataset, schedule: Schedule, mesh: Mesh
-) -> ResidentSteps | StreamedSteps:
+def build_steps(config: Config, model: Model, data: Dataset, schedule: Schedule, mesh: Mesh) -> Steps:
     """The steps of a run on its training images, in memory or streamed."""
     training = data.training
     images, given = training.images, training.given if model.context_size else None

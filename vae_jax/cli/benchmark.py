@@ -41,13 +41,9 @@ def run(values: Flags) -> None:
     config = build.resolve(config)
     build.check_fit(config, data)
     # What a cache remembers would not be compiled, and compilation is one of the things that are timed.
-    remembers = jax.config.values["jax_enable_compilation_cache"]
     jax.config.update("jax_enable_compilation_cache", False)
-    try:
-        fits = functools.partial(check_memory, config=config)
-        result = benchmark(config, data, values["repeats"], values["steps"], fits)
-    finally:
-        jax.config.update("jax_enable_compilation_cache", remembers)
+    fits = functools.partial(check_memory, config=config)
+    result = benchmark(config, data, values["repeats"], values["steps"], fits)
     write_json(
         output,
         {

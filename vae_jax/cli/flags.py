@@ -138,9 +138,8 @@ def parse(module: types.ModuleType, arguments: list[str]) -> Flags:
         raise UserError(f"there is no flag --{error.flagname}; {hint}") from error
     except flags.IllegalFlagValueError as error:
         # Python's message about a number isn't for users.
-        message = re.sub(
-            r": (invalid literal|could not convert).*", ": not a number of this kind", str(error), flags=re.S
-        )
+        message = re.sub(r": invalid literal.*", ": not an integer", str(error), flags=re.S)
+        message = re.sub(r": could not convert.*", ": not a number", message, flags=re.S)
         raise UserError(one_line(message)) from error
     except (UserError, flags.Error):
         raise

@@ -5,7 +5,7 @@ from jax.sharding import Mesh
 
 from vae_jax.config import Config
 from vae_jax.errors import UserError
-from vae_jax.memory import available_memory, in_words
+from vae_jax.memory import available_memory, in_words, planned_memory
 
 
 def check_memory(compiled: jax.stages.Compiled, mesh: Mesh, config: Config) -> None:
@@ -19,20 +19,16 @@ def check_memory(compiled: jax.stages.Compiled, mesh: Mesh, config: Config) -> N
     Raises:
         UserError: If it can't fit, with how much is needed, for what, and what would help.
     """
-    stats = compiled.memory_analysis()
     free = free_bytes(mesh)
-    if stats is None or free is None:
-        return
     # Simulated devices, and those of a CPU, share one memory.
     sharing = mesh.local_mesh.size if mesh.devices.flat[0].platform == "cpu" else 1
-    arguments = stats.argument_size_in_bytes * sharing
-    work = (stats.output_size_in_bytes - stats.alias_size_in_bytes + stats.temp_size_in_bytes) * sharing
-    if arguments + work <= free:
+    needed, arguments = (sharing * planned_memory(compiled)[name] for name in ("needed", "arguments"))
+    if free is None or needed <= free:
         return
     train = config.train
     replicas = f", --config.num_seeds (now {config.num_seeds})" if config.num_seeds > 1 else ""
     raise UserError(
-        f"a step needs {in_words(arguments + work)} of memory, but {in_words(free)} are free; images, parameters and "
+        f"a step needs {in_words(needed)} of memory, but {in_words(free)} are free; images, parameters and "
         f"the optimizer's state take {in_words(arguments)}; lower --config.train.batch_size (now {train.batch_size}), "
         f"a width of --config.model.network (now {config.model.network}), num_samples of --config.objective (now "
         f"{config.objective}){replicas}, raise --config.train.accumulation (now {train.accumulation}), or "

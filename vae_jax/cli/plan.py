@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+import math
 import os
 import subprocess
 import sys
@@ -11,19 +12,17 @@ from typing import Any
 from absl import flags
 
 from vae_jax import build
-from vae_jax.cli.flags import Flags, define_config, output_file, parse_image_shape, read_config
+from vae_jax.cli.flags import Flags, define_config, parse_image_shape, read_config
 from vae_jax.cli.terminal import say
-from vae_jax.config import Config, from_mapping
+from vae_jax.config import Config
 from vae_jax.data import tfds
 from vae_jax.data.streamed import StreamedImages
 from vae_jax.errors import UserError
-from vae_jax.files import write_json
 from vae_jax.performance.chips import Topology, parse_topology
-from vae_jax.performance.plan import ImageFacts, plan_step
+from vae_jax.performance.plan import ImageFacts
 
 # So that scripts can go by it; 2 is for what a user has to mend.
 _DOES_NOT_FIT_STATUS = 1
-_NOTE = "estimate, not measured: at published peak rates, without the exchanges between chips"
 _GIB = 2**30
 # Keeps libtpu quiet, off a TPU of this machine, and from looking for one in the network.
 _ENVIRONMENT = {
@@ -33,10 +32,9 @@ _ENVIRONMENT = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "JAX_COMPILATION_CACHE_DIR": "",
 }
-# What is about programs for this machine; so is all of TPU_*, but for where libtpu is.
-_NOT_PASSED_ON = ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")
-_PASSED_ON = ("TPU_LIBRARY_PATH",)
-_CHILD = "import sys; from vae_jax.cli.plan import compile_request; compile_request(sys.argv[1])"
+# What is about programs for this machine, and TPUs of it.
+_NOT_PASSED_ON = ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES", "TPU_", "CLOUD_TPU_")
+_CHILD = "from vae_jax.performance.plan import main; main()"
 
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
@@ -48,9 +46,6 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     flags.DEFINE_integer("num_images", None, meaning, flag_values=values, lower_bound=1)
     meaning = "classes of the data, for a conditional model, where the data isn't here"
     flags.DEFINE_integer("num_classes", 0, meaning, flag_values=values, lower_bound=0)
-    meaning = "compile several times faster with less optimization; memory then comes out somewhat too large"
-    flags.DEFINE_bool("quick", False, meaning, flag_values=values)
-    flags.DEFINE_string("output", None, "JSON file for the plan", flag_values=values)
 
 
 def run(values: Flags) -> None:
@@ -61,66 +56,36 @@ def run(values: Flags) -> None:
     topology = parse_topology(values["topology"])
     if importlib.util.find_spec("libtpu") is None:
         raise UserError("libtpu, which compiles for TPUs, isn't installed; pip install libtpu")
-    output = output_file(values, "", ".json") if values["output"] is not None else None
-    plan = _compiled_elsewhere(config, _facts(config, values), topology, values["quick"])
+    plan = _compiled_elsewhere(config, _facts(config, values), topology)
     say("\n".join(_lines(plan, config, topology)))
-    if output is not None:
-        write_json(output, plan, "choose another --output")
     if not plan["fits"]:
         sys.exit(_DOES_NOT_FIT_STATUS)
 
 
-def compile_request(request: str) -> None:
-    """What the other process does: prints the plan, or why there is none, as JSON on the last line.
-
-    Args:
-        request: JSON with the config, the facts of the data and the topology.
-    """
-    wanted = json.loads(request)
-    facts = {**wanted["facts"], "image_shape": tuple(wanted["facts"]["image_shape"])}
-    try:
-        topology = parse_topology(wanted["topology"])
-        plan = plan_step(from_mapping(wanted["config"]), ImageFacts(**facts), topology)
-        answer = {"plan": {**plan, "note": _NOTE}}
-    except UserError as error:
-        answer = {"error": str(error)}
-    except Exception as error:
-        # libtpu adds a trace of its own below what it says.
-        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:400]}"
-        answer = {"error": f"the step can't be compiled ({reason}); try another --topology or config"}
-    print(json.dumps(answer))
-
-
-def _compiled_elsewhere(config: Config, facts: ImageFacts, topology: Topology, quick: bool) -> dict[str, Any]:
-    """The plan as JSON, made by a process with an environment of its own."""
-    request = {"config": dataclasses.asdict(config), "facts": dataclasses.asdict(facts), "topology": topology.name}
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if name in _PASSED_ON or not name.startswith(("TPU_", "CLOUD_TPU_", *_NOT_PASSED_ON))
-    }
-    environment |= _ENVIRONMENT | ({"JAX_OPTIMIZATION_LEVEL": "O0"} if quick else {})
+def _compiled_elsewhere(config: Config, facts: ImageFacts, topology: Topology) -> dict[str, Any]:
+    """The plan, made by a process with an environment of its own."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_PASSED_ON)}
     # Custom parts are found there as they are here.
     environment["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
-    command = [sys.executable, "-c", _CHILD, json.dumps(request)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace")
-    try:
-        found = json.loads(done.stdout.strip().splitlines()[-1])
-    except (IndexError, ValueError) as error:
-        reason = (done.stderr.strip().splitlines() or ["no message"])[-1][:400]
-        raise UserError(
-            f"compiling ended with status {done.returncode} ({reason}); try another --topology or config"
-        ) from error
-    if "error" in found:
-        raise UserError(found["error"])
-    return found["plan"]
+    done = subprocess.run(
+        [sys.executable, "-c", _CHILD],
+        input=json.dumps([dataclasses.asdict(config), facts, topology.name]),
+        env=environment | _ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        errors="replace",
+    )
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or [f"compiling ended with status {done.returncode}"])[-1]
+        raise UserError(f"there is no plan: {reason[:600]}")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def _facts(config: Config, values: Flags) -> ImageFacts:
     """Shapes of the data: from flags, or from the data where it's here."""
     if values["image_shape"] is not None and values["num_images"] is not None:
         shape = parse_image_shape(values["image_shape"])
-        num_bytes = values["num_images"] * shape[0] * shape[1] * shape[2]
+        num_bytes = values["num_images"] * math.prod(shape)
         streamed = config.data.source in ("tfds", "folder") and num_bytes > config.data.resident_mb * 2**20
         return ImageFacts(shape, values["num_images"], values["num_classes"], streamed=streamed)
     instead = "give --image_shape=HEIGHT,WIDTH,CHANNELS and --num_images=N instead"
@@ -139,46 +104,37 @@ def _facts(config: Config, values: Flags) -> ImageFacts:
 
 def _lines(plan: dict[str, Any], config: Config, topology: Topology) -> list[str]:
     """The plan for people."""
-    used, chips, batch_size = plan["used_chips"], plan["num_chips"], plan["batch_size"]
-    replicas = f", {plan['num_seeds']} replicas" if plan["num_seeds"] > 1 else ""
-    lines = [f"one training step on {plan['topology']}: a batch of {batch_size} images over {used} chips{replicas}"]
+    used, chips, train, chip = plan["used_chips"], plan["num_chips"], config.train, topology.chip
+    replicas = f", {config.num_seeds} replicas" if config.num_seeds > 1 else ""
+    lines = [f"one training step on {topology.name}: a batch of {train.batch_size} images over {used} chips{replicas}"]
     if used < chips:
-        idle, above = f"{chips - used} of {chips} chips", -(-batch_size // chips) * chips
+        idle, above = f"{chips - used} of {chips} chips", -(-train.batch_size // chips) * chips
         lines.append(f"  {idle} would have nothing to do; --config.train.batch_size={above} uses all")
-    lines += _memory_lines(plan, config)
-    estimate, chip = plan["estimate"], topology.chip
-    if estimate is None:
-        return lines
-    compute, memory = estimate["compute_seconds"], estimate["memory_seconds"]
-    done, moved = f"{_si(estimate['flops'])}FLOP", f"{_si(estimate['bytes_accessed'])}B"
-    return [
-        *lines,
-        f"  a step             {_si(max(compute, memory))}s ({_NOTE})",
-        f"    compute          {_si(compute)}s for {done} a chip at {_si(chip.flops_per_second)}FLOP/s "
-        "(float32 products are one bfloat16 pass)",
-        f"    memory           {_si(memory)}s for {moved} a chip at {_si(chip.memory_bandwidth)}B/s",
-        f"compiled in {plan['compile_seconds']:.0f} s",
-    ]
-
-
-def _memory_lines(plan: dict[str, Any], config: Config) -> list[str]:
-    memory, train = plan["memory"], config.train
-    at_least = "at least " if memory["arguments"] is None else ""
-    verdict = "fits" if plan["fits"] else "does not fit"
-    lines = [f"  {verdict}: {at_least}{memory['needed'] / _GIB:.2f} GiB a chip of {memory['available'] / _GIB:.2f} GiB"]
-    if memory["arguments"] is not None:
-        lines += [f"    {name:<16} {_si(memory[name])}B" for name in ("arguments", "temporaries", "outputs", "aliased")]
+    memory = plan["memory"]
+    needed, available = memory.pop("needed") / _GIB, memory.pop("available") / _GIB
+    lines.append(f"  {'fits' if plan['fits'] else 'does not fit'}: {needed:.2f} GiB a chip of {available:.2f} GiB")
+    lines += [f"    {name:<16} {_si(number)}B" for name, number in memory.items()]
     if not plan["fits"]:
         lines.append(
             f"    raise --config.train.accumulation (now {train.accumulation}), lower --config.train.batch_size (now "
             f"{train.batch_size}) or --config.num_seeds (now {config.num_seeds}), or take a larger slice"
         )
-    return lines
+    if "flops" not in plan:
+        return lines
+    compute, moving, done = plan["compute_seconds"], plan["memory_seconds"], plan["flops"]
+    return [
+        *lines,
+        f"  a step             {_si(max(compute, moving))}s (estimate, not measured: at published peak rates, without "
+        "the exchanges between chips)",
+        f"    compute          {_si(compute)}s for {_si(done)}FLOP a chip at {_si(chip.flops_per_second)}FLOP/s "
+        "(float32 products are one bfloat16 pass)",
+        f"    memory           {_si(moving)}s for {_si(plan['bytes_accessed'])}B a chip at "
+        f"{_si(chip.memory_bandwidth)}B/s",
+        f"compiled in {plan['compile_seconds']:.0f} s",
+    ]
 
 
 def _si(value: float) -> str:
     """A number with the prefix of its unit."""
-    for power, prefix in ((15, "P"), (12, "T"), (9, "G"), (6, "M"), (3, "k"), (0, ""), (-3, "m"), (-6, "µ"), (-9, "n")):
-        if value >= 10.0**power:
-            return f"{value / 10.0**power:.3g} {prefix}"
-    return f"{value:.3g} "
+    power = min(max(math.floor(math.log10(value) / 3), -4), 5) if value > 0 else 0
+    return f"{value / 1000.0**power:.3g} {'pnµm kMGTP'[power + 4].strip()}"

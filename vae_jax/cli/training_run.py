@@ -32,10 +32,9 @@ from vae_jax.training import (
     CheckpointDue,
     Interrupted,
     Logged,
-    ResidentSteps,
     Schedule,
+    Steps,
     Stopping,
-    StreamedSteps,
     TrainState,
     all_finite,
     training_events,
@@ -72,7 +71,7 @@ class TrainingRun:
     schedule: Schedule
     mesh: Mesh
     state: TrainState
-    steps: ResidentSteps | StreamedSteps
+    steps: Steps
     load_state: Callable[[], TrainState]
     check_folder: Callable[[], None]
     score: float | None = None

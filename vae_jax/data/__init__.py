@@ -1,6 +1,6 @@
 """Where images come from, and what is done to their pixels before a model sees them."""
 
-from vae_jax.data.batches import streamed_batches
+from vae_jax.data.batches import BatchReader, streamed_batches
 from vae_jax.data.binarization import dynamic_binarization, scaled
 from vae_jax.data.dataset import BINARIZATIONS, SPLITS, Dataset, ImageKind, Split
 from vae_jax.data.digits import load_digits

@@ -1,6 +1,7 @@
 """Arrays from untrusted `.npz` and `.npy` files: sizes are checked before memory is taken, nothing is unpickled."""
 
 import io
+import math
 import os
 import stat
 import zipfile
@@ -15,7 +16,6 @@ from vae_jax.memory import available_memory, in_words
 
 # Reading an array and dividing it into parts need a second copy for a while.
 _COPIES = 2
-_MOST_NAMES = 20
 
 
 def read_arrays(
@@ -43,21 +43,20 @@ def read_arrays(
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise ValueError("it is not a regular file")
         if single and Path(path).suffix == ".npy":
-            check_memory(os.path.getsize(path), "its array takes")
+            _check_memory(os.path.getsize(path))
             return {single: _array(Path(path).read_bytes())}
         with zipfile.ZipFile(path) as archive:
             sizes = {member.filename.removesuffix(".npy"): member.file_size for member in archive.infolist()}
             names = [name for name in (*needed, *optional) if name in sizes]
             # zipfile never inflates a member beyond the size that the archive's directory declares.
-            check_memory(sum(sizes[name] for name in names), "its arrays take")
+            _check_memory(sum(sizes[name] for name in names))
             arrays = {name: _array(archive.read(f"{name}.npy")) for name in names}
     except Exception as error:
         # zipfile, zlib and NumPy raise many kinds of exceptions for a damaged file.
         reason = getattr(error, "strerror", None) or one_line(error)
         raise UserError(f"'{path}' can't be read as {what} ({reason}); {mend}") from error
     if not any(name in arrays for name in needed):
-        found = ", ".join(one_line(name, 60) for name in list(sizes)[:_MOST_NAMES]) or "nothing"
-        found += ", ..." if len(sizes) > _MOST_NAMES else ""
+        found = one_line(", ".join(sizes) or "nothing")
         raise UserError(f"'{path}' can't be read as {what} (it holds {found}, but not {' or '.join(needed)}); {mend}")
     return arrays
 
@@ -70,12 +69,13 @@ def _array(content: bytes) -> np.ndarray:
     return array.astype(array.dtype.newbyteorder("="), order="C", copy=False)
 
 
-def check_memory(needed: int, what: str) -> None:
-    """Checks that arrays of this size fit into the free memory.
-
-    Raises:
-        ValueError: If not; with both sizes.
-    """
+def room_for_arrays() -> float:
+    """Bytes that arrays may take so that they, and a second copy, fit into the free memory; infinity if unknown."""
     free = available_memory()
-    if free is not None and needed * _COPIES > free:
-        raise ValueError(f"{what} {in_words(needed)}, but there is room for {in_words(free // _COPIES)} only")
+    return math.inf if free is None else free // _COPIES
+
+
+def _check_memory(needed: int) -> None:
+    room = room_for_arrays()
+    if needed > room:
+        raise ValueError(f"its arrays take {in_words(needed)}, but there is room for {in_words(int(room))} only")

@@ -36,59 +36,62 @@ _THREADS = min(4, os.cpu_count() or 1)
 Batch = tuple[Shaped[np.ndarray, "r b *event"], Int[np.ndarray, "r b"] | None]
 
 
-def streamed_batches(
-    images: StreamedImages,
-    given: Given,
-    seeds: tuple[int, ...],
-    first_step: int,
-    last_step: int,
-    batch_size: int,
-    columns: slice,
-    num_workers: int,
-    prefetch: int,
-) -> Iterator[Batch]:
-    """The batches of consecutive steps, decoded ahead of time.
+@dataclasses.dataclass(frozen=True)
+class BatchReader:
+    """The batches of a run as a function of the step.
 
-    They are the images of `batch_indices`, bit for bit, for any number of workers. Closing or dropping the iterator
-    ends the workers.
+    They are the images of `batch_indices`, bit for bit. An image that several replicas use is decoded once.
 
-    Args:
+    Attributes:
         images: Images in their files.
         given: Class or context of each, or None.
         seeds: The seed of each of the `r` replicas; each has its own order of images.
-        first_step: Number of steps taken before.
-        last_step: The step to stop before.
         batch_size: Images per step and replica in the whole run.
         columns: Which of these this process loads, `b` images.
-        num_workers: Processes that decode; 0: threads of this process.
-        prefetch: About how many decoded batches wait.
-
-    Returns:
-        Yields images `[R, B, H, W, C]` and what is given `[R, B, ...]` of each step. An image that several replicas use
-        is decoded once.
-
-    Raises:
-        UserError: If an image can't be read, or a worker ends unexpectedly.
     """
-    batch_of_step = _BatchOfStep(images, given, seeds, batch_size, columns)
-    batches = _decoded_ahead(batch_of_step, first_step, last_step, num_workers, prefetch)
-    _open.add(batches)
-    return batches
+
+    images: StreamedImages
+    given: Given
+    seeds: tuple[int, ...]
+    batch_size: int
+    columns: slice
+
+    def __call__(self, step: int) -> Batch:
+        """Images `[R, B, H, W, C]` and what is given `[R, B, ...]` of a step."""
+        seeds, steps = np.asarray(self.seeds, np.uint32), np.array([step], np.uint32)
+        rows = batch_indices(seeds, steps, self.batch_size, len(self.images))[0][:, self.columns]
+        once, places = np.unique(rows.ravel(), return_inverse=True)
+        pixels = self.images.take(once).decode(num_threads=1)[places]
+        return pixels.reshape(*rows.shape, *pixels.shape[1:]), None if self.given is None else self.given[rows]
 
 
 # Closed at the end of the program, while the modules that Grain needs for that still exist.
-_open: weakref.WeakSet[Generator[Batch, None, None]] = weakref.WeakSet()
+_open: weakref.WeakSet[contextlib.ExitStack] = weakref.WeakSet()
 
 
 @atexit.register
 def _close_open() -> None:
-    for batches in list(_open):
-        batches.close()
+    for held in list(_open):
+        held.close()
 
 
-def _decoded_ahead(
-    batch_of_step: "_BatchOfStep", first_step: int, last_step: int, num_workers: int, prefetch: int
+def streamed_batches(
+    reader: BatchReader, first_step: int, last_step: int, num_workers: int, prefetch: int
 ) -> Generator[Batch, None, None]:
+    """The batches of consecutive steps, decoded ahead of time; the same for any number of workers.
+
+    Closing or dropping the iterator ends the workers.
+
+    Args:
+        reader: The function of the step.
+        first_step: Number of steps taken before.
+        last_step: The step to stop before.
+        num_workers: Processes that decode; 0: threads of this process.
+        prefetch: About how many decoded batches wait.
+
+    Raises:
+        UserError: If an image can't be read, or a worker ends unexpectedly.
+    """
     import grain  # here, since it takes two seconds and only images in files need it
     from absl import flags
 
@@ -97,9 +100,15 @@ def _decoded_ahead(
         flags.FLAGS.mark_as_parsed()
 
     with contextlib.ExitStack() as held:
+        _open.add(held)
         steps = grain.MapDataset.range(first_step, last_step)
         if num_workers:
-            function = held.enter_context(_in_file(batch_of_step))
+            # Python sends a new process its arguments through a pipe, and waits forever if the process dies before it
+            # has read them. Thousands of file names don't fit into the pipe's buffer, so they are in a file.
+            file = held.enter_context(tempfile.NamedTemporaryFile())
+            pickle.dump(reader, file)
+            file.flush()
+            function = functools.partial(_of_file, file.name)
             # Workers run ahead by themselves. Grain queues as many batches again in the parent as in each worker.
             batches = steps.map(function).to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
             options = grain.MultiprocessingOptions(
@@ -108,7 +117,7 @@ def _decoded_ahead(
             batches = batches.mp_prefetch(options, worker_init_fn=_start_worker)
         else:
             options = grain.ReadOptions(num_threads=min(_THREADS, prefetch), prefetch_buffer_size=prefetch)
-            batches = steps.map(batch_of_step).to_iter_dataset(options)
+            batches = steps.map(reader).to_iter_dataset(options)
         # A list, so that `_close` can drop the only reference.
         iterator = [iter(batches)]
         held.callback(_close, iterator)
@@ -139,47 +148,12 @@ def _next(iterator: Iterator[Batch]) -> Batch | None:
     raise problem.with_traceback(None)
 
 
-@dataclasses.dataclass(frozen=True)
-class _BatchOfStep:
-    """The function that workers run; see `streamed_batches`."""
-
-    images: StreamedImages
-    given: Given
-    seeds: tuple[int, ...]
-    batch_size: int
-    columns: slice
-
-    def __call__(self, step: int) -> Batch:
-        seeds, steps = np.asarray(self.seeds, np.uint32), np.array([step], np.uint32)
-        rows = batch_indices(seeds, steps, self.batch_size, len(self.images))[0][:, self.columns]
-        once, places = np.unique(rows.ravel(), return_inverse=True)
-        pixels = self.images.take(once).decode(num_threads=1)[places]
-        return pixels.reshape(*rows.shape, *pixels.shape[1:]), None if self.given is None else self.given[rows]
-
-
-@contextlib.contextmanager
-def _in_file(function: _BatchOfStep) -> Iterator["_FromFile"]:
-    """The function in a temporary file.
-
-    Python sends a new process its arguments through a pipe, and waits forever if the process dies before it has read
-    them; thousands of file names don't fit into the pipe's buffer.
-    """
-    with tempfile.NamedTemporaryFile() as file:
-        pickle.dump(function, file)
-        file.flush()
-        yield _FromFile(file.name)
-
-
-@dataclasses.dataclass(frozen=True)
-class _FromFile:
-    path: str
-
-    def __call__(self, step: int) -> Batch:
-        return _loaded(self.path)(step)
+def _of_file(path: str, step: int) -> Batch:
+    return _loaded(path)(step)
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(path: str) -> _BatchOfStep:
+def _loaded(path: str) -> BatchReader:
     return pickle.loads(pathlib.Path(path).read_bytes())
 
 

@@ -87,6 +87,8 @@ def _consecutive(numbers: Int[np.ndarray, "n"]) -> Iterator[slice]:
             yield slice(start, min(start + _IMAGES_AT_ONCE, last))
 
 
-def thresholded(images: UInt8[np.ndarray, "n *event"], max_value: int) -> UInt8[np.ndarray, "n *event"]:
-    """1 where a pixel is above half of `max_value`, else 0."""
+def thresholded(
+    images: UInt8[np.ndarray, "n *event"], max_value: int, numbers: Int[np.ndarray, "n"] | None = None
+) -> UInt8[np.ndarray, "n *event"]:
+    """1 where a pixel is above half of `max_value`, else 0; which image it is makes no difference."""
     return (2 * images.astype(np.uint16) > max_value).astype(np.uint8)

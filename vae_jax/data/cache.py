@@ -9,7 +9,6 @@ import hashlib
 import logging
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,9 +19,9 @@ import platformdirs
 
 from vae_jax.data.dividing import fingerprint
 from vae_jax.escaping import one_line
+from vae_jax.files import UNFINISHED, whole_folder
 
 _DIGEST = "fingerprint.txt"
-_UNFINISHED = ".unfinished-"
 _SECONDS_UNTIL_ABANDONED = 24 * 3600.0
 _logger = logging.getLogger(__name__)
 
@@ -98,28 +97,23 @@ def save(key: str, arrays: Arrays) -> None:
         key: A name for it that changes with whatever the arrays are made from.
         arrays: Name and contents of each array; None for one that doesn't exist.
     """
-    place = cache_folder()
+    folder = cache_folder() / key
     try:
-        place.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(place)
-        with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=place, ignore_cleanup_errors=True) as temporary:
-            unfinished = Path(temporary, key)
-            unfinished.mkdir()
+        _remove_abandoned(folder.parent)
+        with whole_folder(folder) as unfinished:
             for name, array in arrays.items():
                 if array is not None:
                     np.save(unfinished / f"{name}.npy", array, allow_pickle=False)
             (unfinished / _DIGEST).write_text(fingerprint(*arrays.values()))
             # A folder can't replace one with files in it, such as a damaged entry.
-            with contextlib.suppress(FileNotFoundError):
-                (place / key).rename(Path(temporary, "old"))
-            unfinished.rename(place / key)
+            shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
         # If another process was faster, its entry is as good.
-        if not (place / key / _DIGEST).is_file():
+        if not (folder / _DIGEST).is_file():
             _logger.warning(
                 "the data is decoded at every start, because the cache %s can't be written (%s); make room there, or "
                 "set XDG_CACHE_HOME to another folder",
-                place,
+                folder.parent,
                 error.strerror or one_line(error),
             )
 
@@ -130,7 +124,7 @@ def _load_array(path: Path) -> np.ndarray | None:
 
 def _remove_abandoned(place: Path) -> None:
     # A process that was killed while it wrote leaves files as large as a whole data set.
-    for folder in place.glob(f"{_UNFINISHED}*"):
+    for folder in place.glob(f"{UNFINISHED}-*"):
         with contextlib.suppress(OSError):
-            if time.time() - os.stat(folder).st_mtime > _SECONDS_UNTIL_ABANDONED:
-                shutil.rmtree(folder, ignore_errors=True)
+            if time.time() - folder.stat().st_mtime > _SECONDS_UNTIL_ABANDONED:
+                shutil.rmtree(folder)

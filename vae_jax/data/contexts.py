@@ -1,5 +1,6 @@
 """Numbers that a conditional model is told of each image, from a CSV file."""
 
+import contextlib
 import csv
 import os
 from collections.abc import Sequence
@@ -31,43 +32,36 @@ def read_contexts(
             finite number.
     """
     try:
-        if not os.path.isfile(path):
-            raise ValueError("there is no such file")
         with open(path, newline="", encoding="utf-8-sig") as file:
-            header, *rows = ([*csv.reader(file, strict=True)]) or [[]]
+            reader = csv.DictReader(file, strict=True)
+            header, rows = list(reader.fieldnames or ()), list(reader)
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"'{path}' can't be read as CSV ({one_line(error)}); set data.labels to another") from error
     if header.count(_FILE) != 1 or len(set(header)) != len(header):
         raise UserError(f"'{path}' needs a first line with a column '{_FILE}' and no name twice; add it")
     names = [name.strip() for name in columns.split(",")] if columns else [name for name in header if name != _FILE]
-    if unknown := [name for name in names if name not in header or name == _FILE] or ([] if names else [""]):
+    if unknown := [name for name in names or [""] if name not in header or name == _FILE]:
         shown = one_line(", ".join(header), 200)
         raise UserError(f"'{path}' has no numbers '{unknown[0]}' among its columns ({shown}); change data.context")
-    at, places = header.index(_FILE), [header.index(name) for name in names]
-    found: dict[str, list[str]] = {}
+    found: dict[str, dict[str, str]] = {}
     for number, row in enumerate(rows, 2):
-        if row and (len(row) != len(header) or os.path.normpath(row[at]) in found):
-            why = f"has {len(row)} cells, not {len(header)}" if len(row) != len(header) else "names an image again"
-            raise UserError(f"'{path}': row {number} {why}; mend or remove it")
-        if row:
-            found[os.path.normpath(row[at])] = row
-    numbers = np.empty((len(files), len(names)), np.float32)
+        image = os.path.normpath(row[_FILE] or "")
+        if None in row or None in row.values() or image in found:
+            raise UserError(
+                f"'{path}': row {number} has not {len(header)} cells, or names an image again; mend or remove it"
+            )
+        found[image] = row
+    numbers = np.full((len(files), len(names)), np.nan, np.float32)
     for index, name in enumerate(files):
         if name not in found:
             raise UserError(f"'{path}' has no row for the image {printable(name)}; add one, or remove the image")
-        for column, place in enumerate(places):
-            numbers[index, column] = _number(cell := found[name][place])
+        for column, of_column in enumerate(names):
+            cell = found[name][of_column]
+            with contextlib.suppress(ValueError), np.errstate(over="ignore"):
+                numbers[index, column] = float(cell)
             if not np.isfinite(numbers[index, column]):
-                what = f"{printable(names[column])} of {printable(name)} is '{printable(cell[:60])}'"
+                what = f"{printable(of_column)} of {printable(name)} is '{printable(cell[:60])}'"
                 raise UserError(
                     f"'{path}': {what}, which is no finite number; mend it, or name other columns in data.context"
                 )
     return numbers, tuple(map(printable, names))
-
-
-def _number(cell: str) -> np.float32:
-    try:
-        with np.errstate(over="ignore"):
-            return np.float32(float(cell))
-    except ValueError:
-        return np.float32(np.nan)

@@ -56,9 +56,8 @@ class Split:
 
     def some(self, rows: Any) -> "Split":
         """Some of the images, by a slice or their numbers."""
-        return Split(
-            take(self.images, rows), take_labels(self.labels, rows), self.max_value, take_labels(self.context, rows)
-        )
+        labels, context = (None if array is None else array[rows] for array in (self.labels, self.context))
+        return Split(take(self.images, rows), labels, self.max_value, context)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,23 +88,20 @@ class ImageKind:
             ValueError: If the mapping doesn't describe images.
         """
         try:
-            shape, max_value, num_classes = map(mapping.get, ("image_shape", "max_value", "num_classes"))
-            names, told = (list(mapping.get(key, ())) for key in ("class_names", "context_names"))
-            values, numbers = mapping.get("values", "levels"), (*shape, max_value, num_classes)
-        except (AttributeError, TypeError):
-            names, told, values, numbers = [], [], "", ()
-        if (
-            len(numbers) not in (3, 5)
-            or any(type(number) is not int for number in numbers)
-            or values not in VALUES
-            or any(type(name) is not str for name in (*names, *told))
-            or len(names) not in (0, num_classes)
-            or not (min(shape) >= 1 and math.prod(shape) <= _MOST_VALUES)
-            or not (1 <= max_value <= 255 and 0 <= num_classes <= MOST_CLASSES and len(told) <= MOST_CLASSES)
-        ):
+            names, told = (tuple(map(printable, mapping.get(key, ()))) for key in ("class_names", "context_names"))
+            shape, most, classes = tuple(mapping["image_shape"]), mapping["max_value"], mapping["num_classes"]
+            kind = cls(shape, most, classes, names, told, mapping.get("values", "levels"))
+            sound = (
+                all(type(number) is int for number in (*shape, most, classes))
+                and (len(shape) in (1, 3) and min(shape) >= 1 and math.prod(shape) <= _MOST_VALUES)
+                and (1 <= most <= 255 and 0 <= classes <= MOST_CLASSES and len(told) <= MOST_CLASSES)
+                and (len(names) in (0, classes) and kind.values in VALUES)
+            )
+        except (AttributeError, KeyError, TypeError):
+            sound = False
+        if not sound:
             raise ValueError(f"image_shape, max_value and num_classes expected in {one_line(repr(mapping), 200)}")
-        names, told = tuple(map(printable, names)), tuple(map(printable, told))
-        return cls(tuple(shape), max_value, num_classes, names, told, values)
+        return kind
 
     def __str__(self) -> str:
         size = "x".join(map(str, self.image_shape))
@@ -126,7 +122,7 @@ class ImageKind:
 class Dataset:
     """A data set, how it is divided and how its pixels are binarized.
 
-    A source fills in the first ten fields, `build_data` the others, from the config.
+    A source leaves `binarization`, `validation_fraction` and `seed` to `build_data`, which takes them from the config.
 
     Attributes:
         name: Its name in reports.
@@ -163,6 +159,13 @@ class Dataset:
     train_context: Float[np.ndarray, "n context"] | None = None
     test_context: Float[np.ndarray, "m context"] | None = None
     context_names: tuple[str, ...] = ()
+
+    @classmethod
+    def of_parts(cls, name: str, train: Split, test: Split, digest: str, **others: Any) -> "Dataset":
+        """A data set of two parts; `others` are fields that a split doesn't have."""
+        arrays = train.images, test.images, train.labels, test.labels
+        contexts = {"train_context": train.context, "test_context": test.context}
+        return cls(name, *arrays, train.max_value, digest, **contexts, **others)
 
     def __str__(self) -> str:
         """The number of images in each split, their size and their number of classes, in one line."""
@@ -254,26 +257,12 @@ def binarized(part: Split, binarization: str, seed: int, number: int) -> Split:
     """
     if binarization == "none":
         return part
-    if binarization == "threshold":
-        change = functools.partial(_thresholded, max_value=part.max_value)
-    else:
-        change = functools.partial(_binarized_once, max_value=part.max_value, seed=seed, part=number)
+    # Module-level functions, so that they can be pickled into worker processes.
+    change = functools.partial(thresholded, max_value=part.max_value)
+    if binarization != "threshold":
+        change = functools.partial(binarized_once, max_value=part.max_value, seed=seed, part=number)
     return dataclasses.replace(part, images=changed(part.images, change), max_value=1)
-
-
-# Module-level functions of (pixels, numbers), so that they can be pickled into worker processes.
-def _thresholded(pixels: np.ndarray, numbers: np.ndarray | None, max_value: int) -> np.ndarray:
-    return thresholded(pixels, max_value)
-
-
-def _binarized_once(pixels: np.ndarray, numbers: np.ndarray | None, max_value: int, seed: int, part: int) -> np.ndarray:
-    return binarized_once(pixels, max_value, seed, part, numbers)
 
 
 def _told(names: tuple[str, ...]) -> str:
     return f", context of {', '.join(names)}" if names else ""
-
-
-def take_labels(labels: np.ndarray | None, rows: Any) -> np.ndarray | None:
-    """Some of the labels or contexts, if there are any."""
-    return None if labels is None else labels[rows]

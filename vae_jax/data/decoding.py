@@ -25,11 +25,6 @@ _GREY = ("1", "L", "LA", "La")
 _FILTERING = threading.Lock()
 
 
-def is_grey(image: Image.Image) -> bool:
-    """Whether an open picture is grey."""
-    return image.mode in _GREY or image.mode.startswith("I;16")
-
-
 def decoded(file: str | os.PathLike[str] | IO[bytes] | io.BytesIO, grey: bool | None) -> UInt8[np.ndarray, "h w c"]:
     """Decodes a picture (the first frame of an animation) to 8 bits.
 
@@ -47,10 +42,11 @@ def decoded(file: str | os.PathLike[str] | IO[bytes] | io.BytesIO, grey: bool | 
             `MOST_PIXELS` pixels.
     """
     with opened(file) as image:
-        grey = is_grey(image) if grey is None else grey
         if image.mode in ("I", "F"):
             raise ValueError(f"its pixels are of 32 bits (mode {image.mode}), not of 8")
-        if image.mode.startswith("I;16"):
+        of_16_bits = image.mode.startswith("I;16")
+        grey = of_16_bits or image.mode in _GREY if grey is None else grey
+        if of_16_bits:
             pixels: Any = ((np.asarray(image, np.uint32) + 128) // 257).astype(np.uint8)
             return np.repeat(pixels[..., np.newaxis], 1 if grey else 3, axis=-1)
         # Otherwise Pillow warns of palettes with transparency.
@@ -72,18 +68,14 @@ def opened(file: str | os.PathLike[str] | IO[bytes] | io.BytesIO) -> Image.Image
         with _FILTERING, warnings.catch_warnings():
             # Damaged metadata, such as the place where a photo was taken, doesn't matter here.
             warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(file, formats=FORMATS)
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise ValueError(_TOO_LARGE.format("far")) from error
-    if image.width * image.height > MOST_PIXELS:
-        size = f"{image.width} x {image.height},"
-        image.close()
-        raise ValueError(_TOO_LARGE.format(size))
+        if image.width * image.height > MOST_PIXELS:
+            image.close()
+            raise Image.DecompressionBombError
+    except Image.DecompressionBombError as error:
+        limit = f"{MOST_PIXELS:,} pixels (8192 x 8192)"
+        raise ValueError(f"its declared size is more than the limit of {limit}") from error
     return image
-
-
-_TOO_LARGE = f"its declared size is {{}} more than the limit of {MOST_PIXELS:,} pixels (8192 x 8192)"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,8 +97,8 @@ class Sizing:
         return middle_square(pixels, self.side) if self.fit == "crop" else resized(pixels, self.side)
 
     def __str__(self) -> str:
-        """A part of file names; empty if images stay as they are."""
-        return "" if not self.side else str(self.side) if self.fit == "crop" else f"{self.side}-{self.fit}"
+        """A part of file names; 0 if images stay as they are."""
+        return f"{self.side}-{self.fit}" if self.side and self.fit != "crop" else str(self.side)
 
 
 AS_THEY_ARE = Sizing()
@@ -161,8 +153,6 @@ def resized(pixels: UInt8[np.ndarray, "h w c"], side: int) -> UInt8[np.ndarray, 
     if pixels.shape[:2] == (side, side):
         return pixels
 
-    def of_channel(channel: int) -> np.ndarray:
-        image = Image.fromarray(np.ascontiguousarray(pixels[..., channel]))
-        return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
-
-    return np.stack([of_channel(channel) for channel in range(pixels.shape[-1])], axis=-1)
+    channels = [Image.fromarray(np.ascontiguousarray(channel)) for channel in np.moveaxis(pixels, -1, 0)]
+    small = [np.asarray(channel.resize((side, side), Image.Resampling.BILINEAR)) for channel in channels]
+    return np.stack(small, axis=-1)

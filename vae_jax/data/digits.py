@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vae_jax.data.dataset import Dataset
+from vae_jax.data.dataset import Dataset, Split
 from vae_jax.data.dividing import fingerprint, split_indices
 
 
@@ -22,15 +22,6 @@ def load_digits(test_fraction: float, seed: int) -> Dataset:
     import sklearn.datasets  # here, because it takes a second and only this source needs it
 
     pixels, targets = sklearn.datasets.load_digits(return_X_y=True)
-    images = np.asarray(pixels, np.uint8).reshape(-1, 8, 8, 1)
-    labels = np.asarray(targets, np.int32)
-    train, test = split_indices(len(images), test_fraction, seed)
-    return Dataset(
-        name="digits",
-        train_images=images[train],
-        test_images=images[test],
-        train_labels=labels[train],
-        test_labels=labels[test],
-        max_value=16,
-        fingerprint=fingerprint(images, labels, train, test),
-    )
+    images, labels = np.asarray(pixels, np.uint8).reshape(-1, 8, 8, 1), np.asarray(targets, np.int32)
+    whole, (train, test) = Split(images, labels, 16), split_indices(len(images), test_fraction, seed)
+    return Dataset.of_parts("digits", whole.some(train), whole.some(test), fingerprint(images, labels, train, test))

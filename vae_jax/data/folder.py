@@ -1,6 +1,7 @@
 """A folder of image files as a data set."""
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import hashlib
 import os
@@ -12,18 +13,17 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from vae_jax.data import cache
-from vae_jax.data.archives import check_memory
+from vae_jax.data.archives import room_for_arrays
 from vae_jax.data.contexts import read_contexts
-from vae_jax.data.dataset import Dataset, Labels, take_labels
+from vae_jax.data.dataset import Dataset, Labels, Split
 from vae_jax.data.decoding import Sizing, check_size, decoded
 from vae_jax.data.dividing import split_indices
-from vae_jax.data.streamed import Images, StreamedImages, take
+from vae_jax.data.streamed import Images, StreamedImages
 from vae_jax.errors import DataError, UserError
 from vae_jax.escaping import one_line, printable
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 UNREADABLE = ("refuse", "skip")
-_MOST_NAMES = 20
 _TEST_FOLDERS = ("test", "val", "validation")
 
 
@@ -60,13 +60,11 @@ def load_folder(
     Raises:
         UserError: If there is no such folder, no image in it, one that can't be read, or they differ in size.
     """
-    if not path:
-        raise DataError("data.source is 'folder' but no folder is named", "add --config.data.dir=FOLDER")
     root = Path(path).expanduser().absolute()
-    if not root.is_dir():
-        raise DataError(f"folder '{path}' not found", "set --config.data.dir to one with images")
+    if not path or not root.is_dir():
+        raise DataError(f"folder '{path}' not found", "set --config.data.dir=FOLDER to one with images")
     parts = _part_folders(root)
-    names = [f"{part}{name}" for part in parts for name in _image_names(root / part)]
+    names = [f"{part}{name}" for part in parts for name in pictures_below(root / part)]
     if unreadable == "skip":
         names = _readable(root, names)
     counts = [sum(name.startswith(part) for name in names) for part in parts]
@@ -76,31 +74,23 @@ def load_folder(
             f"there are no images in '{empty}' or below ({', '.join(EXTENSIONS)})",
             "put some there, or set --config.data.dir to another folder",
         )
-    height, width, channels = _decoded(str(root), names[0], None, sizing).shape
-    reader = FolderReader(str(root), tuple(names), sizing, (height, width, channels))
-    files = cache.files_fingerprint(root, names, str(sizing) or "0")
-    images = _in_memory_if_it_fits(root, files, StreamedImages(reader, np.arange(len(names))), resident_mb)
     classes, class_names = _labels(root, parts, names)
+    first = _decoded(str(root), names[0], None, sizing)
+    reader = FolderReader(str(root), tuple(names), sizing, first.shape)
+    files = cache.files_fingerprint(root, names, str(sizing))
+    images: Images = StreamedImages(reader, np.arange(len(names)))
+    if images.nbytes <= min(resident_mb * 2**20, room_for_arrays()):
+        key, decode = _key("folder", root, files), images.decode
+        images = cache.load_or_make(key, ["images"], lambda: {"images": decode()})["images"]
     contexts, context_names = read_contexts(labels, names, context) if labels else (None, ())
-    train, test = (
-        split_indices(len(names), test_fraction, seed)
-        if len(parts) == 1
-        else (np.arange(counts[0]), np.arange(counts[0], len(names)))
-    )
+    train, test = np.split(np.arange(len(names)), [counts[0]])
+    if len(parts) == 1:
+        train, test = split_indices(len(names), test_fraction, seed)
     told = b"" if contexts is None else contexts.tobytes()
-    return Dataset(
-        name=root.name,
-        train_images=take(images, train),
-        test_images=take(images, test),
-        train_labels=take_labels(classes, train),
-        test_labels=take_labels(classes, test),
-        max_value=255,
-        fingerprint=hashlib.sha256(files.encode() + train.tobytes() + test.tobytes() + told).hexdigest()[:16],
-        class_names=class_names,
-        train_context=take_labels(contexts, train),
-        test_context=take_labels(contexts, test),
-        context_names=context_names,
-    )
+    digest = hashlib.sha256(files.encode() + train.tobytes() + test.tobytes() + told).hexdigest()[:16]
+    whole = Split(images, classes, 255, contexts)
+    others = {"class_names": class_names, "context_names": context_names}
+    return Dataset.of_parts(root.name, whole.some(train), whole.some(test), digest, **others)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -117,7 +107,7 @@ class FolderReader:
     root: str
     names: tuple[str, ...]
     sizing: Sizing
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
 
     def read(self, indices: Int[np.ndarray, "n"]) -> Iterator[UInt8[np.ndarray, "h w c"]]:
         """The images with these numbers.
@@ -135,48 +125,28 @@ def _readable(root: Path, names: Sequence[str]) -> list[str]:
     """The files that can be decoded; the others are named on stderr. What was found is cached."""
 
     def is_readable(name: str) -> bool:
-        try:
-            decoded(root / name, None)
-        except Exception:
-            # Pillow raises many kinds of exceptions for a damaged file.
-            return False
-        return True
+        # Pillow raises many kinds of exceptions for a damaged file.
+        with contextlib.suppress(Exception):
+            return decoded(root / name, None).size > 0
+        return False
 
     def try_all() -> cache.Arrays:
         with concurrent.futures.ThreadPoolExecutor() as threads:
             return {"readable": np.fromiter(threads.map(is_readable, names), bool, len(names))}
 
-    key = _cache_key("readable", root, cache.files_fingerprint(root, names, "0"))
+    key = _key("readable", root, cache.files_fingerprint(root, names, "0"))
     flags = cache.load_or_make(key, ["readable"], try_all)["readable"]
-    bad = [printable(name) for name, good in zip(names, flags, strict=True) if not good]
+    good, bad = ([name for name, flag in zip(names, flags, strict=True) if flag == wanted] for wanted in (True, False))
     if bad:
-        shown = ", ".join(bad[:_MOST_NAMES]) + (", ..." if len(bad) > _MOST_NAMES else "")
+        shown = one_line(", ".join(bad), 1000)
         print(f"{len(bad)} of {len(names)} files can't be read as images and are left out: {shown}", file=sys.stderr)
-    return [name for name, good in zip(names, flags, strict=True) if good]
+    return good
 
 
 def _part_folders(root: Path) -> list[str]:
     """`train/` and the folder of test images, or one folder that will be divided; as prefixes of names."""
-    if not (root / "train").is_dir():
-        return [""]
-    test = [name for name in _TEST_FOLDERS if (root / name).is_dir()]
-    return ["train/", f"{test[0]}/"] if test else ["train/"]
-
-
-def _image_names(folder: Path) -> list[str]:
-    """Images below a folder; either all of them lie in subfolders or none."""
-    try:
-        names = pictures_below(folder)
-    except OSError as error:
-        raise DataError(f"'{folder}' can't be read: {error}", "make it readable or set --config.data.dir") from error
-    here = [name for name in names if not class_of(name)]
-    below = [name for name in names if class_of(name)]
-    if here and below:
-        raise UserError(
-            f"'{folder}' has images both directly in it ({here[0]}) and in folders of classes ({below[0]}); move one "
-            "kind away"
-        )
-    return names
+    test = [f"{name}/" for name in _TEST_FOLDERS if (root / name).is_dir()]
+    return ["train/", *test[:1]] if (root / "train").is_dir() else [""]
 
 
 def pictures_below(folder: Path) -> list[str]:
@@ -186,21 +156,21 @@ def pictures_below(folder: Path) -> list[str]:
     to a folder that they lie in.
 
     Raises:
-        OSError: If a folder can't be read.
+        UserError: If a folder can't be read.
     """
+
+    def refuse(error: OSError) -> None:
+        raise DataError(f"'{folder}' can't be read: {error}", "make it readable, or name another folder") from error
+
     names = []
-    for path, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
-        above = {os.path.realpath(place) for place in (path, *Path(path).parents)}
-        inside = {name: os.path.realpath(os.path.join(path, name)) for name in sorted(folders) if name[0] != "."}
-        folders[:] = [name for name, target in inside.items() if target not in above]
+    for path, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
+        here = Path(path)
+        above = {place.resolve() for place in (here, *here.parents)}
+        folders[:] = sorted(name for name in folders if name[0] != "." and (here / name).resolve() not in above)
         # Broken links, pipes and devices count, so that they are reported as files that can't be read.
         pictures = sorted(name for name in files if name[0] != "." and name.lower().endswith(EXTENSIONS))
-        names += (os.path.relpath(os.path.join(path, name), folder) for name in pictures)
+        names += (os.path.relpath(here / name, folder) for name in pictures)
     return names
-
-
-def _raise(error: OSError) -> None:
-    raise error
 
 
 def class_of(name: str) -> str:
@@ -216,8 +186,9 @@ def _labels(root: Path, parts: Iterable[str], names: Sequence[str]) -> tuple[Lab
     """The class of each image by its folder, and the class names; none if there is one class only."""
     classes = [class_of(name.removeprefix(next(part for part in parts if name.startswith(part)))) for name in names]
     if any(classes) and not all(classes):
+        inside, outside = names[classes.index(max(classes))], names[classes.index("")]
         raise UserError(
-            f"'{root}' has folders of classes in one of {' and '.join(parts)} only; have them in both or in neither"
+            f"'{root}' has images in folders of classes ({inside}) and others in none ({outside}); move one kind away"
         )
     numbers = {name: number for number, name in enumerate(sorted(set(classes)))}
     if len(numbers) < 2:
@@ -237,18 +208,6 @@ def _decoded(root: str, name: str, grey: bool | None, sizing: Sizing) -> np.ndar
         ) from error
 
 
-def _cache_key(what: str, root: Path, files: str) -> str:
+def _key(what: str, root: Path, files: str) -> str:
     # Two folders may hold files of the same names, sizes and times.
     return f"{what}-{files}-{hashlib.sha256(os.fsencode(root)).hexdigest()[:8]}"
-
-
-def _in_memory_if_it_fits(root: Path, files: str, images: StreamedImages, resident_mb: int) -> Images:
-    """The images as an array, from the cache or decoded, if they may be in memory."""
-    try:
-        check_memory(images.nbytes, "the decoded images take")
-    except ValueError:
-        return images
-    if images.nbytes > resident_mb * 2**20:
-        return images
-    key = _cache_key("folder", root, files)
-    return cache.load_or_make(key, ["images"], lambda: {"images": images.decode()})["images"]

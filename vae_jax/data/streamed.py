@@ -13,8 +13,8 @@ from jaxtyping import Int, Shaped
 _IMAGES_AT_ONCE = 32
 _THREADS = min(8, os.cpu_count() or 1)
 
-# (pixels, number of each image in its part) -> pixels
-Change = Callable[[Shaped[np.ndarray, "n *event"], Int[np.ndarray, "n"] | None], Shaped[np.ndarray, "n *event"]]
+# (pixels, numbers=the number of each image in its part) -> pixels
+Change = Callable[..., Shaped[np.ndarray, "n *event"]]
 
 
 @typing.runtime_checkable
@@ -89,7 +89,7 @@ class StreamedImages:
         """The same images, with a change to make after decoding.
 
         Args:
-            change: `(pixels, numbers) -> pixels`; the images keep their numbers when some are taken later.
+            change: `(pixels, numbers=) -> pixels`; the images keep their numbers when some are taken later.
         """
         return dataclasses.replace(self, change=change, numbers=np.arange(len(self)))
 
@@ -106,7 +106,7 @@ class StreamedImages:
             for row, pixels in zip(images[part], self.reader.read(self.rows[part]), strict=True):
                 row[...] = pixels
             if self.change is not None and self.numbers is not None:
-                images[part] = self.change(images[part], self.numbers[part])
+                images[part] = self.change(images[part], numbers=self.numbers[part])
 
         starts = range(0, len(self), _IMAGES_AT_ONCE)
         if num_threads == 1:
@@ -140,9 +140,9 @@ def changed(images: Images, change: Change) -> Images:
 
     Args:
         images: In memory or in files.
-        change: `(pixels, numbers) -> pixels`; `numbers` is None for all images in order.
+        change: `(pixels, numbers=) -> pixels`; `numbers` is None for all images in order.
 
     Returns:
         The images, bit for bit the same either way.
     """
-    return images.changed(change) if isinstance(images, StreamedImages) else change(images, None)
+    return images.changed(change) if isinstance(images, StreamedImages) else change(images, numbers=None)

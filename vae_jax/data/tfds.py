@@ -49,20 +49,18 @@ def load_tfds(name: str, data_dir: str | None, sizing: Sizing = AS_THEY_ARE, res
     """
     request = _parse(name)
     root = _data_root(data_dir)
-    prepared = _find_prepared(root, request)
+    prepared, failure = _find_prepared(root, request), None
     if prepared is None:
         try:
             prepare(root, request)
         except Exception as error:
-            # Another process may have prepared the same data set meanwhile.
-            if _find_prepared(root, request) is None:
-                raise preparation_error(error, root, name) from error
+            failure = error
+        # Another process may have prepared the same data set meanwhile.
         prepared = _find_prepared(root, request)
-        if prepared is None:
-            raise DataError(f"TFDS left no {name} in {root}", "set --config.data.dir to a folder that has it")
-    with _errors_named(prepared):
-        files = sorted(path.name for path in prepared.iterdir() if path.is_file())
-        digest = cache.files_fingerprint(prepared, files, str(sizing) or "0")
+    if prepared is None:
+        raise preparation_error(failure or FileNotFoundError("TFDS left nothing there"), root, name) from failure
+    files = sorted(path.name for path in prepared.iterdir() if path.is_file())
+    digest = cache.files_fingerprint(prepared, files, str(sizing))
     return _load(prepared, prepared.relative_to(root), digest, sizing, resident_mb * 2**20)
 
 
@@ -81,18 +79,19 @@ def _load(prepared: Path, place: Path, digest: str, sizing: Sizing, resident_byt
         return Dataset(name, **cached[0], max_value=255, fingerprint=cached[1])
     readers = _open_readers(str(prepared), name, sizing)
     train, test = (StreamedImages(reader, np.arange(len(reader.source))) for reader in readers)
-    if train.nbytes + test.nbytes <= resident_bytes:
-        pixels, numbers = (train.decode(), test.decode()), (reader.read_labels() for reader in readers)
-        arrays: Any = dict(zip(images + labels, (*pixels, *numbers), strict=True))
-        cache.save(key, arrays)
-        return Dataset(name, **arrays, max_value=255, fingerprint=fingerprint(*arrays.values()))
 
     def read_labels() -> cache.Arrays:
         return {label: reader.read_labels() for label, reader in zip(labels, readers, strict=True)}
 
-    # Labels are scattered over all files, so they are cached alone.
-    kept = cache.load_or_make(f"{key}-labels", labels, read_labels)
-    return Dataset(name, train, test, **kept, max_value=255, fingerprint=digest)
+    if train.nbytes + test.nbytes <= resident_bytes:
+        arrays = {"train_images": train.decode(), "test_images": test.decode(), **read_labels()}
+        cache.save(key, arrays)
+        digest = fingerprint(*arrays.values())
+    else:
+        # Labels are scattered over all files, so they are cached alone.
+        kept = cache.load_or_make(f"{key}-labels", labels, read_labels)
+        arrays = {"train_images": train, "test_images": test, **kept}
+    return Dataset(name, **arrays, max_value=255, fingerprint=digest)
 
 
 def _parse(name: str) -> Request:
@@ -110,19 +109,14 @@ def _data_root(data_dir: str | None) -> Path:
 
 
 def _find_prepared(root: Path, request: Request) -> Path | None:
-    folder = root / request.dataset
-    parent = folder / (request.config or _default_config(folder))
-    versions = [path.parent for path in parent.glob("*/dataset_info.json")]
+    folder, config = root / request.dataset, request.config or ""
+    if not config:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            config = str(read_json(folder / ".config" / "metadata.json")["default_config_name"])
+    versions = [path.parent for path in (folder / config).glob("*/dataset_info.json")]
     # TFDS prepares in a folder whose name isn't a version, and renames it when everything is written.
     versions = [path for path in versions if _VERSION.fullmatch(path.name) and request.version in (None, path.name)]
     return max(versions, key=lambda path: [int(number) for number in path.name.split(".")], default=None)
-
-
-def _default_config(folder: Path) -> str:
-    try:
-        return str(read_json(folder / ".config" / "metadata.json")["default_config_name"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -145,7 +139,7 @@ class PreparedReader:
     decode: Any
     has_labels: bool
     sizing: Sizing
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
 
     def read(self, indices: Int[np.ndarray, "n"]) -> Iterator[UInt8[np.ndarray, "h w c"]]:
         """The images with these numbers.
@@ -184,10 +178,9 @@ def _decoded(image: Any, decode: Any) -> np.ndarray:
 
 
 def _open_readers(folder: str, name: str, sizing: Sizing) -> list[PreparedReader]:
-    """Readers of the training and the test part; only the first image of each has been decoded."""
+    """Readers of the training and the test part; only the first image has been decoded."""
     import tensorflow_datasets as tfds
 
-    readers = []
     # TFDS prints its progress to stdout, where a caller may expect nothing but results.
     with _errors_named(folder), contextlib.redirect_stdout(io.StringIO()):
         builder: Any = tfds.builder_from_directory(folder)
@@ -213,15 +206,12 @@ def _open_readers(folder: str, name: str, sizing: Sizing) -> list[PreparedReader
         # Always Pillow: OpenCV, which TFDS uses if it is installed, decodes JPEGs to other bytes.
         pillow = getattr(image, "decode_example_np_with_pil", None)
         decode = functools.partial(pillow, num_channels=image.shape[-1]) if pillow else None
-        for split in ("train", test):
-            source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()} if pillow else None)
-            if not len(source):
-                raise UserError(f"{name} has no images in its split {split}; use another data set")
-            height, width, channels = sizing(_decoded(source.__getitems__([0])[0]["image"], decode)).shape
-            shape = (height, width, channels)
-            readers.append(PreparedReader(folder, name, source, decode, has_labels, sizing, shape))
-        check_size(readers[1].image_shape, readers[0].image_shape, f"a test image of {name}")
-    return readers
+        decoders = {"image": tfds.decode.SkipDecoding()} if pillow else None
+        sources = [builder.as_data_source(split, decoders=decoders) for split in ("train", test)]
+        if not all(map(len, sources)):
+            raise UserError(f"{name} has no images in its split train or {test}; use another data set")
+        shape = sizing(_decoded(sources[0].__getitems__([0])[0]["image"], decode)).shape
+        return [PreparedReader(folder, name, source, decode, has_labels, sizing, shape) for source in sources]
 
 
 @contextlib.contextmanager

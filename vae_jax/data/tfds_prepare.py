@@ -13,8 +13,9 @@ import io
 import os
 import threading
 import time
+import types
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -66,42 +67,32 @@ def prepare(root: Path, request: Request) -> None:
             builder = builder_class(request.dataset)(data_dir=root, version=request.version)
         else:
             builder = tfds.builder(request.name, data_dir=root)
-        _check_network(builder, root, request)
+        # TFDS by itself tries to connect for over three minutes before it gives up.
+        if problem := _network_problem(_urls_to_download(builder, root)):
+            raise DataError(
+                f"{request.name} isn't in {root} (no {request.dataset}/<version>/dataset_info.json) and can't be "
+                f"downloaded ({problem})",
+                "set --config.data.dir=FOLDER or TFDS_DATA_DIR=FOLDER to one with it, or run this command once where "
+                f"there's a network and copy {root / request.dataset} from there",
+            )
         builder.download_and_prepare(download_config=config, file_format="array_record")
 
 
 def preparation_error(error: Exception, root: Path, name: str) -> UserError:
     """The one-line error for whatever went wrong in `prepare`."""
-    causes: list[BaseException] = [error]
-    while cause := causes[-1].__cause__ or causes[-1].__context__:
-        causes.append(cause)
-    for cause in causes:
+    reason, cause = one_line(error), error
+    mend = "run the same command again, or set --config.data.dir to a folder that has it, or is writable and has room"
+    while cause is not None:
         if isinstance(cause, UserError):
             return cause
         if isinstance(cause, ImportError) and cause.name:
             package = cause.name.split(".")[0]
             return UserError(f"TFDS needs {package} to prepare {name}; run: pip install {package}")
-    reason = one_line(error)
-    if any(type(cause).__name__ == "NonMatchingChecksumError" for cause in causes):
-        reason = f"a download has the wrong checksum ({reason.split(', downloaded to ')[0]})"
-        mend = "run the same command again; if this repeats, a proxy or the host delivers other files"
-    elif any(isinstance(cause, OSError) and cause.filename for cause in causes):
-        mend = "set --config.data.dir to a folder that is writable and has room"
-    else:
-        mend = "run the same command again, or set --config.data.dir to a folder that has it"
+        if type(cause).__name__ == "NonMatchingChecksumError":
+            reason = f"a download has the wrong checksum ({reason.split(', downloaded to ')[0]})"
+            mend = "run the same command again; if this repeats, a proxy or the host delivers other files"
+        cause = cause.__cause__ or cause.__context__
     return DataError(f"{name} cannot be prepared in {root}: {reason}", mend)
-
-
-def _check_network(builder: Any, root: Path, request: Request) -> None:
-    # TFDS by itself tries to connect for over three minutes before it gives up.
-    problem = _network_problem(_urls_to_download(builder, root))
-    if problem:
-        raise DataError(
-            f"{request.name} isn't in {root} (no {request.dataset}/<version>/dataset_info.json) and can't be "
-            f"downloaded ({problem})",
-            "set --config.data.dir=FOLDER or TFDS_DATA_DIR=FOLDER to one with it, or run this command once where "
-            f"there's a network and copy {root / request.dataset} from there",
-        )
 
 
 def _urls_to_download(builder: Any, root: Path) -> list[str]:
@@ -117,12 +108,12 @@ def _urls_to_download(builder: Any, root: Path) -> list[str]:
     ]
 
 
-def _network_problem(urls: list[str]) -> str | None:
-    """Why none of the hosts of these addresses answers; None if one does, or without addresses."""
+def _network_problem(urls: list[str]) -> str:
+    """Why none of the hosts of these addresses answers; empty if one does, or without addresses."""
     import requests
 
     hosts = {urlsplit(url).netloc: url for url in urls if urlsplit(url).scheme in ("http", "https")}
-    problems: dict[str, str | None] = dict.fromkeys(hosts, f"no answer in {_PROBE_SECONDS:g} s")
+    problems = dict.fromkeys(hosts, f"no answer in {_PROBE_SECONDS:g} s")
 
     def probe(host: str, url: str) -> None:
         # With TFDS's own HTTP client, so that proxies and certificates count as they will for the download.
@@ -132,7 +123,7 @@ def _network_problem(urls: list[str]) -> str | None:
             problems[host] = type(error).__name__
         else:
             # With these statuses TFDS would try again and again.
-            problems[host] = f"HTTP status {status}" if status in (500, 502, 503, 504) else None
+            problems[host] = f"HTTP status {status}" if status in (500, 502, 503, 504) else ""
 
     # Looking up a name can block for longer than any timeout; daemon threads may be left behind.
     threads = [threading.Thread(target=probe, args=item, daemon=True) for item in hosts.items()]
@@ -141,9 +132,7 @@ def _network_problem(urls: list[str]) -> str | None:
         thread.start()
     for thread in threads:
         thread.join(max(0.0, end - time.monotonic()))
-    if None in problems.values():
-        return None
-    return "; ".join(f"{host}: {problem}" for host, problem in problems.items()) or None
+    return "; ".join(f"{host}: {problem}" for host, problem in problems.items()) if all(problems.values()) else ""
 
 
 @functools.cache
@@ -170,30 +159,19 @@ class _WithoutTensorFlow:
     """Mixin in front of TFDS's MNIST builders that replaces the methods that need TensorFlow."""
 
     def _split_generators(self, dl_manager: Any) -> Any:
-        return super()._split_generators(_PackedDownloads(dl_manager))  # pyright: ignore[reportAttributeAccessIssue]
+        # Archives stay packed, since TFDS unpacks with TensorFlow.
+        downloads = types.SimpleNamespace(download_and_extract=dl_manager.download)
+        return super()._split_generators(downloads)  # pyright: ignore[reportAttributeAccessIssue]
 
     def _generate_examples(
         self, num_examples: int, data_path: str | os.PathLike[str], label_path: str | os.PathLike[str]
     ) -> Iterator[tuple[int, dict[str, Any]]]:
-        images = read_idx(data_path)
-        labels = read_idx(label_path)
-        if images.shape != (num_examples, 28, 28):
-            raise _idx_error(data_path, f"it holds {images.shape}, not {(num_examples, 28, 28)}")
-        if labels.shape != (num_examples,) or labels.max(initial=0) > 9:
-            raise _idx_error(label_path, f"it does not hold {num_examples} labels in 0 .. 9")
+        images, labels = read_idx(data_path), read_idx(label_path)
+        if images.shape != (num_examples, 28, 28) or labels.shape != (num_examples,) or labels.max(initial=0) > 9:
+            raise _idx_error(data_path, f"with {label_path} it has not {num_examples} images and labels in 0 .. 9")
         # The index as key gives the examples TFDS's own order: it shuffles by a hash of the key.
         for index, (image, label) in enumerate(zip(images, labels, strict=True)):
             yield index, {"image": io.BytesIO(encode_png(image)), "label": int(label)}
-
-
-class _PackedDownloads:
-    """A download manager that leaves archives packed, since TFDS unpacks with TensorFlow."""
-
-    def __init__(self, manager: Any) -> None:
-        self._manager = manager
-
-    def download_and_extract(self, urls: Mapping[str, str]) -> Any:
-        return self._manager.download(urls)
 
 
 def read_idx(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "..."]:

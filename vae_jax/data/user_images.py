@@ -49,10 +49,7 @@ def read_images(path: str, kind: ImageKind, fit: str = "crop") -> tuple[NamedIma
     """
     place = Path(path).expanduser()
     if place.is_dir():
-        try:
-            files = sorted(pictures_below(place))
-        except OSError as error:
-            raise UserError(f"'{path}' can't be read: {error}; make it readable or set --input to images") from error
+        files = sorted(pictures_below(place))
         if not files:
             raise UserError(f"there are no images in '{path}' or below; put some there ({', '.join(EXTENSIONS)})")
         return _read_files(place, files, kind, fit)
@@ -64,6 +61,8 @@ def read_images(path: str, kind: ImageKind, fit: str = "crop") -> tuple[NamedIma
 
 
 def _read_files(root: Path, files: Sequence[str], kind: ImageKind, fit: str) -> tuple[NamedImages, list[str]]:
+    if len(kind.image_shape) != 3:
+        raise UserError("this model is for rows of numbers, not for pictures; set --input to an .npz with rows")
     height, width, channels = kind.image_shape
     sizing = Sizing(height if height == width else 0, fit)
     names, images, problems = [], [], []
@@ -97,13 +96,12 @@ def _classes(names: Sequence[str], kind: ImageKind) -> tuple[tuple[str, ...], La
 def _read_archive(path: str, kind: ImageKind) -> NamedImages:
     arrays = read_arrays(path, NAMES, BESIDE, "an .npz with images", WRITE_IT)
     found = checked_values(path, arrays, "images" if "images" in arrays else "rows")
-    images = found.images
+    split = found.split
     if (found.kind == "levels") != (kind.values == "levels"):
         raise UserError(f"'{path}' has {found.kind} values, but this model is for {kind.values}; bring others")
-    if images.shape[1:] != kind.image_shape:
+    if split.images.shape[1:] != kind.image_shape:
         raise UserError(
-            f"'{path}': images have shape {images.shape}, but this model needs (N, "
+            f"'{path}': images have shape {split.images.shape}, but this model needs (N, "
             f"{', '.join(map(str, kind.image_shape))})"
         )
-    split = Split(images, found.labels, 255 if found.kind == "levels" else 1, found.context)
-    return NamedImages([str(number) for number in range(len(images))], split)
+    return NamedImages([str(number) for number in range(len(split.images))], split)

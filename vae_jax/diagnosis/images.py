@@ -4,12 +4,22 @@ import functools
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from vae_jax.diagnosis.subject import Subject, pixels, spread
-from vae_jax.evaluation import Features, Spectrum, as_maps, frechet_distance, nearest_images, radial_spectrum
+from vae_jax.evaluation import (
+    Features,
+    Spectrum,
+    as_maps,
+    frechet_distance,
+    map_images,
+    nearest_images,
+    radial_spectrum,
+)
 from vae_jax.models import Batch, Model, Variables
+from vae_jax.shapes import ImageIds, RandomKey
+from vae_jax.sharding import own_device
 
 _NEAREST_QUERIES = 200
 _IMAGES_AT_ONCE = 100
@@ -36,19 +46,15 @@ class Images(NamedTuple):
 def draw(subject: Subject) -> Images:
     """Images of each kind, the same number of each."""
     part = subject.some(subject.settings.generated_images)
-    data, given = pixels(part), subject.given(part)
-    batches = []
-    for start in range(0, len(data), _IMAGES_AT_ONCE):
-        at = slice(start, start + _IMAGES_AT_ONCE)
-        batch = Batch(jnp.asarray(data[at]), context=None if given is None else jnp.asarray(given[at])).masked()
-        key = jax.random.fold_in(subject.stage_key(7), start)
-        batches.append(jax.device_get(_draw_batch(subject.model, subject.variables, batch, key)))
-    return Images(*map(as_maps, (data, *(np.concatenate(parts) for parts in zip(*batches, strict=True)))))
+    function = functools.partial(_draw_batch, subject.model, subject.variables, subject.stage_key(7))
+    at_once, mesh = min(_IMAGES_AT_ONCE, len(part.images)), own_device()
+    drawn = map_images(function, part.images, part.max_value, at_once, mesh, subject.given(part))
+    return Images(*map(as_maps, (pixels(part), *drawn)))
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _draw_batch(model: Model, variables: Variables, batch: Batch, key: jax.Array) -> list[jax.Array]:
-    keys = jax.random.split(key, 4)
+def _draw_batch(model: Model, variables: Variables, key: RandomKey, batch: Batch, image_ids: ImageIds) -> list[Array]:
+    keys = jax.random.split(jax.random.fold_in(key, image_ids[0]), 4)
     from_prior = model.sample_prior(variables, keys[0], len(batch.x), batch.context)
     noise = jax.random.normal(keys[1], (1, len(batch.x), model.noise_size))
     z, _ = model.draw(variables, model.encode(variables, batch), noise)
@@ -61,11 +67,15 @@ def _draw_batch(model: Model, variables: Variables, batch: Batch, key: jax.Array
 
 
 def sharpness(images: Images) -> tuple[dict[str, Any], dict[str, Spectrum]]:
-    """Power at high frequencies of each kind as a share of the data's; and all spectra."""
+    """Power at high frequencies of each kind as a share of the data's; and all spectra.
+
+    Rows of numbers have no such share: their order means nothing.
+    """
     spectra = {name: radial_spectrum(part) for name, part in images._asdict().items()}
     reference = spectra["data"].high
-    others = {name: spectrum.high for name, spectrum in spectra.items() if name != "data"}
-    ratios = {name: float(high / reference) if reference > 0 else None for name, high in others.items()}
+    compared = reference > 0 and images.data.shape[1] > 1
+    ratios = {name: float(each.high / reference) if compared else None for name, each in spectra.items()}
+    del ratios["data"]
     return {"data_high_frequency_power": reference, "high_frequency_ratio": ratios}, spectra
 
 
@@ -90,14 +100,15 @@ def nearest(subject: Subject, images: Images) -> tuple[dict[str, Any], np.ndarra
     """
     training = as_maps(pixels(subject.data.for_evaluation("train")))
     queries = images.sample_means[:_NEAREST_QUERIES]
-    found = nearest_images(queries, training)
-    to_samples, held_out = float(np.median(found.distance)), None
+    distance, index = nearest_images(queries, training)
+    to_samples, held_out = float(np.median(distance)), None
     if not subject.is_training:
-        held_out = float(np.median(nearest_images(images.reconstruction_means[:_NEAREST_QUERIES], training).distance))
+        distance, _ = nearest_images(images.reconstruction_means[:_NEAREST_QUERIES], training)
+        held_out = float(np.median(distance))
     result = {
         "num_samples": len(queries),
         "samples_to_training": to_samples,
         "reconstructions_to_training": held_out,
         "ratio": to_samples / held_out if held_out else None,
     }
-    return result, queries, training[found.index]
+    return result, queries, training[index]

@@ -29,14 +29,7 @@ def latents(subject: Subject) -> dict[str, Any]:
     }
     if "density_anywhere" in model.traits:
         found = aggregate_terms(model, subject.variables, jax.tree.map(jax.numpy.asarray, terms))
-        result["aggregate"] = {
-            "mutual_information": list(found.mutual_information),
-            "aggregate_kl": list(found.aggregate_kl),
-            "kl": found.kl,
-            "standard_error": found.standard_error,
-            "upper_bound_from": found.upper_from,
-            "largest_lower_bound": float(np.log(found.num_images)),
-        }
+        result["aggregate"] = found._asdict()
     else:
         result["aggregate_reason"] = "log q(z|x) of this posterior is known only at its own samples"
     if part.labels is not None and len(np.unique(part.labels)) > 1 and not subject.is_training:

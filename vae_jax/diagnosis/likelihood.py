@@ -16,7 +16,6 @@ from vae_jax.evaluation import (
     make_importance_estimate,
     make_pilot,
     make_rescaled_estimate,
-    make_reverse_estimate,
     sigmoid_temperatures,
     simulate,
 )
@@ -33,15 +32,20 @@ _STANDARD_ERRORS = 2.0
 
 
 class PerImage(NamedTuple):
-    """What is known of each image of the gap decomposition.
+    """What is known of each image of the gap decomposition; both estimates of log p(x) are too low in expectation.
 
     Attributes:
-        importance: With q(z|x) as the proposal.
-        gaps: With a q(z) optimized for each image.
+        importance_optimized: With a q(z) optimized for each image as the proposal.
+        importance_encoder: With q(z|x).
     """
 
-    importance: ImportanceEstimate
-    gaps: Gaps
+    importance_optimized: Gaps
+    importance_encoder: ImportanceEstimate
+
+    @property
+    def best(self) -> Gaps | ImportanceEstimate:
+        """The one whose log p(x) is larger."""
+        return max(self, key=lambda each: np.mean(each.log_likelihood, dtype=np.float64))
 
 
 def measure(subject: Subject) -> PerImage:
@@ -52,25 +56,24 @@ def measure(subject: Subject) -> PerImage:
     importance = make_importance_estimate(subject.model, settings.num_samples, at_once)
     gaps = make_gaps(subject.model, settings.optimization_steps, _OPTIMIZATION_SAMPLES, settings.num_samples)
     return PerImage(
-        subject.map(importance, part, at_once, subject.stage_key(0)),
-        subject.map(gaps, part, 2 * _OPTIMIZATION_SAMPLES, subject.stage_key(1)),
+        importance_encoder=subject.map(importance, part, at_once, subject.stage_key(0)),
+        importance_optimized=subject.map(gaps, part, 2 * _OPTIMIZATION_SAMPLES, subject.stage_key(1)),
     )
 
 
 def likelihood(per_image: PerImage) -> dict[str, Any]:
     """The bound, log p(x) by two proposals, and the one to believe: both are too low in expectation."""
-    importance, gaps = per_image
     by_method = {
         name: {
             **estimate(each.log_likelihood, each.log_likelihood_variance)._asdict(),
             "effective_sample_size": float(np.mean(each.effective_sample_size)),
         }
-        for name, each in (("importance_optimized", gaps), ("importance_encoder", importance))
+        for name, each in per_image._asdict().items()
     }
     best = max(by_method, key=lambda name: by_method[name]["mean"])
     return {
         # On the noise of the gaps, so that their sum is exact.
-        "elbo": estimate(*gaps.encoder)._asdict(),
+        "elbo": estimate(*per_image.importance_optimized.encoder)._asdict(),
         **by_method,
         "log_likelihood": {**by_method[best], "method": best},
     }
@@ -78,8 +81,8 @@ def likelihood(per_image: PerImage) -> dict[str, Any]:
 
 def gap_terms(per_image: PerImage) -> dict[str, Any]:
     """`log p(x) - ELBO = approximation + amortization`, and what the flow gains over the diagonal family."""
-    values, variances = best_log_likelihood(per_image)
-    gaps = per_image.gaps
+    best, gaps = per_image.best, per_image.importance_optimized
+    values, variances = best.log_likelihood, best.log_likelihood_variance
     return {
         "total": estimate(values - gaps.encoder.value, variances + gaps.encoder.variance)._asdict(),
         "approximation": estimate(values - gaps.own.value, variances + gaps.own.variance)._asdict(),
@@ -91,19 +94,11 @@ def gap_terms(per_image: PerImage) -> dict[str, Any]:
     }
 
 
-def best_log_likelihood(per_image: PerImage) -> tuple[Any, Any]:
-    """log p(x) of each image by the proposal with the larger mean, and its variances."""
-    importance, gaps = per_image
-    if np.mean(importance.log_likelihood) > np.mean(gaps.log_likelihood):
-        return importance.log_likelihood, importance.log_likelihood_variance
-    return gaps.log_likelihood, gaps.log_likelihood_variance
-
-
 def annealed(subject: Subject, per_image: PerImage) -> dict[str, Any]:
     """log p(x) of some of the images by annealed importance sampling too, and the bracket on simulated images."""
     settings, model = subject.settings, subject.model
     part = spread(subject.some(settings.num_images), settings.annealed_images)
-    chosen = spread_indices(len(per_image.gaps.log_likelihood), settings.annealed_images)
+    chosen = spread_indices(len(per_image.best.log_likelihood), settings.annealed_images)
     # From the posterior the path is short; where its density isn't known at any z it has to be the prior.
     start = "posterior" if "density_anywhere" in model.traits else "prior"
     options = (settings.annealed_chains, settings.leapfrog_steps, start)
@@ -118,16 +113,16 @@ def annealed(subject: Subject, per_image: PerImage) -> dict[str, Any]:
     forward = make_annealed_estimate(model, *options)
     key = subject.stage_key(3)
     found = subject.map(forward, part, settings.annealed_chains, key, schedule)
-    values, variances = best_log_likelihood(per_image)
-    difference = estimate(found.log_likelihood - values[chosen], found.log_likelihood_variance + variances[chosen])
+    best = jax.tree.map(lambda each: each[chosen], per_image.best)
+    variances = found.log_likelihood_variance + best.log_likelihood_variance
+    difference = estimate(found.log_likelihood - best.log_likelihood, variances)
 
     given = subject.batch(part).context
     x, z = simulate(model, subject.variables, subject.stage_key(4), len(part.images), given)
     simulated = Batch(x, context=given)
     ids = jnp.arange(len(part.images))
-    reverse = make_reverse_estimate(model, *options)
     below = jax.device_get(forward(subject.variables, simulated, ids, key, schedule))
-    above = jax.device_get(reverse(subject.variables, simulated, ids, key, schedule, z))
+    above = jax.device_get(forward(subject.variables, simulated, ids, key, schedule, z))
     return {
         "start": start,
         "num_images": len(part.images),

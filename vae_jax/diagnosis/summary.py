@@ -4,7 +4,7 @@ from typing import Any
 
 from vae_jax.config import Config
 from vae_jax.numerics import estimate_text
-from vae_jax.settings import Part, read_part
+from vae_jax.settings import read_part
 
 # A change of the model that gains less than this is not worth it.
 _WORTHWHILE_NATS = 0.5
@@ -38,16 +38,15 @@ def advice(result: dict[str, Any], config: Config) -> dict[str, Any]:
         result: The measurements.
         config: The run's, so that nothing is proposed that is in use already.
     """
-    gains = {}
-    if read_part("objective", config.objective).name not in _OF_MANY_SAMPLES:
-        gains["posterior"] = result["gaps"]["approximation"]["mean"]
-        gains["encoder"] = result["gaps"]["amortization"]["mean"]
-    if result["noise"]["gain"] is not None:
-        gains["noise"] = result["noise"]["gain"]["mean"]
-    if result["latents"]["aggregate"] is not None:
-        gains["prior"] = result["latents"]["aggregate"]["aggregate_kl"][0]
-    part = max(gains, key=lambda name: gains[name], default="")
-    nats = gains.get(part, 0.0)
+    gaps, noise, aggregate = result["gaps"], result["noise"]["gain"], result["latents"]["aggregate"]
+    counts = read_part("objective", config.objective).name not in _OF_MANY_SAMPLES
+    gains = {
+        "posterior": gaps["approximation"]["mean"] if counts else 0.0,
+        "encoder": gaps["amortization"]["mean"] if counts else 0.0,
+        "noise": noise["mean"] if noise is not None else 0.0,
+        "prior": aggregate["aggregate_kl"][0] if aggregate is not None else 0.0,
+    }
+    part, nats = max(gains.items(), key=lambda gain: gain[1])
     if nats < _WORTHWHILE_NATS:
         reason = "no part that was measured costs half a nat; larger networks or longer training"
         return {"line": None, "nats": nats, "reason": reason}
@@ -63,22 +62,20 @@ def _changes(config: Config) -> dict[str, tuple[str, str]]:
         read_part(f"model.{field}", getattr(model, field)) for field in ("network", "likelihood", "posterior", "prior")
     )
 
-    def doubled(part: Part, name: str) -> int:
-        return 2 * part.settings[name]
-
-    larger_q, closer_prior = "model.posterior=iaf", f"model.prior={'realnvp' if model.conditional else 'vampprior'}"
-    of_q = "a larger family of q(z|x)"
+    closer_prior = f"model.prior={'realnvp' if model.conditional else 'vampprior'}"
+    larger_q, of_q = "model.posterior=iaf", "a larger family of q(z|x)"
     if posterior.name == "iaf":
-        larger_q, of_q = f"model.posterior.flows={doubled(posterior, 'flows')}", "more flows in the family of q(z|x)"
+        flows = 2 * posterior.settings["flows"]
+        larger_q, of_q = f"model.posterior.flows={flows}", "more flows in the family of q(z|x)"
     elif posterior.name == "hierarchical":
         larger_q, of_q = "objective='iwae(num_samples=5)'", "a bound that asks less of q(z|x)"
     if prior.name == "hierarchical":
-        upper = doubled(prior, "upper")
+        upper = 2 * prior.settings["upper"]
         closer_prior = f"model.prior.upper={upper} --config.model.posterior.upper={upper}"
     elif prior.name in ("vampprior", "mixture"):
-        closer_prior = f"model.prior.components={doubled(prior, 'components')}"
+        closer_prior = f"model.prior.components={2 * prior.settings['components']}"
     widths = "hidden" if "hidden" in network.settings else "channels"
-    wider = network.settings.get(widths) or (400,)
+    now = network.settings.get(widths) or (400,)
     noise = f"train.{length}={2 * getattr(train, length)}", "longer training: the noise hasn't found its width"
     # A width that is learned already hasn't been trained for long enough.
     if likelihood.name == "gaussian" and not likelihood.settings["learned"]:
@@ -86,7 +83,7 @@ def _changes(config: Config) -> dict[str, tuple[str, str]]:
     return {
         "posterior": (larger_q, of_q),
         "encoder": (
-            f"model.network.{widths}='{(*wider[:1], *wider)}'",
+            f"model.network.{widths}='{(*now[:1], *now)}'",
             "a stronger encoder (and decoder), or longer training",
         ),
         "noise": noise,
@@ -96,37 +93,37 @@ def _changes(config: Config) -> dict[str, tuple[str, str]]:
 
 def table(result: dict[str, Any]) -> str:
     """The numbers, a line each."""
-    likelihood, gaps, latents, distances = (result[name] for name in ("likelihood", "gaps", "latents", "distances"))
-    rows = [
-        ("ELBO", _number(likelihood["elbo"])),
-        ("log p(x), importance sampling from q(z|x)", _with_size(likelihood["importance_encoder"])),
-        ("log p(x), from a q(z) fitted to each image", _with_size(likelihood["importance_optimized"])),
-        (f"log p(x), annealed, on {result['annealed']['num_images']} of them", _number(result["annealed"])),
-        ("  minus the better one above, on the same", _number(result["annealed"]["minus_importance"])),
-        ("gap between ELBO and log p(x)", _number(gaps["total"])),
-        ("  approximation gap (family of q)", _number(gaps["approximation"])),
-        ("  amortization gap (encoder)", _number(gaps["amortization"])),
-        ("  a flow instead of a diagonal q", _number(gaps["flow_over_diagonal"])),
-        ("refitting the noise of p(x|z)", _number(result["noise"]["gain"])),
-        ("active units", f"{latents['active_units']} of {latents['latents']}"),
-    ]
-    if latents["aggregate"] is not None:
-        bounds = "{:.2f} to {:.2f}, each ± {:.2f} (images)"
-        error = latents["aggregate"]["standard_error"]
-        for name, key in (("mutual information I(x; z)", "mutual_information"), ("KL(q(z) || p(z))", "aggregate_kl")):
-            rows.append((f"{name}, bounds", bounds.format(*latents["aggregate"][key], error)))
+    likelihood, gaps, latents, annealed = (result[name] for name in ("likelihood", "gaps", "latents", "annealed"))
+    aggregate, distances, nearest = latents["aggregate"], result["distances"], result["nearest"]
+    rows = {
+        "ELBO": _number(likelihood["elbo"]),
+        "log p(x), importance sampling from q(z|x)": _number(likelihood["importance_encoder"]),
+        "log p(x), from a q(z) fitted to each image": _number(likelihood["importance_optimized"]),
+        f"log p(x), annealed, on {annealed['num_images']} of them": _number(annealed),
+        "  minus the better one above, on the same": _number(annealed["minus_importance"]),
+        "gap between ELBO and log p(x)": _number(gaps["total"]),
+        "  approximation gap (family of q)": _number(gaps["approximation"]),
+        "  amortization gap (encoder)": _number(gaps["amortization"]),
+        "  a flow instead of a diagonal q": _number(gaps["flow_over_diagonal"]),
+        "refitting the noise of p(x|z)": _number(result["noise"]["gain"]),
+        "active units": f"{latents['active_units']} of {latents['latents']}",
+    }
+    if aggregate is not None:
+        text = "{:.2f} to {:.2f}, each ± {standard_error:.2f} (images)"
+        rows["mutual information I(x; z), bounds"] = text.format(*aggregate["mutual_information"], **aggregate)
+        rows["KL(q(z) || p(z)), bounds"] = text.format(*aggregate["aggregate_kl"], **aggregate)
     if latents["label_accuracy"] is not None:
         text = "{nearest_neighbours:.1%} (nearest neighbours), {logistic_regression:.1%} (logistic regression)"
-        rows.append(("labels predicted from the latents", text.format(**latents["label_accuracy"])))
+        rows["labels predicted from the latents"] = text.format(**latents["label_accuracy"])
     for name, ratio in result["sharpness"]["high_frequency_ratio"].items():
         power = "-" if ratio is None else f"{ratio:.2f} of data's"
-        rows.append((f"power at high frequencies, {name.replace('_', ' ')}", power))
+        rows[f"power at high frequencies, {name.replace('_', ' ')}"] = power
     compared = _compared(distances, "samples", "training_images", ".4g")
-    rows.append((f"Fréchet distance ({distances['features']})", compared))
-    compared = _compared(result["nearest"], "samples_to_training", "reconstructions_to_training", ".2f")
-    rows.append(("nearest training image (median distance)", compared))
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)
+    rows[f"Fréchet distance ({distances['features']})"] = compared
+    compared = _compared(nearest, "samples_to_training", "reconstructions_to_training", ".2f")
+    rows["nearest training image (median distance)"] = compared
+    width = max(map(len, rows))
+    return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows.items())
 
 
 def sentences(result: dict[str, Any]) -> list[str]:
@@ -186,14 +183,13 @@ def _noise_sentence(noise: dict[str, Any]) -> str:
 
 
 def _number(entry: dict[str, Any] | None) -> str:
-    return "-" if entry is None else estimate_text(entry, 2)
+    if entry is None:
+        return "-"
+    size = f", {entry['effective_sample_size']:.0f} effective samples" if "effective_sample_size" in entry else ""
+    return f"{estimate_text(entry, 2)}{size}"
 
 
 def _compared(found: dict[str, Any], samples: str, others: str, digits: str) -> str:
     name = others.removesuffix("_to_training").replace("_", " ")
     shown = "" if found[others] is None else f", {name} {found[others]:{digits}}"
     return f"samples {found[samples]:{digits}}{shown}"
-
-
-def _with_size(entry: dict[str, Any]) -> str:
-    return f"{_number(entry)}, {entry['effective_sample_size']:.0f} effective samples"

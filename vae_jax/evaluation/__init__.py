@@ -5,20 +5,12 @@ from vae_jax.evaluation.annealed import (
     Schedule,
     make_annealed_estimate,
     make_pilot,
-    make_reverse_estimate,
     sigmoid_temperatures,
     simulate,
 )
 from vae_jax.evaluation.batches import has_missing, map_images, sum_over_samples, values_per_example
 from vae_jax.evaluation.bound import Watched, make_bound
-from vae_jax.evaluation.features import (
-    Features,
-    Nearest,
-    as_maps,
-    frechet_distance,
-    nearest_images,
-    random_convolutions,
-)
+from vae_jax.evaluation.features import Features, as_maps, frechet_distance, nearest_images, random_convolutions
 from vae_jax.evaluation.gaps import Bound, Gaps, make_gaps
 from vae_jax.evaluation.importance import ImportanceEstimate, estimate_images, make_importance_estimate, samples_at_once
 from vae_jax.evaluation.latents import (

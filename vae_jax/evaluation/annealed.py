@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vae_jax.evaluation.annealed_path import begin, transition, transition_noise
+from vae_jax.evaluation.annealed_path import begin, transition
 from vae_jax.keys import Stream, stream_key
-from vae_jax.models import Batch, Context, Model, Variables, flat_latents, num_latents
+from vae_jax.models import Batch, Context, Model, Variables, flat_latents
 from vae_jax.numerics import LogMeanExp
-from vae_jax.shapes import Count, ImageBatch, ImageIds, PerImage, PerSample, RandomKey, Scalar
+from vae_jax.shapes import Count, ImageBatch, ImageIds, PerImage, RandomKey, Scalar
 
 # What Wu et al. adapt to; the best for Hamiltonian Monte Carlo in many dimensions (Beskos et al. 2013).
 _WANTED_ACCEPTANCE = 0.65
@@ -89,8 +89,7 @@ def make_pilot(model: Model, num_chains: int, num_leapfrog: int = 10, start: str
     def pilot(
         variables: Variables, batch: Batch, image_ids: ImageIds, key: RandomKey, temperatures: Float[Array, "t1"]
     ) -> Schedule:
-        path, z = begin(model, variables, batch, image_ids, key, num_chains, start)
-        noise_of = transition_noise(key, image_ids, num_chains, num_latents(model))
+        path, z, noise_of = begin(model, variables, batch, image_ids, key, num_chains, start)
 
         def at(index: Count, temperature: Scalar, carry: Any) -> Any:
             z, log_step = carry
@@ -115,7 +114,10 @@ def make_pilot(model: Model, num_chains: int, num_leapfrog: int = 10, start: str
 def make_annealed_estimate(
     model: Model, num_chains: int, num_leapfrog: int = 10, start: str = "prior"
 ) -> Callable[..., AnnealedEstimate]:
-    """A compiled function that estimates log p(x) from below.
+    """A compiled function that estimates log p(x) from below; or from above, for images that were drawn with their z.
+
+    Such a z is an exact sample of p(z|x), from which chains walk the path back, by the same transitions. Then
+    `E[1/w] = 1/p(x)`.
 
     Args:
         model: The model.
@@ -125,83 +127,40 @@ def make_annealed_estimate(
             q(z|x), for a model with the trait `density_anywhere` (closer, so that fewer temperatures do).
 
     Returns:
-        `(variables, batch, image_ids, key, schedule) -> AnnealedEstimate`. The noise is a function of (key,
-        image, chain, temperature) alone.
+        `(variables, batch, image_ids, key, schedule[, z]) -> AnnealedEstimate`: from below, or with z of `[B, D]`,
+        where all chains of an image begin, from above. The noise is a function of (key, image, chain, temperature)
+        alone.
 
     Source:
-        Neal, arXiv physics/9803008; with Hamiltonian Monte Carlo for decoders: Wu et al., arXiv 1611.04273.
+        Neal, arXiv physics/9803008; with Hamiltonian Monte Carlo for decoders: Wu et al., arXiv 1611.04273; from above
+        (bidirectional Monte Carlo): Grosse et al., arXiv 1511.02543.
     """
 
     @jax.jit
     def annealed_estimate(
-        variables: Variables, batch: Batch, image_ids: ImageIds, key: RandomKey, schedule: Schedule
+        variables: Variables, batch: Batch, image_ids: ImageIds, key: RandomKey, schedule: Schedule, z: Any = None
     ) -> AnnealedEstimate:
-        path, z = begin(model, variables, batch, image_ids, key, num_chains, start)
-        noise_of = transition_noise(key, image_ids, num_chains, num_latents(model))
+        path, chains, noise_of = begin(model, variables, batch, image_ids, key, num_chains, start)
         temperatures, step_sizes = schedule
+        last, climbs = temperatures.shape[0] - 1, z is None
+        chains = chains if climbs else jnp.broadcast_to(z, (num_chains, *z.shape))
 
-        def climb(t: Count, carry: Any) -> Any:
-            z, difference, log_weights, accepted = carry
-            log_weights = log_weights + (temperatures[t] - temperatures[t - 1]) * difference
+        def step(index: Count, carry: Any) -> Any:
+            z, before, log_weights, accepted = carry
+            t = index if climbs else last + 1 - index
             z, ends, moved = transition(path, z, temperatures[t], step_sizes[t - 1], num_leapfrog, noise_of(t))
+            difference = before if climbs else ends.difference
+            log_weights = log_weights + (temperatures[t] - temperatures[t - 1]) * difference
             return z, ends.difference, log_weights, accepted + moved
 
-        zeros = jnp.zeros(z.shape[:2], z.dtype)
-        first = (z, path.ends(z).difference, zeros, zeros)
-        _, _, log_weights, accepted = jax.lax.fori_loop(1, temperatures.shape[0], climb, first)
-        return _estimate(log_weights, accepted / (temperatures.shape[0] - 1))
+        zeros = jnp.zeros(chains.shape[:2], chains.dtype)
+        first = (chains, path.ends(chains).difference, zeros, zeros)
+        _, _, log_weights, accepted = jax.lax.fori_loop(1, last + 1, step, first)
+        weights = LogMeanExp.empty(len(batch.x), zeros.dtype).add(log_weights if climbs else -log_weights)
+        found = AnnealedEstimate(**weights.estimates, acceptance=jnp.mean(accepted / last, axis=0))
+        return found if climbs else found._replace(log_likelihood=-found.log_likelihood)
 
     return annealed_estimate
-
-
-def make_reverse_estimate(
-    model: Model, num_chains: int, num_leapfrog: int = 10, start: str = "prior"
-) -> Callable[..., AnnealedEstimate]:
-    """A compiled function that estimates log p(x) from above, for images drawn from the model with their z.
-
-    Such a z is an exact sample of p(z|x), from which chains walk the path of `make_annealed_estimate` back, by the
-    same transitions. Then `E[1/w] = 1/p(x)`.
-
-    Args:
-        model: The model.
-        num_chains: Chains per image, all from its z.
-        num_leapfrog: As there.
-        start: As there.
-
-    Returns:
-        `(variables, batch, image_ids, key, schedule, z) -> AnnealedEstimate` for z of `[B, D]`.
-
-    Source:
-        Grosse et al., arXiv 1511.02543 (bidirectional Monte Carlo).
-    """
-
-    @jax.jit
-    def reverse_estimate(
-        variables: Variables,
-        batch: Batch,
-        image_ids: ImageIds,
-        key: RandomKey,
-        schedule: Schedule,
-        z: Float[Array, "b d"],
-    ) -> AnnealedEstimate:
-        path, _ = begin(model, variables, batch, image_ids, key, num_chains, start)
-        noise_of = transition_noise(key, image_ids, num_chains, num_latents(model))
-        temperatures, step_sizes = schedule
-        last = temperatures.shape[0] - 1
-
-        def descend(index: Count, carry: Any) -> Any:
-            z, log_weights, accepted = carry
-            t = last - index
-            z, ends, moved = transition(path, z, temperatures[t], step_sizes[t - 1], num_leapfrog, noise_of(t))
-            return z, log_weights + (temperatures[t] - temperatures[t - 1]) * ends.difference, accepted + moved
-
-        chains = jnp.broadcast_to(z, (num_chains, *z.shape))
-        zeros = jnp.zeros(chains.shape[:2], z.dtype)
-        _, log_weights, accepted = jax.lax.fori_loop(0, last, descend, (chains, zeros, zeros))
-        above = _estimate(-log_weights, accepted / last)
-        return above._replace(log_likelihood=-above.log_likelihood)
-
-    return reverse_estimate
 
 
 def simulate(
@@ -222,10 +181,3 @@ def simulate(
     z = model.sample_prior(variables, stream_key(key, Stream.SAMPLES, 0), num_images, context)
     x = model.decode(variables, z, context).sample(stream_key(key, Stream.SAMPLES, 1))
     return x, flat_latents(z, model.latents)
-
-
-def _estimate(log_weights: PerSample, acceptance: PerSample) -> AnnealedEstimate:
-    weights = LogMeanExp.empty(log_weights.shape[1], log_weights.dtype).add(log_weights)
-    return AnnealedEstimate(
-        weights.value, weights.variance, weights.effective_sample_size, jnp.mean(acceptance, axis=0)
-    )

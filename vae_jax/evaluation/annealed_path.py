@@ -1,5 +1,6 @@
 """The path of annealed importance sampling, and the Hamiltonian transitions along it."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vae_jax.models import Batch, Model, Variables, flat_latents, nested_latents
+from vae_jax.models import Batch, Model, Variables, flat_latents, nested_latents, num_latents, sample_flat
 from vae_jax.noise import normal_per_image
 from vae_jax.shapes import Count, ImageIds, Means, PerSample, RandomKey, Samples, Scalar
 
@@ -46,8 +47,10 @@ class Path(NamedTuple):
 
 def begin(
     model: Model, variables: Variables, batch: Batch, image_ids: ImageIds, key: RandomKey, num_chains: int, start: str
-) -> tuple[Path, Float[Array, "k b d"]]:
-    """The path of each image, and where its chains start; all z in one axis.
+) -> tuple[Path, Float[Array, "k b d"], Callable[[Count], Float[Array, "k b d1"]]]:
+    """The path of each image, where its chains start, and the noise of each transition; all z in one axis.
+
+    The noise is a momentum, and one number that decides whether the transition is accepted.
 
     Raises:
         ValueError: If there is no such start for this model.
@@ -57,48 +60,35 @@ def begin(
     if start == "posterior" and "density_anywhere" not in model.traits:
         raise ValueError("the model lacks the trait density_anywhere; let the chains start from the prior")
     q = model.encode(variables, batch)
+    key_of = functools.partial(jax.random.fold_in, key)
 
     def ends(z: Float[Array, "k b d"]) -> Ends:
         joint = model.joint(variables, batch, q, z=nested_latents(z, model.latents))
         log_start: Any = joint.log_prior if start == "prior" else joint.log_posterior
         return Ends(log_start, joint.log_likelihood + joint.log_prior)
 
-    def from_posterior(fold: int, num_samples: int) -> Float[Array, "k b d"]:
-        of_fold = jax.random.fold_in(key, fold)
-        noise = normal_per_image(of_fold, image_ids, jnp.arange(num_samples), model.noise_size)
-        return flat_latents(model.draw(variables, q, noise)[0], model.latents)
+    def noise_of(index: Count) -> Float[Array, "k b d1"]:
+        of_transition = jax.random.fold_in(key_of(4), index)
+        return normal_per_image(of_transition, image_ids, jnp.arange(num_chains), num_latents(model) + 1)
 
-    def from_prior(key: RandomKey, num_samples: int, context: Any) -> Float[Array, "n d"]:
-        return flat_latents(model.sample_prior(variables, key, num_samples, context), model.latents)
+    def from_posterior(fold: int, num_samples: int) -> Float[Array, "k b d"]:
+        noise = normal_per_image(key_of(fold), image_ids, jnp.arange(num_samples), model.noise_size)
+        return flat_latents(model.draw(variables, q, noise)[0], model.latents)
 
     target_scale = jnp.maximum(jnp.std(from_posterior(0, _DRAWS_FOR_SCALES), axis=0), _SMALLEST_SCALE)
     if start == "posterior":
-        return Path(ends, target_scale, target_scale), from_posterior(1, num_chains)
+        return Path(ends, target_scale, target_scale), from_posterior(1, num_chains), noise_of
 
     def chains_of(image_id: Count, context: Any) -> Float[Array, "k d"]:
         contexts = None if context is None else jnp.broadcast_to(context, (num_chains, *context.shape))
-        return from_prior(jax.random.fold_in(jax.random.fold_in(key, 2), image_id), num_chains, contexts)
+        return sample_flat(model, variables, jax.random.fold_in(key_of(2), image_id), num_chains, contexts)
 
     z = jnp.swapaxes(jax.vmap(chains_of)(image_ids, batch.context), 0, 1)
     count = 4 * _DRAWS_FOR_SCALES
     contexts = None if batch.context is None else batch.context[jnp.arange(count) % len(image_ids)]
-    typical = from_prior(jax.random.fold_in(key, 3), count, contexts)
+    typical = sample_flat(model, variables, key_of(3), count, contexts)
     start_scale = jnp.maximum(jnp.std(typical, axis=0), _SMALLEST_SCALE)
-    return Path(ends, jnp.broadcast_to(start_scale, target_scale.shape), target_scale), z
-
-
-def transition_noise(
-    key: RandomKey, image_ids: ImageIds, num_chains: int, latents: int
-) -> Callable[[Count], Float[Array, "k b d1"]]:
-    """Noise of one transition: a momentum, and one number that decides whether it is accepted."""
-    of_transitions = jax.random.fold_in(key, 4)
-
-    def noise_of(index: Count) -> Float[Array, "k b d1"]:
-        return normal_per_image(
-            jax.random.fold_in(of_transitions, index), image_ids, jnp.arange(num_chains), latents + 1
-        )
-
-    return noise_of
+    return Path(ends, jnp.broadcast_to(start_scale, target_scale.shape), target_scale), z, noise_of
 
 
 def transition(

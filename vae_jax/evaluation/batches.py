@@ -29,9 +29,7 @@ def _scaled_rows(images: Shaped[Array, "n *event"], ids: ImageIds, max_value: in
     return rows.astype(jnp.float32) / max_value
 
 
-@jax.jit
-def _masked(batch: Batch) -> Batch:
-    return batch.masked()
+_masked = jax.jit(Batch.masked)
 
 
 def map_images(
@@ -61,20 +59,15 @@ def map_images(
     Returns:
         The function's tree with NumPy arrays `[N, ...]`.
     """
-    sharding = split_batch(mesh)
-    of_batch = function
-    if has_missing(images):
-        function = lambda batch, ids: of_batch(_masked(batch), ids)  # noqa: E731
+    on_devices, missing = isinstance(images, jax.Array), has_missing(images)
 
     def dispatch(first: int) -> Any:
-        ids = np.minimum(np.arange(first, first + batch_size), len(images) - 1)
-        context = None if given is None else given[ids]
-        if isinstance(images, jax.Array):
-            on_devices, context = put((ids.astype(np.int32), context), sharding)
-            return function(Batch(_scaled_rows(images, on_devices, max_value), context=context), on_devices)
-        x = np.asarray(images[ids], np.float32) / np.float32(max_value)
-        x, on_devices, context = put((x, ids.astype(np.int32), context), sharding)
-        return function(Batch(x, context=context), on_devices)
+        rows = np.minimum(np.arange(first, first + batch_size), len(images) - 1)
+        x = None if on_devices else np.asarray(images[rows], np.float32) / np.float32(max_value)
+        context = None if given is None else given[rows]
+        x, ids, context = put((x, rows.astype(np.int32), context), split_batch(mesh))
+        batch = Batch(_scaled_rows(images, ids, max_value) if on_devices else x, context=context)
+        return function(_masked(batch) if missing else batch, ids)
 
     starts = range(0, len(images), batch_size)
     parts, following = [], dispatch(starts[0])

@@ -1,13 +1,12 @@
 """Distances between sets of images: by features (Fréchet), and to the nearest of another set."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import sklearn.neighbors
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from vae_jax.shapes import ImageBatch
 
@@ -17,6 +16,7 @@ Features = Callable[[Float[np.ndarray, "n *event"]], Float[np.ndarray, "n f"]]
 _CHANNELS = (32, 64)
 _KERNEL = 3
 _GRID = 2
+_LAYOUT = ("NHWC", "HWIO", "NHWC")
 _IMAGES_AT_ONCE = 500
 
 
@@ -43,17 +43,14 @@ def random_convolutions(image_shape: tuple[int, ...], seed: int = 0) -> Features
     inputs, kernels = image_shape[2] if len(image_shape) > 2 else 1, []
     for channels in _CHANNELS:
         fan_in = _KERNEL * _KERNEL * inputs
-        kernels.append(
-            np.asarray(rng.normal(0.0, np.sqrt(2.0 / fan_in), (_KERNEL, _KERNEL, inputs, channels)), np.float32)
-        )
+        kernel = rng.normal(0.0, np.sqrt(2.0 / fan_in), (_KERNEL, _KERNEL, inputs, channels))
+        kernels.append(np.asarray(kernel, np.float32))
         inputs = channels
 
     @jax.jit
     def of_batch(x: ImageBatch) -> Float[Array, "b f"]:
         for kernel in kernels:
-            x = jax.nn.relu(
-                jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-            )
+            x = jax.nn.relu(jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=_LAYOUT))
             if min(x.shape[1:3]) >= 2 * _GRID:
                 height, width = (size // 2 * 2 for size in x.shape[1:3])
                 halves = x[:, :height, :width].reshape(len(x), height // 2, 2, width // 2, 2, x.shape[-1])
@@ -101,20 +98,10 @@ def frechet_distance(one: Float[np.ndarray, "n f"], other: Float[np.ndarray, "m 
     return float(max(squared, 0.0))
 
 
-class Nearest(NamedTuple):
-    """The nearest of some images to each of others.
-
-    Attributes:
-        index: Which it is.
-        distance: Euclidean, in the unit of the pixels.
-    """
-
-    index: np.ndarray
-    distance: np.ndarray
-
-
-def nearest_images(queries: Float[np.ndarray, "n *event"], images: Float[np.ndarray, "m *event"]) -> Nearest:
-    """The nearest of `images` to each query, by the Euclidean distance of their pixels."""
+def nearest_images(
+    queries: Float[np.ndarray, "n *event"], images: Float[np.ndarray, "m *event"]
+) -> tuple[Float[np.ndarray, "n"], Int[np.ndarray, "n"]]:
+    """The Euclidean distance of each query to the nearest of `images`, in the unit of the pixels; and which that is."""
     search = sklearn.neighbors.NearestNeighbors(n_neighbors=1, algorithm="brute").fit(images.reshape(len(images), -1))
     distance, index = search.kneighbors(queries.reshape(len(queries), -1))
-    return Nearest(index[:, 0], distance[:, 0])
+    return distance[:, 0], index[:, 0]

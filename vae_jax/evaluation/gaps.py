@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from vae_jax.evaluation.batches import sum_over_samples
@@ -19,7 +20,7 @@ from vae_jax.evaluation.local import (
 from vae_jax.flows import GaussianParameters
 from vae_jax.models import Batch, Model, Variables, flat_latents, nested_latents, num_latents
 from vae_jax.noise import normal_per_image
-from vae_jax.shapes import ImageIds, PerImage, PerSample, RandomKey
+from vae_jax.shapes import Count, ImageIds, Noise, PerImage, PerSample, RandomKey
 
 _SAMPLES_AT_ONCE = 20
 
@@ -100,8 +101,11 @@ def make_gaps(
             return joint.log_likelihood + joint.log_prior
 
         def best(family: Family, start: Any, stream: int) -> Any:
-            of_family = jax.random.fold_in(key, stream)
-            return optimized(family, start, log_joint, image_ids, of_family, num_steps, num_samples, learning_rate)
+            def noise_at(step: Count) -> Noise:
+                of_step = jax.random.fold_in(jax.random.fold_in(key, stream), step)
+                return normal_per_image(of_step, image_ids, jnp.arange(num_samples), family.noise_size)
+
+            return optimized(family, start, log_joint, noise_at, num_steps, learning_rate)
 
         latents = num_latents(model)
         own, diagonal, flow = model_family(model, variables), diagonal_family(latents), flow_family(latents)
@@ -110,32 +114,22 @@ def make_gaps(
             best_diagonal = GaussianParameters(*(flat_latents(part, model.latents) for part in best_own))
         else:
             best_diagonal = best(diagonal, diagonal_like(own, best_own, image_ids, jax.random.fold_in(key, 4)), 1)
-        flow_start = flow_from_diagonal(best_diagonal, jax.random.fold_in(key, 5), num_flows)
-        best_flow = best(flow, flow_start, 2)
-        members = {
-            "encoder": (own, from_encoder),
-            "own": (own, best_own),
-            "diagonal": (diagonal, best_diagonal),
-            "flow": (flow, best_flow),
-        }
+        best_flow = best(flow, flow_from_diagonal(best_diagonal, jax.random.fold_in(key, 5), num_flows), 2)
 
         def terms_of(sample_ids: Int[Array, "k"]) -> tuple[Array, dict[str, Array]]:
-            terms = {}
-            for name, (family, parameters) in members.items():
+            def weights_of(family: Family, parameters: Any) -> Array:
                 noise = normal_per_image(jax.random.fold_in(key, 3), image_ids, sample_ids, family.noise_size)
                 z, log_q = family.transform(parameters, noise)
-                terms[name] = log_joint(z) - log_q
+                return log_joint(z) - log_q
+
+            terms = {"encoder": weights_of(own, from_encoder), "own": weights_of(own, best_own)}
+            terms |= {"diagonal": weights_of(diagonal, best_diagonal), "flow": weights_of(flow, best_flow)}
             terms["amortization"] = terms["own"] - terms["encoder"]
             terms["flow_gain"] = terms["flow"] - terms["diagonal"]
             return terms["flow"], terms
 
         weights, moments = sum_over_samples(terms_of, num_measured, _SAMPLES_AT_ONCE)
         bounds = {name: Bound(each.mean, each.variance_of_mean(num_measured)) for name, each in moments.items()}
-        return Gaps(
-            **bounds,
-            log_likelihood=weights.value,
-            log_likelihood_variance=weights.variance,
-            effective_sample_size=weights.effective_sample_size,
-        )
+        return Gaps(**bounds, **weights.estimates)
 
     return gaps

@@ -78,9 +78,7 @@ def make_importance_estimate(
         # Without a closed form `bound` is the whole ELBO, else only its reconstruction term.
         elbo = bound.mean if kl is None else reconstruction.mean - kl
         return ImportanceEstimate(
-            log_likelihood=weights.value,
-            log_likelihood_variance=weights.variance,
-            effective_sample_size=weights.effective_sample_size,
+            **weights.estimates,
             elbo=elbo,
             elbo_variance=bound.variance_of_mean(num_samples),
             reconstruction=reconstruction.mean,

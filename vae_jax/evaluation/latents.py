@@ -59,16 +59,16 @@ class AggregateEstimate(NamedTuple):
         aggregate_kl: KL(q(z) || p(z)): lower and upper bound. `kl = mutual_information + aggregate_kl`.
         kl: KL(q(z|x) || p(z)), by the same samples.
         standard_error: Of each of the bounds at most, over images.
-        upper_from: Which density the upper bound is from: `prior`, `others` or `mixture`.
-        num_images: N.
+        upper_bound_from: Which density the upper bound is from: `prior`, `others` or `mixture`.
+        largest_lower_bound: log N, above which the mutual information can't be found to be.
     """
 
     mutual_information: tuple[float, float]
     aggregate_kl: tuple[float, float]
     kl: float
     standard_error: float
-    upper_from: str
-    num_images: int
+    upper_bound_from: str
+    largest_lower_bound: float
 
 
 def make_latent_terms(model: Model) -> Callable[..., LatentTerms]:
@@ -143,15 +143,10 @@ def aggregate_terms(
         with_self[rows] = np.logaddexp.reduce(values, axis=1) - np.log(num_images)
         values[np.arange(len(rows)), rows] = -np.inf
         without[rows] = np.logaddexp.reduce(values, axis=1) - np.log(num_images - 1)
-    own = np.asarray(terms.log_posterior, np.float64)
-    prior = np.asarray(terms.log_prior, np.float64)
-    kl = float(np.mean(own - prior))
-    lower = float(np.mean(own - with_self))
-    above = {
-        "prior": kl,
-        "others": float(np.mean(own - without)),
-        "mixture": _above_by_mixture(np.asarray(flat_latents(terms.z, model.latents)), own),
-    }
+    own, prior = (np.asarray(part, np.float64) for part in (terms.log_posterior, terms.log_prior))
+    kl, lower = float(np.mean(own - prior)), float(np.mean(own - with_self))
+    by_mixture = _above_by_mixture(np.asarray(flat_latents(terms.z, model.latents)), own)
+    above = {"prior": kl, "others": float(np.mean(own - without)), "mixture": by_mixture}
     upper_from = min(above, key=lambda name: above[name])
     # The mixture is measured on half of the images, whose mean is that much less certain.
     spreads = [np.std(part, ddof=1) for part in (own - with_self, own - prior, own - without)]
@@ -161,8 +156,8 @@ def aggregate_terms(
         aggregate_kl=(kl - above[upper_from], kl - lower),
         kl=kl,
         standard_error=standard_error,
-        upper_from=upper_from,
-        num_images=num_images,
+        upper_bound_from=upper_from,
+        largest_lower_bound=float(np.log(num_images)),
     )
 
 

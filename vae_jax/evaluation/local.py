@@ -22,6 +22,8 @@ _ADAM_EPSILON = 1e-3
 
 LogJoint = Callable[[Samples], PerSample]
 """z to log p(x, z) in nats, for the images at hand."""
+NoiseAt = Callable[[Count], Noise]
+"""The number of a step to the noise of its samples of z."""
 
 
 class Family(NamedTuple):
@@ -108,14 +110,7 @@ def flow_from_diagonal(diagonal: GaussianParameters, key: RandomKey, num_flows: 
 
 
 def optimized(
-    family: Family,
-    start: Any,
-    log_joint: LogJoint,
-    image_ids: ImageIds,
-    key: RandomKey,
-    num_steps: int,
-    num_samples: int,
-    learning_rate: float,
+    family: Family, start: Any, log_joint: LogJoint, noise_at: NoiseAt, num_steps: int, learning_rate: float
 ) -> Any:
     """Parameters that maximize the bound `E_q[log p(x, z) - log q(z)]` of each image.
 
@@ -127,10 +122,8 @@ def optimized(
         family: Where q is sought.
         start: Its parameters for each image.
         log_joint: log p(x, z).
-        image_ids: The place of each image in its split.
-        key: What the noise comes from, by image and step.
+        noise_at: The noise of each step.
         num_steps: Of Adam.
-        num_samples: Samples of z per image and step.
         learning_rate: Of the first step.
 
     Returns:
@@ -149,8 +142,7 @@ def optimized(
 
     def step(index: Count, carry: tuple[Any, optax.OptState]) -> tuple[Any, optax.OptState]:
         parameters, opt_state = carry
-        noise = normal_per_image(jax.random.fold_in(key, index), image_ids, jnp.arange(num_samples), family.noise_size)
-        gradients = jax.grad(negative_bound)(parameters, noise)
+        gradients = jax.grad(negative_bound)(parameters, noise_at(index))
         updates, opt_state = tx.update(gradients, opt_state)
         return optax.apply_updates(parameters, updates), opt_state
 

@@ -60,9 +60,7 @@ def make_rescaled_estimate(model: Model, num_samples: int) -> Callable[..., Resc
 
         weights, _ = sum_over_samples(terms_of, num_samples, _SAMPLES_AT_ONCE)
         shape = (len(batch.x), len(log_factors))
-        return RescaledEstimate(
-            weights.value.reshape(shape), weights.variance.reshape(shape), weights.effective_sample_size.reshape(shape)
-        )
+        return RescaledEstimate(**{name: part.reshape(shape) for name, part in weights.estimates.items()})
 
     return rescaled_estimate
 

@@ -5,8 +5,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jinja2
-import numpy as np
 
 from vae_jax.build import resolve_parts, shortened
 from vae_jax.build.model import OF_MODEL
@@ -20,9 +20,7 @@ from vae_jax.settings import read_part
 from vae_jax.trained import TrainedModel
 
 
-def model_card(
-    trained: TrainedModel, name: str, license: str, start: Mapping[str, Any], weights: Mapping[str, np.ndarray]
-) -> str:
+def model_card(trained: TrainedModel, name: str, license: str, start: Mapping[str, Any]) -> str:
     """A `README.md` as the Hugging Face hub reads it.
 
     Args:
@@ -30,7 +28,6 @@ def model_card(
         name: Its title.
         license: Of the parameters, as the hub spells it.
         start: What the manifest says of the run's last start.
-        weights: The parameters, for how many there are.
 
     Raises:
         UserError: If the license is not an identifier, or `evaluation.json` can't be read.
@@ -39,44 +36,25 @@ def model_card(
         https://huggingface.co/docs/hub/model-cards
     """
     check_license(license)
-    config, model = trained.config, trained.model
-    shape = trained.kind.image_shape
-    versions = start.get("versions") or {}
-    changed = [
-        (field, value)
-        for (field, value, _), (_, default, _) in zip(flatten(config), flatten(resolve_parts(Config())), strict=True)
-        if value != default and field not in ("data.dir", "data.path", "data.labels")
-    ]
+    config = trained.config
     text = (importlib.resources.files("vae_jax.export") / "card.md.jinja").read_text(encoding="utf-8")
     template = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True).from_string(text)
     return template.render(
         name=name,
         license=license,
-        shape=", ".join(map(str, shape)),
-        what=_what(shape),
-        latents=num_latents(model),
-        classes=model.context_size,
-        context=", ".join(trained.context_names),
-        label=", label" if model.context_size else "",
-        parameters=sum(array.size for array in weights.values()),
-        step=trained.step,
-        parts={
-            **{part: shortened(f"model.{part}", getattr(config.model, part)) for part in OF_MODEL},
-            **{"latents": config.model.latents, "conditional": config.model.conditional},
-        },
-        has_density="density" in model.traits,
-        factorized="diagonal_gaussian" in model.traits,
+        trained=trained,
+        start=start,
+        latents=num_latents(trained.model),
+        parameters=sum(leaf.size for leaf in jax.tree.leaves(trained.variables["params"])),
+        parts={part: shortened(f"model.{part}", getattr(config.model, part)) for part in OF_MODEL},
         prior=read_part("model.prior", config.model.prior).name,
-        standard_prior="standard_normal" in model.traits,
-        measure=model.measure,
-        binarization=config.data.binarization,
-        max_value=trained.kind.max_value,
-        source=config.data.source,
-        batch_size=config.train.batch_size,
-        data={"name": None, "fingerprint": None, **(start.get("data") or {})},
-        devices=sorted(set(start.get("devices") or ())),
-        versions=", ".join(f"{package} {version}" for package, version in versions.items() if version),
-        changed=changed,
+        changed=[
+            (field, value)
+            for (field, value, _), (_, default, _) in zip(
+                flatten(config), flatten(resolve_parts(Config())), strict=True
+            )
+            if value != default and field not in ("data.dir", "data.path", "data.labels")
+        ],
         evaluation=_evaluation(trained),
         logged=_logged(trained),
     )
@@ -90,13 +68,6 @@ def check_license(license: str) -> None:
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", license):
         raise UserError(f"--license is '{license}' but must be as the hub spells it, e.g. apache-2.0, mit or other")
-
-
-def _what(shape: tuple[int, ...]) -> str:
-    size = "×".join(map(str, shape))
-    if len(shape) == 1:
-        return f"rows of {size} values"
-    return f"{ {1: 'grey ', 3: 'colour '}.get(shape[-1], '') }images of {size}"
 
 
 def _evaluation(trained: TrainedModel) -> dict[str, Any] | None:

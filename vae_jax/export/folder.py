@@ -72,7 +72,7 @@ def write_export(folder: pathlib.Path, trained: TrainedModel, name: str, license
             "exported_with": surroundings()["versions"],
         },
     )
-    (folder / _CARD).write_text(model_card(trained, name, license, start, weights), encoding="utf-8")
+    (folder / _CARD).write_text(model_card(trained, name, license, start), encoding="utf-8")
     sums = [f"{_digest((folder / file).read_bytes())}  {file}\n" for file in _VERIFIED]
     (folder / _SUMS).write_text("".join(sums), encoding="utf-8")
 

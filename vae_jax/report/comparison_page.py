@@ -21,10 +21,11 @@ def comparison_page(runs: Sequence[TrainedModel]) -> Page:
         runs: At least two.
     """
     names = _names(runs)
-    rows, data, left_out = [], [], []
+    rows, data, left_out, unfinished = [], [], [], []
     for name, trained in zip(names, runs, strict=True):
         encoded, _, problems = encode_some(trained)
         left_out += [f"{name}: {problem}" for problem in [*problems, *facts.left_out(trained)]]
+        unfinished += [f"{name}: {sentence}" for sentence in facts.unfinished(trained)]
         result, start, sheet = facts.read_result(trained), facts.last_start(trained), comparison_sheet(trained, encoded)
         found = None if encoded is None else axes(trained, encoded)
         kl = None if encoded is None or encoded.kl is None else sorted(map(float, encoded.kl), reverse=True)
@@ -54,7 +55,7 @@ def comparison_page(runs: Sequence[TrainedModel]) -> Page:
         {"runs": data},
         title=f"{', '.join(names)} – vae_jax",
         runs=rows,
-        notes=[*_notes(runs), *left_out],
+        notes=[*_notes(runs), *unfinished, *left_out],
         titles=[title for title in _TITLES if any(title in row["quantities"] for row in rows)],
         any_samples=any(row["has_samples"] for row in rows),
         samples_caption=_samples_caption(runs),

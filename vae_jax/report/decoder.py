@@ -5,12 +5,14 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from vae_jax.models import Context, Model, Variables, decode_flat
+from vae_jax.evaluation import map_images
+from vae_jax.models import Batch, Model, Variables, decode_flat
 from vae_jax.report.payload import packed
+from vae_jax.shapes import ImageIds
+from vae_jax.sharding import own_device
 
 # What decoder.js can compute: by these names.
 ACTIVATIONS = {nn.relu: "relu", nn.tanh: "tanh", nn.gelu: "gelu", nn.silu: "silu"}
@@ -21,22 +23,16 @@ _DECODED_AT_ONCE = 256
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _means(model: Model, variables: Variables, z: jax.Array, context: Context) -> jax.Array:
-    return decode_flat(model, variables, z, context).mean()
+def _means(model: Model, variables: Variables, latents: Batch, _: ImageIds) -> jax.Array:
+    return decode_flat(model, variables, latents.x, latents.context).mean()
 
 
 def decoded(
     model: Model, variables: Variables, z: Float[np.ndarray, "n d"], labels: np.ndarray | None
 ) -> Float[np.ndarray, "n *event"]:
     """The mean of p(x|z) for each z."""
-    parts = []
-    for start in range(0, len(z), _DECODED_AT_ONCE):
-        # Filled up, so that one compiled function serves all.
-        rows = np.minimum(np.arange(start, start + _DECODED_AT_ONCE), len(z) - 1)
-        label = None if labels is None else jnp.asarray(labels[rows])
-        images = _means(model, variables, jnp.asarray(z[rows], jnp.float32), label)
-        parts.append(np.asarray(images)[: len(z) - start])
-    return np.concatenate(parts)
+    function = functools.partial(_means, model, variables)
+    return map_images(function, z.astype(np.float32), 1, _DECODED_AT_ONCE, own_device(), labels)
 
 
 TOO_LARGE = f"The decoder's weights take more than the {MOST_BYTES / 1e6:g} MB that a page has room for"

@@ -1,10 +1,9 @@
 """What a run's files say of it: its result, its curves, its config and where it came from."""
 
 import collections
-import dataclasses
 import math
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -29,8 +28,7 @@ _MOST_ROWS = 1000
 _SPLITS = ("test", "validation", "train")
 
 
-@dataclasses.dataclass(frozen=True)
-class Quantity:
+class Quantity(NamedTuple):
     """A number of the run, in nats per image.
 
     Attributes:
@@ -44,8 +42,7 @@ class Quantity:
     errors: tuple[tuple[float, str], ...] = ()
 
 
-@dataclasses.dataclass(frozen=True)
-class Result:
+class Result(NamedTuple):
     """How good the model is.
 
     Attributes:
@@ -161,6 +158,14 @@ def left_out(trained: TrainedModel) -> list[str]:
     ]
 
 
+def unfinished(trained: TrainedModel) -> list[str]:
+    """That the run was stopped before its end, in a sentence; none where it has come to it."""
+    train, rows = trained.config.train, [row for row in read_rows(trained.folder.metrics) if row.get("epoch")]
+    steps_per_epoch = round(rows[-1]["step"] / rows[-1]["epoch"]) if rows else 0
+    last, end = trained.folder.last_step(), train.num_steps or train.num_epochs * steps_per_epoch
+    return [f"The run is unfinished: step {last:,} of {end:,}."] if last < end else []
+
+
 def _digests(result: dict[str, Any]) -> list[Any]:
     """Of the parameters that a result is about: one model's, or those of all replicas."""
     return [each.get("params_digest") for each in result.get("replicas") or [result] if isinstance(each, dict)]
@@ -201,7 +206,7 @@ def model_line(trained: TrainedModel) -> str:
     """The model in one line."""
     config, model = trained.config, trained.model
     parts = {part: shortened(f"model.{part}", getattr(config.model, part)) for part in OF_MODEL}
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(trained.variables))
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(trained.variables["params"]))
     told = f", told {', '.join(trained.context_names) or 'the class'}" if model.context_size else ""
     return (
         f"{parts['network']}, {num_latents(model)} latents{told}; p(x|z) {parts['likelihood']}, "

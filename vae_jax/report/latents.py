@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from vae_jax.data import Split
 from vae_jax.evaluation import active_units, make_latent_terms, map_images
 from vae_jax.keys import Stream, stream_key
-from vae_jax.sharding import batch_mesh
+from vae_jax.sharding import own_device
 from vae_jax.trained import TrainedModel
 
 # Points beyond this many make a browser slow, and no picture clearer.
@@ -59,7 +59,6 @@ def encode(trained: TrainedModel, split: Split) -> Encoded:
     """
     count = min(MOST_IMAGES, len(split.images))
     split = split.some(slice(count))
-    mesh = batch_mesh(1, jax.local_devices()[:1])
     latent_terms = make_latent_terms(trained.model)
     key = stream_key(jax.random.key(trained.config.data.seed), Stream.EVALUATION)
 
@@ -67,9 +66,8 @@ def encode(trained: TrainedModel, split: Split) -> Encoded:
         terms = latent_terms(trained.variables, batch, ids, key)
         return {"mean": terms.mean, "kl": terms.kl_per_dimension}
 
-    at_once = min(_IMAGES_AT_ONCE, count)
-    given = split.given if trained.model.context_size else None
-    found = map_images(of_batch, split.images, split.max_value, at_once, mesh, given)
+    at_once, given = min(_IMAGES_AT_ONCE, count), split.given if trained.model.context_size else None
+    found = map_images(of_batch, split.images, split.max_value, at_once, own_device(), given)
     kl = None if found["kl"] is None else found["kl"].mean(axis=0, dtype=np.float64)
     return Encoded(split, found["mean"], kl)
 

@@ -41,6 +41,8 @@ class Pictures:
 
     def __init__(self, trained: TrainedModel, encoded: Encoded | None) -> None:
         self._trained, self._model, self._encoded = trained, trained.model, encoded
+        # Classes or contexts of the images, if the model is told them.
+        self._told = encoded.split.given if encoded is not None and trained.model.context_size else None
         self.axes: Axes = axes(trained, encoded)
         self.decoder = None
         if trained.context_names:
@@ -60,7 +62,7 @@ class Pictures:
             parts["samples"] = self._samples()
         if encoded is not None:
             parts["originals"] = Sheet(_as_floats(encoded.split, _PAIRS))
-            parts["reconstructions"] = self._frames(*self._latents_of(encoded, _PAIRS))
+            parts["reconstructions"] = self._frames(encoded.means[:_PAIRS], _some(self._told, _PAIRS))
             if len(encoded.means) > 1:
                 parts["interpolation"] = self._interpolation(encoded)
         if model.num_decoded == 2 and "standard_normal" in model.traits:
@@ -124,28 +126,25 @@ class Pictures:
         told = told_in_turn(self._trained, self._encoded, count)
         return {"shown": SAMPLES, **self._frames(prior_latents(self._trained, count, told), told)}
 
-    def _latents_of(self, encoded: Encoded, count: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """Posterior means of the first images, and their classes or contexts if the model is told them."""
-        labels = encoded.split.given if self._model.context_size else None
-        return encoded.means[:count], None if labels is None else labels[:count]
-
     def _interpolation(self, encoded: Encoded) -> dict[str, Any]:
         """Images to pick from, and the way from each to each other; the class is that of the nearer end."""
         count = min(len(encoded.means), _PICKED if self.decoder is None else _PICKED_LIVE)
-        split, (means, labels) = encoded.split, self._latents_of(encoded, count)
+        split, means, told = encoded.split, encoded.means[:count], _some(self._told, count)
         shown = None if split.labels is None else split.labels[:count].tolist()
         found = {"images": Sheet(_as_floats(split, count)), "labels": shown, "length": _PATH}
         if self.decoder is not None:
-            return found | self._frames(means, labels)
+            return found | self._frames(means, told)
         share = np.linspace(0.0, 1.0, _PATH, dtype=np.float32)[:, None]
-        paths = [(1.0 - share) * first + share * last for first in means for last in means]
-        classes = None
-        if labels is not None and self._trained.context_names:
-            classes = np.concatenate([(1.0 - share) * first + share * last for first in labels for last in labels])
-        elif labels is not None:
+
+        def paths(ends: np.ndarray) -> np.ndarray:
+            return np.concatenate([(1.0 - share) * first + share * last for first in ends for last in ends])
+
+        if told is not None and self._trained.context_names:
+            told = paths(told)
+        elif told is not None:
             near = np.arange(_PATH) < _PATH / 2
-            classes = np.concatenate([np.where(near, first, last) for first in labels for last in labels])
-        return found | self._frames(np.concatenate(paths), classes)
+            told = np.concatenate([np.where(near, first, last) for first in told for last in told])
+        return found | self._frames(paths(means), told)
 
     def _traversals(self) -> dict[str, Any]:
         """For each class and each active dimension its stops, all other dimensions in the middle."""
@@ -180,6 +179,10 @@ def manifold_latents(side: int) -> Float[np.ndarray, "n 2"]:
     quantiles = jax.scipy.special.ndtri((jnp.arange(side) + 0.5) / side)
     across, up = jnp.meshgrid(quantiles, quantiles[::-1])
     return np.stack([across.ravel(), up.ravel()], axis=-1).astype(np.float32)
+
+
+def _some(told: np.ndarray | None, count: int) -> np.ndarray | None:
+    return None if told is None else told[:count]
 
 
 def _as_floats(split: Split, count: int) -> Float[np.ndarray, "n *event"]:

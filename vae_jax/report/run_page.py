@@ -23,41 +23,30 @@ def report_page(trained: TrainedModel) -> Page:
     encoded, split, left_out = encode_some(trained)
     left_out += facts.left_out(trained)
     pictures = Pictures(trained, encoded)
-    shown, axes = pictures.all(), pictures.axes
-    curves = facts.read_curves(trained.folder)
-    scatter, caption = _scatter(trained, encoded, split)
-    notes = [*left_out, *_notes(trained, shown, axes.num_active, pictures.why_no_decoder)]
-    kl = None if encoded is None else encoded.kl
-    name = trained.folder.root.resolve().name
+    shown, curves, name = pictures.all(), facts.read_curves(trained.folder), trained.folder.root.resolve().name
+    images = "" if encoded is None else facts.images_of(len(encoded.means), split)
+    class_names = [trained.kind.class_name(label) for label in range(trained.kind.num_classes)]
+    scatter, caption = (None, "") if encoded is None else _scatter(encoded, trained.model.num_decoded, images)
     html = render(
         "report.html",
-        {"pictures": shown, "curves": curves, "scatter": scatter, "class_names": _class_names(trained)},
+        {"pictures": shown, "curves": curves, "scatter": scatter, "class_names": class_names},
         title=f"{name} – vae_jax",
         name=name,
         data_name=facts.last_start(trained)["data"]["name"] or trained.config.data.source,
-        step=trained.step,
-        num_replicas=trained.config.num_seeds,
+        trained=trained,
+        has_density="density" in trained.model.traits,
         result=facts.read_result(trained),
         model=facts.model_line(trained),
-        notes=notes,
+        notes=[*left_out, *facts.unfinished(trained)],
+        why_no_decoder=pictures.why_no_decoder,
         curve_rows=_curve_rows(curves),
-        has={
-            "samples": shown["samples"]["shown"] if "samples" in shown else 0,
-            "manifold": "manifold" in shown,
-            "density": "density" in trained.model.traits,
-        },
-        live=pictures.decoder is not None,
-        classes=_class_names(trained)[: shown["classes"]],
+        shown=shown,
+        axes=pictures.axes,
+        classes=class_names[: shown["classes"]],
         split=split,
-        num_encoded=0 if encoded is None else len(encoded.means),
-        images_encoded="" if encoded is None else facts.images_of(len(encoded.means), split),
-        num_pairs=len(shown["originals"].images) if encoded is not None else 0,
-        num_picked=len(shown["interpolation"]["images"].images) if "interpolation" in shown else 0,
-        num_active=axes.num_active,
-        num_latents=len(axes.order),
+        encoded=encoded,
+        images_encoded=images,
         scatter_caption=caption,
-        kl_total=None if kl is None else float(kl.sum()),
-        kl_rows=[] if kl is None else [(int(dimension) + 1, float(kl[dimension])) for dimension in axes.order],
         diagnosis=facts.read_diagnosis(trained),
         starts=facts.read_starts(trained.folder),
         settings=facts.settings(trained.config),
@@ -76,51 +65,25 @@ def encode_some(trained: TrainedModel) -> tuple[Encoded | None, str, list[str]]:
         return None, "", [f"The run's images can't be read, so what needs them is left out: {reason}."]
 
 
-def _class_names(trained: TrainedModel) -> list[str]:
-    """By label; empty where there are no labels."""
-    return [trained.kind.class_name(label) for label in range(trained.kind.num_classes)]
+def _scatter(encoded: Encoded, size: int, images: str) -> tuple[dict[str, Any], str]:
+    """Posterior means as points, and what to write above them.
 
-
-def _scatter(trained: TrainedModel, encoded: Encoded | None, split: str) -> tuple[dict[str, Any] | None, str]:
-    """Posterior means as points, and what to write above them."""
-    if encoded is None:
-        return None, ""
-    size = trained.model.num_decoded
+    Args:
+        encoded: The images.
+        size: How many numbers of z the decoder sees.
+        images: How many of which split they are.
+    """
     labels = None if encoded.split.labels is None else encoded.split.labels.tolist()
-    titles = ["z1", "z2"]
-    found = projection(encoded.means[:, :size])
+    found, titles = projection(encoded.means[:, :size]), ["z1", "z2"]
     shares = found.pop("shares")
-    by_label = "" if labels is None else " by label"
-    caption = f"Means of q(z|x) of {facts.images_of(len(encoded.means), split)}{by_label}"
-    if size == 1 and labels is not None:
-        found["y"], titles = labels, ["z1", "label"]
-    elif size == 1:
-        titles = ["z1", ""]
+    caption = f"Means of q(z|x) of {images}{'' if labels is None else ' by label'}"
+    if size == 1:
+        titles = ["z1", "" if labels is None else "label"]
+        found["y"] = found["y"] if labels is None else labels
     elif shares is not None:
         titles = [f"principal component {number + 1} ({share:.0%})" for number, share in enumerate(shares)]
         caption += f", on the two principal components that hold {sum(shares):.0%} of their variance"
     return {**found, "labels": labels, "titles": titles}, f"{caption}."
-
-
-def _notes(trained: TrainedModel, shown: dict[str, Any], num_active: int, why_no_decoder: str) -> list[str]:
-    notes = []
-    classes = trained.model.context_size
-    if trained.config.num_seeds > 1:
-        notes.append(
-            f"Pictures are of replica {trained.replica} (seed {trained.config.seed + trained.replica}); curves are "
-            f"means over {trained.config.num_seeds} replicas."
-        )
-    if "density" not in trained.model.traits:
-        notes.append("A plain autoencoder has no distribution of z, so there are no samples from it.")
-    if shown["decoder"] is None:
-        notes.append(f"{why_no_decoder}, so pictures were computed beforehand instead of in this page.")
-        if trained.context_names:
-            notes.append("Samples are told the numbers of the first images, traversals their mean.")
-        elif shown["classes"] < classes:
-            notes.append(f"Traversals are there for the first {shown['classes']} of {classes} classes.")
-    if not num_active:
-        notes.append("No latent dimension tells images apart: the posterior has collapsed onto the prior.")
-    return notes
 
 
 def _curve_rows(curves: dict[str, dict[str, list[Any]]]) -> list[dict[str, Any]]:

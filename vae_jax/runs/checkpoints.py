@@ -67,11 +67,11 @@ def save(directory: pathlib.Path, step: int, state: Any, score: float | None, ke
             checkpointer.save((unfinished / STATE).absolute(), state)
         together("checkpoint written")
         if is_writer():
-            _sync_all(unfinished)
             files = checksums(unfinished / STATE)
-            record = {"step": step, "score": score, "files": files, "arrays": _arrays(state)}
-            write_record(unfinished, record)
-            sync(unfinished)
+            write_record(unfinished, {"step": step, "score": score, "files": files, "arrays": _arrays(state)})
+            # All has to be on the disk: the earlier checkpoints are removed on the strength of it.
+            for path in (*unfinished.rglob("*"), unfinished):
+                sync(path)
             if final.exists():
                 _remove(final)
             unfinished.rename(final)
@@ -108,14 +108,10 @@ def choose(directory: pathlib.Path, which: str) -> Checkpoint:
         raise UserError(f"{directory} holds no checkpoint; train first in the same folder")
     steps = {str(checkpoint.step): checkpoint for checkpoint in checkpoints}
     chosen = {**steps, "latest": checkpoints[-1], "best": best(checkpoints)}.get(which)
-    if chosen is None and which == "best":
-        raise UserError(
-            "no checkpoint is the best one: the run had no validation images; name a step, or train with "
-            "--config.data.validation_fraction above 0"
-        )
     if chosen is None:
+        why = "the best one is known with --config.data.validation_fraction above 0 only: " if which == "best" else ""
         raise UserError(
-            f"there is no checkpoint '{which}' in {directory}; choose latest, best or one of {', '.join(steps)}"
+            f"there is no checkpoint '{which}' in {directory}; {why}choose latest, best or one of {', '.join(steps)}"
         )
     return chosen
 
@@ -167,8 +163,6 @@ def load(checkpoint: Checkpoint, like: Any = None) -> Any:
         with ocp.StandardCheckpointer() as checkpointer:
             saved: Any = checkpointer.metadata(folder).item_metadata.tree
             return checkpointer.restore(folder, jax.tree.map(_placed, saved if like is None else like))
-    except UserError:
-        raise
     except Exception as error:
         # Its checksums agree, so somebody made it so; Orbax raises whatever comes to hand.
         raise UserError(
@@ -186,17 +180,11 @@ def _placed(leaf: Any) -> Any:
 
 def _remove_others(directory: pathlib.Path, step: int, keep: int) -> None:
     """Removes what is no longer kept once the checkpoint of `step` is on the disk."""
+    checkpoints = [checkpoint for checkpoint in listing(directory) if checkpoint.step <= step]
+    others = [checkpoint.folder for checkpoint in checkpoints[:-keep] if checkpoint != best(checkpoints)]
     for folder in folders(directory):
-        if int(folder.name) > step:
+        if int(folder.name) > step or folder in others:
             _remove(folder)
-    checkpoints = listing(directory)
-    kept = {c.step for c in checkpoints[-keep:]}
-    top = best(checkpoints)
-    if top is not None:
-        kept.add(top.step)
-    for checkpoint in checkpoints:
-        if checkpoint.step not in kept:
-            _remove(checkpoint.folder)
 
 
 def _remove(folder: pathlib.Path) -> None:
@@ -220,9 +208,3 @@ def _arrays(tree: Any) -> dict[str, str]:
         jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{list(leaf.shape)}"
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     }
-
-
-def _sync_all(folder: pathlib.Path) -> None:
-    """Waits until all is on the disk: the earlier checkpoints are removed on the strength of it."""
-    for path in (*folder.rglob("*"), folder):
-        sync(path)

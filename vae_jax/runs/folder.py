@@ -22,45 +22,27 @@ _IMAGES = "images.json"
 _logger = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass(frozen=True)
 class RunFolder:
     """Where the files of a run are.
 
     Attributes:
         root: The folder itself.
+        config: Every field of the run.
+        manifest: Versions, devices, commit, data and command of each start.
+        metrics: One row per log point.
+        tensorboard: The same as event files.
+        checkpoints: See `vae_jax.runs.checkpoints`.
+        images: Grids as PNG.
     """
 
-    root: pathlib.Path
-
-    @property
-    def config(self) -> pathlib.Path:
-        """Every field of the run."""
-        return self.root / "config.json"
-
-    @property
-    def manifest(self) -> pathlib.Path:
-        """Versions, devices, commit, data and command of each start."""
-        return self.root / "manifest.json"
-
-    @property
-    def metrics(self) -> pathlib.Path:
-        """One row per log point."""
-        return self.root / "metrics.jsonl"
-
-    @property
-    def tensorboard(self) -> pathlib.Path:
-        """The same as event files."""
-        return self.root / "tensorboard"
-
-    @property
-    def checkpoints(self) -> pathlib.Path:
-        """See `vae_jax.runs.checkpoints`."""
-        return self.root / "checkpoints"
-
-    @property
-    def images(self) -> pathlib.Path:
-        """Grids as PNG."""
-        return self.root / "images"
+    def __init__(self, root: pathlib.Path) -> None:
+        self.root = root
+        self.config = root / "config.json"
+        self.manifest = root / "manifest.json"
+        self.metrics = root / "metrics.jsonl"
+        self.tensorboard = root / "tensorboard"
+        self.checkpoints = root / "checkpoints"
+        self.images = root / "images"
 
     def evaluations(self, replica: int) -> tuple[pathlib.Path, ...]:
         """Where `evaluate` writes its results for test images: of the run, and of one of several replicas alone."""
@@ -93,16 +75,11 @@ class RunFolder:
         """
         if not self.config.is_file():
             raise UserError(f"'{self.root}' holds no run (no {self.config.name}); train first, or name a run's folder")
-        try:
-            content = read_json(self.config)
-            if isinstance(content, dict) and "model_type" in content:
-                raise UserError(
-                    f"'{self.root}' was made by export and is no run; name a run's folder, or open it with vae_jax.load"
-                )
-        except (OSError, ValueError) as error:
+        content = _read(self.config, "restore it or start a new run", read_json)
+        if isinstance(content, dict) and "model_type" in content:
             raise UserError(
-                f"{self.config} can't be read ({one_line(error)}); restore it or start a new run"
-            ) from error
+                f"'{self.root}' was made by export and is no run; name a run's folder, or open it with vae_jax.load"
+            )
         try:
             return from_mapping(content)
         except UserError as error:
@@ -123,22 +100,17 @@ class RunFolder:
                     f"'{self.root}' holds a run with another config ({'; '.join(different)}); "
                     "choose another --workdir, or the same config to continue"
                 )
-        elif checkpoints.listing(self.checkpoints):
-            raise UserError(
-                f"'{self.root}' holds checkpoints but no {self.config.name}; restore that file, or choose another "
-                "--workdir"
-            )
-        elif self.root.exists() and not self.root.is_dir():
-            raise UserError(f"'{self.root}' is a file; choose another --workdir")
         elif self.root.is_dir() and any(not is_leftover(path) for path in self.root.iterdir()):
-            raise UserError(f"'{self.root}' has files in it but no run; choose another --workdir")
+            raise UserError(
+                f"'{self.root}' has files in it but no {self.config.name}; if it holds a run, restore that file, else "
+                "choose another --workdir"
+            )
 
     def is_unused(self) -> bool:
         """Whether a run was to start here and never came to its first row: another may take its place."""
-        kept = checkpoints.listing(self.checkpoints) or checkpoints.unreadable(self.checkpoints)
-        with contextlib.suppress(OSError):
-            return self.config.is_file() and not kept and not (self.metrics.exists() and self.metrics.stat().st_size)
-        return False
+        if not self.config.is_file() or checkpoints.folders(self.checkpoints):
+            return False
+        return not (self.metrics.exists() and self.metrics.stat().st_size)
 
     def last_step(self) -> int:
         """Steps that the newest checkpoint has seen, sound or not; 0 where there is none."""
@@ -152,14 +124,11 @@ class RunFolder:
         """
         try:
             os.fsencode(self.root).decode()
+            self.root.mkdir(parents=True, exist_ok=True)
         except UnicodeDecodeError as error:
             raise UserError(f"'{self.root}' is not UTF-8, which checkpoints need; choose another --workdir") from error
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(
-                f"{self.root} can't be made ({error.strerror or error}); choose another --workdir"
-            ) from error
+            raise UserError(f"{self.root} can't be made ({error.strerror}); choose another --workdir") from error
 
     def start(self, config: Config, kind: ImageKind) -> None:
         """Writes the config that passed `check`.
@@ -183,12 +152,8 @@ class RunFolder:
         path = self.root / _IMAGES
         if not path.is_file():
             return None
-        try:
-            return ImageKind.from_mapping(read_json(path))
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"{path} can't be read ({one_line(error)}); restore it, or delete it if the data is at hand"
-            ) from error
+        mend = "restore it, or delete it if the data is at hand"
+        return _read(path, mend, lambda path: ImageKind.from_mapping(read_json(path)))
 
     def check_images(self, kind: ImageKind) -> None:
         """Whether images are of the kind that the run was started with.
@@ -209,9 +174,8 @@ class RunFolder:
 
         That is no error: the fingerprint of a folder has the times of its files, which copying changes.
         """
-        known = self.last_start().get("data")
+        known, now = self.last_start().get("data"), data.fingerprint
         before = known.get("fingerprint") if isinstance(known, dict) else None
-        now = data.fingerprint
         if before and before != now:
             _logger.warning(
                 "the images of %s may have changed since '%s' was trained (their fingerprint was %s and is %s): what "
@@ -264,14 +228,13 @@ class RunFolder:
         Raises:
             UserError: If the earlier starts can't be read, or the file can't be written.
         """
-        starts = self._starts()
         start = {
             "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "command": command,
             **surroundings(),
             "data": {"name": data.name, "fingerprint": data.fingerprint},
         }
-        self.write_json(self.manifest, {"starts": [*starts, start]})
+        self.write_json(self.manifest, {"starts": [*self._starts(), start]})
 
     def last_start(self) -> dict[str, Any]:
         """What the manifest says of the last start of the run; nothing, where there is no manifest.
@@ -283,12 +246,19 @@ class RunFolder:
         return starts[-1] if starts else {}
 
     def _starts(self) -> list[dict[str, Any]]:
-        try:
-            starts = list(read_json(self.manifest)["starts"]) if self.manifest.is_file() else []
-            if not all(isinstance(start, dict) for start in starts):
-                raise ValueError("a start is no mapping")
-            return starts
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{self.manifest} can't be read ({one_line(error)}); restore it or delete it, then continue"
-            ) from error
+        if not self.manifest.is_file():
+            return []
+        mend = "restore it or delete it, then continue"
+        return _read(self.manifest, mend, lambda path: [dict(start) for start in read_json(path)["starts"]])
+
+
+def _read(path: pathlib.Path, mend: str, parse: Callable[[pathlib.Path], Any]) -> Any:
+    """What is in a file of a run.
+
+    Raises:
+        UserError: If it isn't there as this package writes it.
+    """
+    try:
+        return parse(path)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} can't be read ({one_line(error)}); {mend}") from error

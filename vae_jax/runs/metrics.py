@@ -10,7 +10,7 @@ from vae_jax.data import SPLITS
 from vae_jax.errors import UserError
 from vae_jax.files import parse_json, read_bytes
 
-_NUMBERS = ("epoch", "reconstruction", "elbo", "kl")
+_NUMBERS = {"epoch", "reconstruction", "elbo", "kl"}
 _logger = logging.getLogger(__name__)
 
 
@@ -45,9 +45,8 @@ def _row(line: bytes) -> dict[str, Any] | None:
         row = parse_json(line)
     except ValueError:
         return None
-    if not isinstance(row, dict) or type(row.get("step")) is not int or row.get("split") not in SPLITS:
-        return None
-    if not all(name in row for name in _NUMBERS):
+    known = isinstance(row, dict) and type(row.get("step")) is int and row.get("split") in SPLITS
+    if not known or not row.keys() >= _NUMBERS:
         return None
     numbers = [value for name, value in row.items() if name not in ("split", "replicas")]
     sound = all(value is None or (type(value) in (int, float) and -1e300 < value < 1e300) for value in numbers)

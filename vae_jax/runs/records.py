@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from vae_jax.escaping import one_line
-from vae_jax.files import read_json, sync
+from vae_jax.files import read_json
 
 STATE = "state"
 _RECORD = "checkpoint.json"
-_FIELDS, _DIGEST = {"step", "score", "files", "arrays"}, "digest"
+_DIGEST = "digest"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,19 +62,15 @@ def damage(checkpoint: Checkpoint) -> str | None:
     except OSError as error:
         return f"{error.filename} can't be read ({error.strerror or error})"
     for name, digest in checkpoint.files.items():
-        if name not in present:
-            return f"{name} is missing"
-        if present[name] != digest:
-            return f"{name} has changed since it was written"
-    added = [name for name in present if name not in checkpoint.files and not pathlib.Path(name).name.startswith(".")]
+        if present.pop(name, None) != digest:
+            return f"{name} is missing or has changed since it was written"
+    added = [name for name in present if not pathlib.Path(name).name.startswith(".")]
     return f"{added[0]} doesn't belong to it" if added else None
 
 
 def write_record(folder: pathlib.Path, record: dict[str, Any]) -> None:
     """Writes the record of a checkpoint with its own digest."""
-    path = folder / _RECORD
-    path.write_text(json.dumps({**record, _DIGEST: _digest(record)}, indent=1))
-    sync(path)
+    (folder / _RECORD).write_text(json.dumps({**record, _DIGEST: _digest(record)}, indent=1))
 
 
 def folders(directory: pathlib.Path) -> list[pathlib.Path]:
@@ -84,30 +80,23 @@ def folders(directory: pathlib.Path) -> list[pathlib.Path]:
 
 def _read_record(folder: pathlib.Path) -> Checkpoint | str:
     """A checkpoint as its record has it, or what is wrong with the record."""
-    changed = f"{_RECORD} has changed since it was written"
     try:
         content = read_json(folder / _RECORD)
-    except FileNotFoundError:
-        return f"{_RECORD} is missing"
-    except OSError as error:
-        return f"{_RECORD} can't be read ({error.strerror or error})"
-    except ValueError:
-        return f"{_RECORD} is no JSON"
-    if not isinstance(content, dict):
-        return changed
-    # The first release wrote no digest.
-    digest = content.pop(_DIGEST, None)
-    if set(content) != _FIELDS or digest not in (None, _digest(content)):
-        return changed
-    step, score, files, arrays = (content[name] for name in ("step", "score", "files", "arrays"))
-    if type(step) is not int or str(step) != folder.name:
-        return f"{_RECORD} is that of step {one_line(repr(step), 30)}"
-    if score is not None and (type(score) not in (int, float) or not -1e30 < score < 1e30):
-        return changed
-    for mapping in (files, arrays):
-        if not isinstance(mapping, dict) or not all(type(value) is str for value in mapping.values()):
-            return changed
-    return Checkpoint(folder, step, score, files, arrays)
+        # The first release wrote no digest.
+        digest = content.pop(_DIGEST, None)
+        found = Checkpoint(folder, **content)
+        texts = *found.files.values(), *found.arrays.values()
+        sound = digest in (None, _digest(content)) and all(type(text) is str for text in texts)
+        sound = sound and (found.score is None or -1e30 < found.score < 1e30)
+    except (OSError, ValueError) as error:
+        return f"{_RECORD} can't be read ({one_line(error)})"
+    except (AttributeError, TypeError):
+        sound = False
+    if not sound:
+        return f"{_RECORD} has changed since it was written"
+    if type(found.step) is not int or str(found.step) != folder.name:
+        return f"{_RECORD} is that of step {one_line(repr(found.step), 30)}"
+    return found
 
 
 def _digest(record: dict[str, Any]) -> str:
@@ -116,9 +105,9 @@ def _digest(record: dict[str, Any]) -> str:
 
 def checksums(folder: pathlib.Path) -> dict[str, str]:
     """SHA-256 of each file below a folder."""
-    return {str(path.relative_to(folder)): _checksum(path) for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
-def _checksum(path: pathlib.Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                found[str(path.relative_to(folder))] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found

@@ -4,9 +4,11 @@ Both give the same batches for the same seeds and step. Both are called as `(sta
 list of metrics)`, each metric a mean over equally many of the steps, and donate the state.
 """
 
+import abc
 import collections
 import dataclasses
 import functools
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -63,33 +65,61 @@ class BatchOrder:
         return split_batch(mesh, leading_axes + len(self.batch_shape) - 1)
 
 
-@functools.lru_cache(maxsize=1)
-def key_on(order: BatchOrder, mesh: Mesh) -> Key[Array, "*replicas"]:
-    """The key of the order on all devices of a mesh."""
-    return jax.jit(order.key, out_shardings=replicated(mesh))()
+# Calls that the host may have given to the devices before the oldest of them is done. Each batch that it puts there
+# takes memory, and a run that is to stop would first have to finish all steps given.
+_CALLS_AHEAD = 2
 
 
-class StepsAhead:
-    """Keeps the host from running far ahead of the devices.
+class Steps(abc.ABC):
+    """One compiled program that takes steps, and the data that it is called with.
 
-    Each batch that it puts there takes memory, and a run that is to stop would first have to finish all steps given.
+    Args:
+        program: `(state, key, *data) -> (state, metrics)`.
+        mesh: Its devices share each batch.
+        order: Of the batches.
+        data: Arrays of the shapes of `data`; None where there is nothing.
+        places: Where each of them belongs.
+        steps_per_call: The most steps that a call of the program makes.
     """
 
-    def __init__(self) -> None:
-        self._metrics: collections.deque[Metrics] = collections.deque()
+    def __init__(
+        self, program: Any, mesh: Mesh, order: BatchOrder, data: list[Any], places: list[Any], steps_per_call: int
+    ) -> None:
+        self._mesh, self._order, self._shapes, self.steps_per_call = mesh, order, data, steps_per_call
+        same = replicated(mesh)
+        self._call: Any = jax.jit(program, donate_argnums=0, in_shardings=(same, same, *places), out_shardings=same)
+        self._running: collections.deque[Metrics] = collections.deque()
 
-    def add(self, metrics: Metrics) -> None:
-        """Takes note of a step, and waits until all but the last few are done."""
-        self._metrics.append(metrics)
-        if len(self._metrics) > _STEPS_AHEAD:
-            jax.block_until_ready(self._metrics.popleft())
+    def compile(self, state: TrainState) -> jax.stages.Compiled:
+        """Compiles for a state of these shapes, with nothing put on the devices yet.
+
+        Returns:
+            What is called from now on; it can be asked for the memory that it takes.
+        """
+        self._call = self._call.lower(state, jax.eval_shape(self._order.key), *self._shapes).compile()
+        return self._call
+
+    def __call__(self, state: TrainState, first_step: int, num_steps: int) -> tuple[TrainState, list[Metrics]]:
+        """The state after `num_steps` more."""
+        found = []
+        for data in self._data(first_step, num_steps):
+            state, metrics = self._call(state, self._key, *data)
+            found.append(metrics)
+            self._running.append(metrics)
+            if len(self._running) > _CALLS_AHEAD:
+                jax.block_until_ready(self._running.popleft())
+        return state, found
+
+    @abc.abstractmethod
+    def _data(self, first_step: int, num_steps: int) -> Iterable[Any]:
+        """The data of each call, on the devices."""
+
+    @functools.cached_property
+    def _key(self) -> Key[Array, "*replicas"]:
+        return jax.jit(self._order.key, out_shardings=replicated(self._mesh))()
 
 
-# Steps that the host may have given to the devices before the oldest of them is done.
-_STEPS_AHEAD = 2
-
-
-class ResidentSteps:
+class ResidentSteps(Steps):
     """Steps on data that lives on the devices, many in one compiled call or each in one.
 
     The number of steps is a traced bound, so that one compilation serves chunks of every length, and the
@@ -117,16 +147,12 @@ class ResidentSteps:
         longest: int,
         unroll: bool = False,
     ) -> None:
-        self._data = images.reshape(len(images), -1), given
-        self._mesh, self._order, self._longest, self._unroll = mesh, order, longest, unroll
-        self._running = StepsAhead()
+        rows, image_shape = images.reshape(len(images), -1), images.shape[1:]
         same, split = replicated(mesh), order.batch_sharding(mesh)
-        # A TPU would choose a layout by column, and then copy all rows into another one at every step.
-        self._row_by_row = Format(Layout((0, 1)), same)
-        image_shape = images.shape[1:]
+        steps_per_call = 1 if unroll else longest
 
         def indices(state: TrainState) -> Int[Array, "s *replicas b"]:
-            indices = order.indices(state.step + jnp.arange(self.steps_per_call))
+            indices = order.indices(state.step + jnp.arange(steps_per_call))
             return jax.lax.with_sharding_constraint(indices, order.batch_sharding(mesh, 1))
 
         def step(state: TrainState, rows: Array, given: Any, indices: Array, key: Array) -> Any:
@@ -134,10 +160,10 @@ class ResidentSteps:
             batch = jax.lax.with_sharding_constraint(rows[indices].reshape(*indices.shape, *image_shape), split)
             return train_step(state, batch, key, None if given is None else given[indices])
 
-        def single_step(state: TrainState, rows: Array, given: Any, key: Array) -> Any:
+        def single_step(state: TrainState, key: Array, rows: Array, given: Any) -> Any:
             return step(state, rows, given, indices(state)[0], key)
 
-        def many_steps(state: TrainState, rows: Array, given: Any, key: Array, num_steps: Array) -> Any:
+        def many_steps(state: TrainState, key: Array, rows: Array, given: Any, num_steps: Array) -> Any:
             batches = indices(state)
 
             def body(i: Count, carry: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
@@ -149,44 +175,16 @@ class ResidentSteps:
             state, sums = jax.lax.fori_loop(0, num_steps, body, (state, zeros))
             return state, jax.tree.map(lambda total: total / num_steps, sums)
 
-        program = single_step if unroll else many_steps
-        places = (same, self._row_by_row, *(same,) * (2 if unroll else 3))
-        self._call: Any = jax.jit(program, donate_argnums=0, in_shardings=places, out_shardings=same)
+        # A TPU would choose a layout by column, and then copy all rows into another one at every step.
+        data, places = [rows, given], [Format(Layout((0, 1)), same), same]
+        self._on_devices = functools.cache(lambda: tuple(map(put, data, places)))
+        if unroll:
+            super().__init__(single_step, mesh, order, data, places, steps_per_call)
+        else:
+            super().__init__(many_steps, mesh, order, [*data, np.int32(0)], [*places, same], steps_per_call)
+        self._unroll = unroll
 
-    @property
-    def steps_per_call(self) -> int:
-        """The most steps that a call of the compiled program makes."""
-        return 1 if self._unroll else self._longest
-
-    def compile(self, state: TrainState) -> jax.stages.Compiled:
-        """Compiles for a state of these shapes, with nothing put on the devices yet.
-
-        Returns:
-            What is called from now on; it can be asked for the memory that it takes.
-        """
-        same = replicated(self._mesh)
-        count = () if self._unroll else (np.int32(0),)
-        arguments = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=same),
-            (state, *self._data, jax.eval_shape(self._order.key), *count),
-        )
-        self._call = self._call.lower(*arguments).compile()
-        return self._call
-
-    def __call__(self, state: TrainState, first_step: int, num_steps: int) -> tuple[TrainState, list[Metrics]]:
-        """The state after `num_steps` more."""
-        if not self._unroll:
-            count = put(np.int32(num_steps), replicated(self._mesh))
-            state, metrics = self._call(state, *self._on_devices, key_on(self._order, self._mesh), count)
-            return state, [metrics]
-        found = []
-        for _ in range(num_steps):
-            state, metrics = self._call(state, *self._on_devices, key_on(self._order, self._mesh))
-            found.append(metrics)
-            self._running.add(metrics)
-        return state, found
-
-    @functools.cached_property
-    def _on_devices(self) -> tuple[Array, Array | None]:
-        rows, given = self._data
-        return put(rows, self._row_by_row), put(given, replicated(self._mesh))
+    def _data(self, first_step: int, num_steps: int) -> Iterable[Any]:
+        if self._unroll:
+            return [self._on_devices()] * num_steps
+        return [(*self._on_devices(), put(np.int32(num_steps), replicated(self._mesh)))]

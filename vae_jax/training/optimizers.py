@@ -11,7 +11,6 @@ import optax
 from vae_jax.settings import setting
 from vae_jax.shapes import Scalar
 
-SCHEDULES = ("constant", "cosine", "iwae")
 _IWAE_RUNGS = 8
 
 
@@ -88,7 +87,7 @@ def make_optimizer(
         optimizer: From a learning rate or schedule to a transformation; such as `Adam()`.
         learning_rate: The peak learning rate; an array if a compiled program serves several rates.
         num_steps: Total number of steps; `cosine` reaches 0 there.
-        schedule: One of `SCHEDULES`.
+        schedule: `constant`, `cosine` or `iwae`.
         warmup_steps: Steps over which the rate rises linearly from 0.
         clip_norm: Gradients with a larger global norm are scaled down to it; 0: never.
         steps_per_epoch: For `iwae`, whose rates last for a number of epochs.
@@ -97,18 +96,15 @@ def make_optimizer(
         The transformation from gradients to updates.
     """
     if schedule == "cosine":
-        after_warmup = optax.cosine_decay_schedule(learning_rate, max(1, num_steps - warmup_steps))
+        rate = optax.cosine_decay_schedule(learning_rate, max(1, num_steps - warmup_steps))
     elif schedule == "iwae":
-        after_warmup = iwae_schedule(learning_rate, steps_per_epoch)
+        rate = iwae_schedule(learning_rate, steps_per_epoch)
     else:
-        after_warmup = optax.constant_schedule(learning_rate)
-    rate = after_warmup
+        rate = optax.constant_schedule(learning_rate)
     if warmup_steps:
         rising = optax.linear_schedule(0.0, learning_rate, warmup_steps)
-        rate = optax.join_schedules([rising, after_warmup], [warmup_steps])
-    transformation = optimizer(rate)
-    clip = optax.clip_by_global_norm(clip_norm)
-    return optax.chain(clip, transformation) if clip_norm > 0 else transformation
+        rate = optax.join_schedules([rising, rate], [warmup_steps])
+    return optax.chain(optax.clip_by_global_norm(clip_norm), optimizer(rate)) if clip_norm > 0 else optimizer(rate)
 
 
 def iwae_schedule(learning_rate: float | Scalar, steps_per_epoch: int) -> optax.Schedule:
