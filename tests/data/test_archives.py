@@ -144,5 +144,5 @@ def test_pipe_is_not_waited_for(path: pathlib.Path) -> None:
 @pytest.mark.parametrize("label", [10**6, -1, 2**32 + 1])
 def test_labels_out_of_range_are_refused(path: pathlib.Path, label: int) -> None:
     np.savez(path, images=IMAGES[:4], labels=np.array([0, label, 1, 2]))
-    with pytest.raises(UserError, match="must be from 0 to 99999; number"):
+    with pytest.raises(UserError, match="whole numbers from 0 to 99999; number"):
         load_npz(str(path), 0.25, 0)

@@ -74,7 +74,7 @@ def test_pictures_up_to_the_limit_are_decoded(tmp_path: pathlib.Path, monkeypatc
     for height in (32, 33):
         Image.new("L", (64, height)).save(tmp_path / f"{height}.png")
     assert decoded(tmp_path / "32.png", None).shape == (32, 64, 1)
-    with pytest.raises(ValueError, match="64 x 33"):
+    with pytest.raises(ValueError, match="more than the limit of"):
         decoded(tmp_path / "33.png", None)
 
 

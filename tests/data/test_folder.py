@@ -141,7 +141,7 @@ REFUSED = {
     "images beside classes": ({"0.png": (4, 3, 3), "a/1.png": (4, 3, 3)}, "(a/1.png)"),
     "classes in one part": (
         {"train/a/0.png": (4, 3, 3), "train/b/1.png": (4, 3, 3), "test/0.png": (4, 3, 3)},
-        "in both or in neither",
+        "train/b/1.png",
     ),
     "one image": ({"0.png": (4, 3, 3)}, "holding out 1 of 1 image leaves none"),
     "hidden images": ({".b/0.png": (4, 3, 3)}, "no images in '"),

@@ -19,7 +19,7 @@ from data.prepared import prepare
 from data.worker_probe import binarized_without_jax
 from PIL import Image
 
-from vae_jax.data.batches import streamed_batches
+from vae_jax.data.batches import BatchReader, streamed_batches
 from vae_jax.data.binarization import binarized_once
 from vae_jax.data.dataset import Dataset
 from vae_jax.data.decoding import Sizing
@@ -63,7 +63,8 @@ def of_folder(pictures: Path, binarization: str, resident_mb: int, validation: f
 def streamed(data: Dataset, first: int, last: int, workers: int, columns: slice = slice(None)) -> Iterator:
     training = data.training
     assert isinstance(training.images, StreamedImages)
-    return streamed_batches(training.images, training.labels, SEEDS, first, last, BATCH, columns, workers, 3)
+    reader = BatchReader(training.images, training.labels, SEEDS, BATCH, columns)
+    return streamed_batches(reader, first, last, workers, 3)
 
 
 def assert_batches_of(data: Dataset, batches: Iterator, first: int, last: int, columns: slice = slice(None)) -> None:
@@ -101,7 +102,7 @@ def test_an_image_of_several_replicas_is_decoded_once() -> None:
             return indices.astype(np.uint8).reshape(-1, 1, 1, 1)
 
     images = StreamedImages(Reader(), np.arange(10, 16))
-    ((pixels, labels),) = streamed_batches(images, None, (0, 1, 2), 0, 1, 6, slice(None), 0, 1)
+    ((pixels, labels),) = streamed_batches(BatchReader(images, None, (0, 1, 2), 6, slice(None)), 0, 1, 0, 1)
     assert labels is None and sorted(asked) == list(range(10, 16))
     assert all(sorted(replica.ravel().tolist()) == list(range(10, 16)) for replica in pixels)
 
@@ -131,7 +132,7 @@ def test_workers_give_the_batches_of_the_images_in_memory_without_jax(prepared: 
     assert isinstance(images, StreamedImages) and labels is not None
     binary, columns = binarized_once(images[:], 255, 3, 2), slice(1, 4)
     changed = images.changed(binarized_without_jax)
-    batches = streamed_batches(changed, labels, SEEDS, 1, 6, 5, columns, 2, 2)
+    batches = streamed_batches(BatchReader(changed, labels, SEEDS, 5, columns), 1, 6, 2, 2)
     for step, (pixels, classes) in zip(range(1, 6), batches, strict=True):
         for seed, replica, own_classes in zip(SEEDS, pixels, classes, strict=True):
             rows = BatchOrder((seed,), 5, 12).indices(np.array([step]))[0][columns]
@@ -159,7 +160,7 @@ def is_running(pid: int) -> bool:
 
 SCRIPT = """
 import multiprocessing, signal, sys, time
-from vae_jax.data.batches import streamed_batches
+from vae_jax.data.batches import BatchReader, streamed_batches
 from vae_jax.data.decoding import Sizing
 from vae_jax.data.folder import load_folder
 from vae_jax.errors import UserError
@@ -168,7 +169,7 @@ if __name__ == "__main__":
     # A shell that starts something in the background lets it ignore this.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     images = load_folder(sys.argv[1], 0.2, 0, Sizing(), 0).train_images
-    batches = streamed_batches(images, None, (0,), 0, 10**6, 5, slice(None), 1, 1)
+    batches = streamed_batches(BatchReader(images, None, (0,), 5, slice(None)), 0, 10**6, 1, 1)
     next(batches)
     # A worker that is killed while it makes shared memory, before Python has noted that, leaves it there.
     time.sleep(0.5)

@@ -57,7 +57,7 @@ def test_transition_keeps_the_posterior() -> None:
     rng = np.random.default_rng(0)
     mean = truth.encoder @ (x.reshape(-1) - truth.bias)
     z = rng.multivariate_normal(mean, truth.covariance, (4000, 1)).astype(np.float32)
-    path, _ = begin(truth.vae(), params, Batch(jnp.asarray(x)), jnp.arange(1), KEY, 2, "prior")
+    path, *_ = begin(truth.vae(), params, Batch(jnp.asarray(x)), jnp.arange(1), KEY, 2, "prior")
     noise = jnp.asarray(rng.normal(size=(4000, 1, 4)), jnp.float32)
     # A step so long that a third is refused: without the test of Metropolis the moments would be wrong.
     moved, _, accepted = transition(path, jnp.asarray(z), jnp.asarray(1.0), jnp.asarray(1.3), 3, noise)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+from jax.test_util import check_grads
 
 from vae_jax.likelihoods import (
     Bernoulli,
@@ -46,6 +47,15 @@ def test_sizes_and_samples_in_front(name: str) -> None:
     mean = jax.eval_shape(lambda: likelihood.apply({}, outputs, method="mean"))
     samples = jax.eval_shape(lambda: likelihood.apply({}, outputs, key, method="sample"))
     assert mean.shape == samples.shape == (5, 2, 3, 4, 3)
+
+
+@every
+def test_gradients_agree_with_finite_differences(name: str) -> None:
+    likelihood, size = EVERY[name]
+    outputs, x = (np.asarray(array, np.float64) for array in draw(size))
+    with jax.enable_x64(True):
+        total = jax.jit(lambda outputs: likelihood.apply({}, outputs, jnp.asarray(x), method="log_prob"))
+        check_grads(total, (outputs[0],), order=1, modes=["rev"], eps=1e-5, rtol=1e-4)
 
 
 @pytest.mark.long

@@ -51,7 +51,7 @@ def test_prior_of_a_model_sees_the_class() -> None:
     config = ModelConfig(
         network="mlp(hidden=(4,))", prior="conditional_gaussian(hidden=(4,))", latents=2, conditional=True
     )
-    model = build_model(config, (2, 2, 1), num_classes=3)
+    model = build_model(config, (2, 2, 1), context_size=3)
     variables = jax.tree.map(lambda leaf: leaf + 0.5, init_variables(model, jax.random.key(0), (2, 2, 1)))
     one_hot = jnp.asarray([[0.0, 0.0, 1.0]])
     z = jnp.ones((1, 2))
