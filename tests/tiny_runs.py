@@ -12,7 +12,7 @@ import pytest
 from vae_jax.cli import main
 from vae_jax.runs import checkpoints
 
-MODEL = ["--config.model.network.hidden=(8,)", "--config.model.latents=2", "--config.train.report=False"]
+MODEL = ["--config.model.network=mlp(hidden=(8,))", "--config.model.latents=2", "--config.train.report=False"]
 TINY = [
     *(*MODEL, "--config.train.num_steps=12", "--config.train.log_every=5", "--config.train.checkpoint_every=6"),
     "--config.evaluate.num_samples=20",
