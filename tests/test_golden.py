@@ -12,7 +12,8 @@ import sys
 import jax
 import numpy as np
 import pytest
-from runs_that_die import rows
+from runs_that_die import Command, differences
+from tiny_runs import rows
 
 from vae_jax.cli import main
 from vae_jax.runs import checkpoints
@@ -74,13 +75,15 @@ def test_a_slightly_larger_learning_rate_would_be_noticed(tmp_path: pathlib.Path
 def test_same_bits_beside_a_load_on_the_machine(tmp_path: pathlib.Path) -> None:
     """Two processes that share nothing, not even compiled programs: no bit depends on which thread is first."""
     quiet, loaded = (
-        Command(tmp_path / name, num_steps=40, environment={"XDG_CACHE_HOME": str(tmp_path / f"cache of {name}")})
+        Command(
+            tmp_path / name, num_steps=40, environment={"JAX_COMPILATION_CACHE_DIR": str(tmp_path / f"cache of {name}")}
+        )
         for name in ("quiet", "loaded")
     )
-    finish(quiet.start(), quiet.log)
+    quiet.finish()
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
     try:
-        finish(loaded.start(), loaded.log)
+        loaded.finish()
     finally:
         for process in busy:
             process.kill()

@@ -1,6 +1,5 @@
-"""Bad input of any kind gives one line with the cause and what to do, and exit status 2; no file is lost."""
+"""Bad input of any kind gives one line with the cause and what to do, and exit status 2; nothing is written."""
 
-import json
 import os
 import pathlib
 import pickle
@@ -9,479 +8,352 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from on_disk import contents
+from PIL import Image
+from tiny_runs import MODEL, TINY
 
 from vae_jax.cli import flags, main, train
 from vae_jax.runs import RunFolder, checkpoints
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
-TINY = ["--config.model.network.hidden=(4,)", "--config.model.latents=2", "--config.train.report=False"]
+# A command, and what its message must name: the cause first, then what to do.
+COMMANDS = """
+trian | 'trian' | train
+--workdri=x | --workdri | --workdir
+sample --workdir=x --num_image=3 | --num_image | --num_images
+train x | 'x' | --name=value
+parts iaff | 'iaff' | did you mean 'iaf'
+sample --config.model.posterior.flows=2 | takes no config
 
+--config.train.batchsize=3 | train.batchsize | train.batch_size
+--config.trian.batch_size=3 | trian.batch_size | train.batch_size
+--config.model=3 | 'model' | model.
+--config.train.batch_size=many | train.batch_size | many
+--config.train.learning_rate=fast | train.learning_rate | fast
+--config.train.batch_size=2.5 | train.batch_size | 2.5
+--config.objective.analytic_kl=maybe | analytic_kl | maybe
+--config.model.network.hidden=wide | 'hidden' | wide | (400,)
+--config.model.network.hidden=(3.5,) | 'hidden' | 3.5 | whole numbers
+--config.model.network.hidden=(3, | model.network.hidden | can't be read
+--config.train.batch_size= | train.batch_size
+--config.train.batch_size=0 | train.batch_size | 0 | at least 1
+--config.model.latents=0 | model.latents | at least 1
+--config.model.network.hidden=(8,0) | 'hidden' | at least 1
+--config.train.num_steps=-1 | train.num_steps | at least 0
+--config.seed=4294967296 | seed | 4294967296 | below
+--config.seed=-1 | seed | -1 | at least 0
+--config.data.seed=1208925819614629174706176 | data.seed
+--config.train.learning_rate=nan | learning_rate | nan
+--config.train.learning_rate=inf | learning_rate | inf
+--config.train.ema_decay=1.0 | ema_decay | below 1
+--config.data.validation_fraction=0.9999 | images | leaves none to train on
+--config.train.batch_size=5000 | 5000 | 1366 | use at most
+--config.data.source=digit | data.source | 'digit' | digits
+--config.model.posterior=iaf(flowz=2) | 'iaf' | 'flowz' | did you mean 'flows'
+--config.model.posterior=iaf(flows=two) | 'flows' | 'two' | a whole number
+--config.model.posterior=iaf(flows=-1) | 'flows' | -1 | at least 1
+--config.model.posterior=iaf( | model.posterior | can't be read | in quotes
+--config.model.posterior=iaf(2**9999) | model.posterior | no name
+--config.model.posterior=iaf(flows=2**9999) | 2 ** 9999 | is no number
+--config.model.posterior=iaf(flows=1e400) | isn't finite
+--config.model.posterior=iaf(flows=__import__('os').remove('file')) | __import__ | is no number
+--config.model.network=mpl | model.network | 'mpl' | mlp
+--config.model.likelihood=bernouli | model.likelihood | bernoulli
+--config.model.posterior=diagonal | model.posterior | diagonal_gaussian
+--config.model.prior=normal | model.prior | standard_normal
+--config.model.network.activation=rellu | 'activation' | did you mean 'relu'
+--config.model.network.dtype=float16 | dtype | bfloat16
+--config.objective=ebo | objective | elbo
+--config.objective.beta=4.0 | 'elbo' has no setting 'beta' | num_samples=1
+--config.objective=wake_sleep(num_samples=5) | no setting 'num_samples' | none
+--config.train.optimizer=adamm | train.optimizer | adam
+--config.train.schedule=cosin | train.schedule | cosine
+--config.data.binarization=dynamc | data.binarization | dynamic
+--config.data.binarization=none | bernoulli | gaussian(learned=True)
+--config.model.network=nowhere.at_all:network | no module 'nowhere' | PYTHONPATH
+--config.model.prior=math:sqrt | model.prior | math
+--config.model.prior=conditional_gaussian | depends on a context
+--config.model.network=conv(spatial=True) --config.model.prior=realnvp | 'realnvp' | 2×2×10 | spatial=False
 
-@pytest.fixture(autouse=True)
-def own_folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test writes into the checkout, because the default of --workdir is relative."""
-    monkeypatch.chdir(tmp_path)
+--config.data.source=tfds --config.data.name=mnits --config.data.dir=empty | mnits | mnist
+--config.data.source=npz | --config.data.path
+--config.data.source=npz --config.data.path=no.npz | no.npz
+--config.data.source=npz --config.data.path=large.npz --config.data.labels=x.csv | data.labels has no effect
+--config=configs/none.py | configs/none.py | --config=
+--config=empty | 'empty'
+--init_from=nowhere | nowhere | no run
+--workdir=new --init_from=run --config.model.latents=3 | run | config.model
+--workdir=file | file | --workdir
+--workdir=file/below | file/below | --workdir
+--workdir=/proc/nowhere | /proc/nowhere | --workdir
+--workdir=thesis | thesis | another --workdir
+--workdir=run | model.latents: 2 -> 10 | --workdir
 
+evaluate | workdir
+evaluate --workdir=nowhere | nowhere | holds no run | train first
+diagnose --workdir=nowhere | nowhere | holds no run
+sample --workdir=nowhere | nowhere | holds no run
+export --workdir=nowhere --output=new | nowhere | holds no run
+report | no run is named
+report --workdir=nowhere | holds no run
+report --workdir=run --workdir=empty/../run | name each run once
+evaluate --workdir=run --split=tset | no split 'tset' | test
+evaluate --workdir=run --checkpoint=7 | '7' | 6, 12
+diagnose --workdir=run --replica=1 | replica 1
+evaluate --workdir=run --num_samples=0 | num_samples | 0
+diagnose --workdir=run --num_images=1 | num_images
+diagnose --workdir=run --features=inception | random_convolutions
+sample --workdir=run --num_images=0 | num_images | 0
+sample --num_images=1e3 | --num_images=1e3 | not a number
+sample --workdir=run --show=median | median | mean
+sample --workdir=run --seed=99999999999999999999 | seed | 4294967295
+sample --workdir=run --seed=-1 | seed | -1
+sample --workdir=run --manifold --num_images=10 | 10 | 9 or 16
+sample --workdir=run --label=3 | class 3 | isn't conditional
+sample --workdir=run --context=1 | leave --context out
+sample --workdir=run --output=/proc/nowhere.png | /proc/nowhere.png
+decode --label=abc | --label=abc | not a number
+decode --workdir=run | add --latents=FILE
+decode --workdir=run --latents=absent.npy | No such file
+decode --workdir=run --latents=text.npz | can't be read as latents
+decode --workdir=run --latents=large.npz | it holds images, but not z or mean
+encode --workdir=run --input=empty | there are no images
+score --workdir=run --input=absent | not found
+interpolate --workdir=run --input=large.npz | needs (N, 8, 8, 1)
+encode --workdir=run --input=no_image.npz | images have shape (0, 8, 8)
+score --workdir=run --input=one.npz --split=test | --input and --split
+interpolate --workdir=run --input=one.npz | needs two images or more
+interpolate --workdir=run --between=0 | needs two images
+interpolate --workdir=run --between=0,9999 | no image '9999'
+encode --workdir=run --input=pictures --noskip_unreadable | cut.png | mend or remove it
+encode --workdir=run --output=out.txt | out.txt' but must end in .npz
+score --workdir=run --output=out.txt | out.txt' but must end in .csv
+sample --workdir=run --output=out.txt | out.txt' but must end in .png
+report --workdir=run --output=out.txt | out.txt' but must end in .html
+benchmark --output=out.txt | out.txt' but must end in .json
+decode --workdir=run --latents=wide.npy --output=out.txt | out.txt' but must end in .png or .npz
+export --workdir=run | --output=
+export --workdir=run --output=file | 'file' is a file | --output
+export --workdir=run --output=thesis | 'thesis' has files in it | --output
+export --workdir=run --output=file/exported | file | --output
+export --workdir=run --output=/proc/exported | /proc | --output
+benchmark --image_shape=28x28 | 28x28 | --image_shape=28,28,1
+benchmark --image_shape=0,28,1 | 0,28,1 | --image_shape=
+benchmark --image_shape=4,4,1 --num_images=5 | batch_size is 64 | 5
+benchmark --repeats=0 | repeats
+benchmark --output=file/benchmark.json | file | --output
 
-SAME = ["--config.train.num_steps=2", "--config.train.checkpoint_every=1", "--config.data.validation_fraction=0", *TINY]
+evaluate --workdir=run --num_samples=2147483648 | --num_samples | below 2^31
+sample --workdir=run --num_images=999999999999999999999999999999 | --num_images | below 2^31
+sample --workdir=run --num_images=2147483647 | images take | of memory
+interpolate --workdir=run --steps=2147483647 | images take | of memory
+benchmark --image_shape=99999,99999,3 | images take | of memory
+"""
+CASES = [line.split(" | ") for line in COMMANDS.splitlines() if line]
+CASES = [(command.split(), words) for command, *words in CASES] + [
+    (["--workdir=runs/p\udcff5"], [r"/p\xff5' is not UTF-8"]),
+    (["--config.model.posterior=" + "-" * 200_000], ["model.posterior", "4096 characters"]),
+    (["--config.model.posterior=" + "-" * 999], ["model.posterior", "can't be read"]),
+    (["--config.model.posterior=iaf(" + "flows=1, " * 200 + ")"], ["longer than 1000"]),
+    (["export", "--workdir=run", f"--output={'x' * 300}"], ["can't be used", "too long"]),
+    (["export", "--workdir=run", "--output=new", "--license=mit\ntags: []"], ["--license", "apache-2.0"]),
+]
+LATENTS = {
+    "wide": (np.zeros((5, 3)), "this model needs numbers [N, 2]"),
+    "none": (np.zeros((0, 2)), "N at least 1"),
+    "one_axis": (np.zeros(2), "[N, 2]"),
+    "nan": (np.full((1, 2), np.nan), "not finite"),
+    "beyond_float32": (np.full((3, 2), 1e300), "not finite"),
+    "complex": (np.zeros((3, 2), complex), "[N, 2]"),
+    "texts": (np.array([["a", "b"]]), "[N, 2]"),
+    "objects": (np.array([[None, {}]]), "can't be read as latents"),
+}
+CASES += [(["decode", "--workdir=run", f"--latents={name}.npy"], [words]) for name, (_, words) in LATENTS.items()]
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A run of two checkpoints and no validation images."""
-    workdir = tmp_path_factory.mktemp("runs") / "finished"
-    main([f"--workdir={workdir}", *SAME])
-    return workdir
+def place(finished: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A folder with a run, and with files that are no good."""
+    folder = tmp_path_factory.mktemp("place")
+    shutil.copytree(finished, folder / "run")
+    for name in ("empty", "thesis", "pictures"):
+        (folder / name).mkdir()
+    (folder / "file").write_text("not a folder")
+    (folder / "thesis" / "chapter.tex").write_text("years of work")
+    (folder / "text.npz").write_text("no archive")
+    for name, shape in {"large": (2, 9, 9), "one": (1, 8, 8), "no_image": (0, 8, 8)}.items():
+        np.savez(folder / f"{name}.npz", images=np.zeros(shape, np.uint8))
+    for name, (z, _) in LATENTS.items():
+        np.save(folder / f"{name}.npy", z)
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(folder / "pictures" / "whole.png")
+    (folder / "pictures" / "cut.png").write_bytes((folder / "pictures" / "whole.png").read_bytes()[:40])
+    return folder
 
 
-@pytest.fixture
-def workdir(finished: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
-    """A copy of the run that a test may damage."""
-    return pathlib.Path(shutil.copytree(finished, tmp_path / "run"))
+@pytest.mark.parametrize(("arguments", "words"), CASES, ids=[" ".join(command)[:60] for command, _ in CASES])
+def test_a_command_is_refused(
+    arguments: list[str], words: list[str], place: pathlib.Path, refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    message = refused(*arguments)
+    assert [word for word in words if word not in message] == []
 
 
-# The arguments, and what the message must name: the cause first, then what to do.
-COMMANDS = {
-    "unknown verb": (["trian"], ["'trian'", "train"]),
-    "unknown flag": (["--workdri=x"], ["--workdri", "--workdir"]),
-    "unknown flag of a verb": (["sample", "--workdir=x", "--num_image=3"], ["--num_image", "--num_images"]),
-    "no flag": (["train", "x"], ["'x'", "--name=value"]),
-    "unknown field": (["--config.train.batchsize=3"], ["train.batchsize", "train.batch_size"]),
-    "unknown section": (["--config.trian.batch_size=3"], ["trian.batch_size", "train.batch_size"]),
-    "section as a field": (["--config.model=3"], ["'model'", "model."]),
-    "text for a number": (["--config.train.batch_size=many"], ["train.batch_size", "many"]),
-    "text for a float": (["--config.train.learning_rate=fast"], ["train.learning_rate", "fast"]),
-    "fraction for a whole number": (["--config.train.batch_size=2.5"], ["train.batch_size", "2.5"]),
-    "text for a truth": (["--config.objective.analytic_kl=maybe"], ["analytic_kl", "maybe"]),
-    "text for a tuple": (["--config.model.network.hidden=wide"], ["'hidden'", "wide", "(400,)"]),
-    "fraction in a tuple": (["--config.model.network.hidden=(3.5,)"], ["'hidden'", "3.5", "whole numbers"]),
-    "unclosed tuple": (["--config.model.network.hidden=(3,"], ["model.network.hidden", "can't be read"]),
-    "no value": (["--config.train.batch_size="], ["train.batch_size"]),
-    "batch of zero": (["--config.train.batch_size=0"], ["train.batch_size", "0", "at least 1"]),
-    "negative batch": (["--config.train.batch_size=-3"], ["train.batch_size", "-3", "at least 1"]),
-    "no latents": (["--config.model.latents=0"], ["model.latents", "at least 1"]),
-    "layer without width": (["--config.model.network.hidden=(8,0)"], ["'hidden'", "at least 1"]),
-    "no epochs": (["--config.train.num_epochs=0"], ["train.num_epochs", "at least 1"]),
-    "negative steps": (["--config.train.num_steps=-1"], ["train.num_steps", "at least 0"]),
-    "log never": (["--config.train.log_every=0"], ["train.log_every", "at least 1"]),
-    # JAX keys have seeds of 32 bits: a longer one would stand for the same run as a shorter one.
-    "seed of 33 bits": (["--config.seed=4294967296"], ["seed", "4294967296", "below"]),
-    "negative seed": (["--config.seed=-1"], ["seed", "-1", "at least 0"]),
-    "seed of 80 bits": (["--config.seed=1208925819614629174706176"], ["seed", "1208925819614629174706176"]),
-    "data seed of 80 bits": (["--config.data.seed=1208925819614629174706176"], ["data.seed"]),
-    "rate of nan": (["--config.train.learning_rate=nan"], ["learning_rate", "nan"]),
-    "rate of infinity": (["--config.train.learning_rate=inf"], ["learning_rate", "inf"]),
-    "decay of 1": (["--config.train.ema_decay=1.0"], ["ema_decay", "below 1"]),
-    "all for validation": (["--config.data.validation_fraction=1.0"], ["validation_fraction", "below 1"]),
-    "nothing left to train on": (["--config.data.validation_fraction=0.9999"], ["images", "leaves none to train on"]),
-    "batch larger than the data": (["--config.train.batch_size=5000"], ["5000", "1366", "use at most"]),
-    "unknown source": (["--config.data.source=digit"], ["data.source", "'digit'", "digits"]),
-    "unknown setting": (["--config.model.posterior=iaf(flowz=2)"], ["'iaf'", "'flowz'", "did you mean 'flows'"]),
-    "name for a number": (["--config.model.posterior=iaf(flows=two)"], ["'flows'", "'two'", "a whole number"]),
-    "too few flows": (["--config.model.posterior=iaf(flows=-1)"], ["'flows'", "-1", "at least 1"]),
-    "part left open": (["--config.model.posterior=iaf("], ["model.posterior", "can't be read", "in quotes"]),
-    "setting without a name": (["--config.model.posterior=iaf(2**9999)"], ["model.posterior", "no name"]),
-    "power for a number": (["--config.model.posterior=iaf(flows=2**9999)"], ["2 ** 9999", "is no number"]),
-    "infinite setting": (["--config.model.posterior=iaf(flows=1e400)"], ["isn't finite"]),
-    "code": (
-        ["--config.model.posterior=iaf(flows=__import__('os').system('touch ran'))"],
-        ["__import__", "is no number"],
-    ),
-    "minus signs": (["--config.model.posterior=" + "-" * 200_000], ["model.posterior", "4096 characters"]),
-    "some minus signs": (["--config.model.posterior=" + "-" * 999], ["model.posterior", "can't be read"]),
-    "long text": (["--config.model.posterior=iaf(" + "flows=1, " * 200 + ")"], ["longer than 1000"]),
-    "map of latents with a flat prior": (
-        ["--config.model.network=conv(spatial=True)", "--config.model.prior=realnvp"],
-        ["model.prior 'realnvp'", "2×2×10", "spatial=False"],
-    ),
-    "setting for a verb without a config": (["sample", "--config.model.posterior.flows=2"], ["takes no config"]),
-    "unknown part": (["parts", "iaff"], ["'iaff'", "did you mean 'iaf'"]),
-    "unknown network": (["--config.model.network=mpl"], ["model.network", "'mpl'", "mlp"]),
-    "unknown likelihood": (["--config.model.likelihood=bernouli"], ["model.likelihood", "bernoulli"]),
-    "unknown posterior": (["--config.model.posterior=diagonal"], ["model.posterior", "diagonal_gaussian"]),
-    "unknown prior": (["--config.model.prior=normal"], ["model.prior", "standard_normal"]),
-    "unknown activation": (["--config.model.network.activation=rellu"], ["'activation'", "did you mean 'relu'"]),
-    "unknown objective": (["--config.objective=ebo"], ["objective", "elbo"]),
-    "beta of no effect": (["--config.objective.beta=4.0"], ["objective 'elbo' has no setting 'beta'", "num_samples=1"]),
-    "gradient of no effect": (
-        ["--config.objective=iwae", "--config.objective.gradient=score_function"],
-        ["objective 'iwae' has no setting 'gradient'"],
-    ),
-    "samples of no effect": (
-        ["--config.objective=wake_sleep", "--config.objective.num_samples=5"],
-        ["objective 'wake_sleep' has no setting 'num_samples'", "none"],
-    ),
-    "unknown optimizer": (["--config.train.optimizer=adamm"], ["train.optimizer", "adam"]),
-    "unknown schedule": (["--config.train.schedule=cosin"], ["train.schedule", "cosine"]),
-    "unknown binarization": (["--config.data.binarization=dynamc"], ["data.binarization", "dynamic"]),
-    "grey pixels for bernoulli": (["--config.data.binarization=none"], ["bernoulli", "gaussian(learned=True)"]),
-    "member that can't be imported": (["--config.model.network=nowhere:Net"], ["model.network", "nowhere"]),
-    "unknown data set": (
-        ["--config.data.source=tfds", "--config.data.name=mnits", "--config.data.dir=empty"],
-        ["mnits", "mnist"],
-    ),
-    "npz without a path": (["--config.data.source=npz"], ["--config.data.path"]),
-    "npz that isn't there": (["--config.data.source=npz", "--config.data.path=no.npz"], ["no.npz"]),
-    "config that isn't there": (["--config=configs/none.py"], ["configs/none.py", "--config="]),
-    "init from nowhere": (["--init_from=nowhere"], ["nowhere", "no run"]),
-    "evaluate without a folder": (["evaluate"], ["workdir"]),
-    "evaluate without a run": (["evaluate", "--workdir=nowhere"], ["nowhere", "train first"]),
-    "sample without a run": (["sample", "--workdir=nowhere"], ["nowhere", "train first"]),
-    "reconstruct without a run": (["reconstruct", "--workdir=nowhere"], ["nowhere", "train first"]),
-    "no importance samples": (["evaluate", "--workdir=x", "--num_samples=0"], ["num_samples", "0"]),
-    "no samples": (["sample", "--workdir=x", "--num_images=0"], ["num_images", "0"]),
-    "unknown way to show": (["sample", "--workdir=x", "--show=median"], ["median", "mean"]),
-    "long seed of samples": (["sample", "--workdir=x", "--seed=99999999999999999999"], ["seed", "4294967295"]),
-    "text for a label": (["decode", "--label=abc"], ["--label=abc", "not a number"]),
-    "text for a count": (["sample", "--num_images=1e3"], ["--num_images=1e3", "not a number"]),
-    "negative seed of samples": (["sample", "--workdir=x", "--seed=-1"], ["seed", "-1"]),
-}
+IMAGES = np.zeros((9, 4, 4), np.uint8)
+ARCHIVES = [
+    ({"images": IMAGES.astype(np.float32)}, ["data.binarization", "continuous", "none"]),
+    ({"images": IMAGES, "observed": IMAGES > 0}, ["number 0 of images", "no value that is observed"]),
+    ({"images": IMAGES > 0}, ["bool", "uint8"]),
+    ({"images": IMAGES[:, 0, 0]}, ["(9,)", "[N, H, W]"]),
+    ({"images": IMAGES[..., None, None]}, ["(9, 4, 4, 1, 1)", "[N, H, W]"]),
+    ({"images": IMAGES[:0]}, ["(0, 4, 4)"]),
+    ({"images": IMAGES[:, :0]}, ["(9, 0, 4)"]),
+    ({"images": IMAGES[:1]}, ["1 image", "more images"]),
+    ({"images": np.array([{}, None])}, ["images.npz", "np.savez"]),
+    ({"x": IMAGES}, ["x", "images"]),
+    ({"train_images": IMAGES}, ["test_images"]),
+    ({"train_images": IMAGES, "test_images": IMAGES[:, 1:]}, ["one size"]),
+    ({"images": IMAGES, "labels": np.zeros(8, np.int64)}, ["labels", "(8,)", "9"]),
+    ({"images": IMAGES, "labels": np.zeros(9)}, ["labels", "float64", "whole numbers"]),
+]
+
+
+@pytest.mark.parametrize(("arrays", "words"), ARCHIVES)
+def test_wrong_arrays_are_refused(arrays: dict[str, np.ndarray], words: list[str], refused) -> None:
+    np.savez("images.npz", **arrays)
+    message = refused("--config.data.source=npz", "--config.data.path=images.npz")
+    assert [word for word in words if word not in message] == []
+
+
+def changed_archive() -> bytes:
+    np.savez_compressed("whole.npz", images=np.random.default_rng(0).integers(0, 256, (40, 8, 8), np.uint8))
+    content = bytearray(pathlib.Path("whole.npz").read_bytes())
+    content[len(content) // 2] ^= 255
+    return bytes(content)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "names"),
-    [(["--manifold", "--num_images=10"], ["10", "9 or 16"]), (["--label=3"], ["class 3", "isn't conditional"])],
+    "content", [b"", b"text", pickle.dumps([1, 2]), b"PK\x03\x04 cut off", None], ids=lambda content: repr(content)[:12]
 )
-def test_samples_that_the_model_cannot_give(
-    arguments: list[str], names: list[str], workdir: pathlib.Path, refused
-) -> None:
-    message = refused("sample", f"--workdir={workdir}", *arguments)
-    assert [name for name in names if name not in message] == []
-
-
-@pytest.mark.parametrize(("arguments", "names"), COMMANDS.values(), ids=COMMANDS)
-def test_arguments(arguments: list[str], names: list[str], refused) -> None:
-    message = refused(*arguments)
-    assert [name for name in names if name not in message] == []
-
-
-ARCHIVES = {
-    "floats": ({"images": np.zeros((9, 4, 4), np.float32)}, ["data.binarization", "continuous", "none"]),
-    "nothing observed": (
-        {"images": np.zeros((9, 4, 4), np.uint8), "observed": np.zeros((9, 4, 4), bool)},
-        ["number 0 of images", "no value that is observed"],
-    ),
-    "truths": ({"images": np.zeros((9, 4, 4), bool)}, ["bool", "uint8"]),
-    "one axis": ({"images": np.zeros(9, np.uint8)}, ["(9,)", "[N, H, W]"]),
-    "five axes": ({"images": np.zeros((9, 4, 4, 1, 1), np.uint8)}, ["(9, 4, 4, 1, 1)", "[N, H, W]"]),
-    "no images": ({"images": np.zeros((0, 4, 4), np.uint8)}, ["(0, 4, 4)"]),
-    "no pixels": ({"images": np.zeros((9, 0, 4), np.uint8)}, ["(9, 0, 4)"]),
-    "one image": ({"images": np.zeros((1, 4, 4), np.uint8)}, ["1 image", "more images"]),
-    "objects": ({"images": np.array([{}, None])}, ["images.npz", "np.savez"]),
-    "other names": ({"x": np.zeros((9, 4, 4), np.uint8)}, ["x", "images"]),
-    "only training images": ({"train_images": np.zeros((9, 4, 4), np.uint8)}, ["test_images"]),
-    "two sizes": (
-        {"train_images": np.zeros((9, 4, 4), np.uint8), "test_images": np.zeros((9, 4, 5), np.uint8)},
-        ["one size"],
-    ),
-    "labels for others": (
-        {"images": np.zeros((9, 4, 4), np.uint8), "labels": np.zeros(8, np.int64)},
-        ["labels", "(8,)", "9"],
-    ),
-    "labels that aren't whole": (
-        {"images": np.zeros((9, 4, 4), np.uint8), "labels": np.zeros(9)},
-        ["labels", "float64", "whole numbers"],
-    ),
-}
-
-
-@pytest.mark.parametrize(("arrays", "names"), ARCHIVES.values(), ids=ARCHIVES)
-def test_images_in_an_archive(arrays: dict[str, np.ndarray], names: list[str], refused, tmp_path: pathlib.Path) -> None:
-    np.savez(tmp_path / "images.npz", **arrays)
-    message = refused("--config.data.source=npz", "--config.data.path=images.npz")
-    assert [name for name in names if name not in message] == []
-
-
-@pytest.mark.parametrize("content", [b"", b"text", pickle.dumps([1, 2]), b"PK\x03\x04 cut off"])
-def test_file_that_is_not_an_archive(content: bytes, refused, tmp_path: pathlib.Path) -> None:
-    (tmp_path / "images.npz").write_bytes(content)
-    message = refused("--config.data.source=npz", "--config.data.path=images.npz")
-    assert "images.npz" in message and "np.savez" in message
-
-
-def test_single_array_is_not_an_archive(refused, tmp_path: pathlib.Path) -> None:
-    np.save(tmp_path / "one.npy", np.zeros((4, 8, 8), np.uint8))
-    message = refused("--config.data.source=npz", f"--config.data.path={tmp_path / 'one.npy'}")
-    assert "np.savez" in message
-
-
-def test_truncated_archive(refused, tmp_path: pathlib.Path) -> None:
-    rng = np.random.default_rng(0)
-    np.savez_compressed(tmp_path / "whole.npz", images=rng.integers(0, 256, (40, 8, 8), np.uint8))
-    whole = bytearray((tmp_path / "whole.npz").read_bytes())
-    whole[len(whole) // 2] ^= 255
-    (tmp_path / "images.npz").write_bytes(whole)
+def test_a_file_that_is_no_archive_is_refused(content: bytes | None, refused) -> None:
+    pathlib.Path("images.npz").write_bytes(changed_archive() if content is None else content)
     assert "images.npz" in refused("--config.data.source=npz", "--config.data.path=images.npz")
 
 
-CONFIG_FILES = {
-    "wrong syntax": "def get_config(:\n",
-    "no get_config": "x = 1\n",
-    "unknown import": "import nothing_of_that_name\n\ndef get_config():\n    return None\n",
-    "raises": "def get_config():\n    raise KeyError('lost')\n",
-    "returns nothing": "def get_config():\n    return None\n",
-    "unknown field": "import ml_collections\n\ndef get_config():\n"
-    "    return ml_collections.ConfigDict({'train': {'batchsize': 3}})\n",
-    "wrong type": "import ml_collections\n\ndef get_config():\n"
-    "    return ml_collections.ConfigDict({'train': {'batch_size': 'many'}})\n",
-    "no text": "\0",
-}
+DICT = "import ml_collections\n\ndef get_config():\n    return ml_collections.ConfigDict({{'train': {{{}}}}})\n"
+CONFIG_FILES = [
+    *("def get_config(:\n", "x = 1\n", "import nothing_of_that_name\n", "\0", "def get_config():\n    return None\n"),
+    *(
+        "def get_config():\n    raise KeyError('lost')\n",
+        DICT.format("'batchsize': 3"),
+        DICT.format("'batch_size': 'many'"),
+    ),
+]
 
 
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # ml_collections calls it
-@pytest.mark.parametrize("content", CONFIG_FILES.values(), ids=CONFIG_FILES)
-def test_broken_config_file(content: str, refused, tmp_path: pathlib.Path) -> None:
-    (tmp_path / "mine.py").write_text(content)
+@pytest.mark.parametrize("content", CONFIG_FILES)
+def test_a_broken_config_file_is_refused(content: str, refused) -> None:
+    # An earlier file has nothing to do with it.
+    flags.parse(train, [f"--config={REPOSITORY / 'configs' / 'digits.py'}"])
+    pathlib.Path("mine.py").write_text(content)
     message = refused("--config=mine.py")
-    assert "mine.py" in message or "config file" in message or "train.batch" in message
+    assert "mine.py" in message or "of the config file" in message or "train.batch" in message
 
 
-@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
-def test_config_file_does_not_see_an_earlier_one(refused, tmp_path: pathlib.Path) -> None:
-    (tmp_path / "whole.py").write_text((REPOSITORY / "configs" / "digits.py").read_text())
-    flags.parse(train, ["--config=whole.py"])
-    (tmp_path / "mine.py").write_text(CONFIG_FILES["no get_config"])
-    assert "mine.py" in refused("--config=mine.py")
+def delete(path: pathlib.Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def test_config_file_that_is_a_folder(refused, tmp_path: pathlib.Path) -> None:
-    (tmp_path / "configs").mkdir()
-    assert "'configs'" in refused("--config=configs")
+def lengthen(path: pathlib.Path) -> None:
+    path.write_bytes(path.read_bytes() + b"\0")
 
 
-@pytest.mark.parametrize("name", ["math:sqrt", "no_such_module:Part"])
-@pytest.mark.parametrize(
-    "field", ["model.network", "model.likelihood", "model.posterior", "model.prior", "objective.name"]
-)
-def test_custom_part_that_is_not_a_part(field: str, name: str, refused) -> None:
-    message = refused(f"--config.{field}={name}")
-    assert field in message and (name in message or "a Flax module is wanted" in message)
+def write(content: str) -> Callable[[pathlib.Path], object]:
+    return lambda path: path.write_text(content)
 
 
-@pytest.mark.parametrize("place", ["file", "file/below", "/proc/nowhere"])
-def test_folder_that_cannot_be_written(place: str, refused, tmp_path: pathlib.Path) -> None:
-    (tmp_path / "file").write_text("not a folder")
-    message = refused(f"--workdir={place}", *TINY)
-    assert place in message and "--workdir" in message
+def replace(old: str, new: str) -> Callable[[pathlib.Path], object]:
+    def change(path: pathlib.Path) -> None:
+        content = path.read_text()
+        assert old in content
+        path.write_text(content.replace(old, new))
+
+    return change
 
 
-def test_folder_with_other_files(refused, tmp_path: pathlib.Path) -> None:
-    (tmp_path / "thesis").mkdir()
-    (tmp_path / "thesis" / "chapter.tex").write_text("years of work")
-    message = refused("--workdir=thesis")
-    assert "thesis" in message and "another --workdir" in message
+TRAIN = ["train", *TINY]
+DAMAGE = [
+    *(("config.json", write(content), ["evaluate"], []) for content in ("", "{", "[]", '{"model": {"latent": 3}}')),
+    ("config.json", write("{"), TRAIN, []),
+    ("manifest.json", write("{"), TRAIN, ["manifest.json"]),
+    ("config.json", delete, TRAIN, ["restore that file"]),
+    ("config.json", replace('"latents": 2', '"latents": 3'), ["sample"], ["another model", "restore the run's own"]),
+    ("config.json", replace('_fraction": 0.05', '_fraction": 0.0'), ["evaluate", "--split=validation"], ["_fraction"]),
+    ("checkpoints/6/checkpoint.json", delete, ["sample", "--checkpoint=best"], ["6", "is damaged"]),
+    ("checkpoints/12/state/_METADATA", lengthen, ["evaluate"], ["checkpoints/12", "is damaged", "delete"]),
+    ("checkpoints", delete, ["sample"], ["train first"]),
+    ("checkpoints", delete, [*TRAIN, "--config.model.latents=3"], ["another config"]),
+]
 
 
-def test_folder_of_a_run_that_never_trained_is_reused(workdir: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
-    """A start that failed late leaves a config, perhaps for other images; the next start replaces it."""
-    for name in ("checkpoints", "tensorboard", "images"):
-        shutil.rmtree(workdir / name)
-    (workdir / "metrics.jsonl").write_text("")
-    images = workdir / "images.json"
-    images.write_text(images.read_text().replace("8,", "9,", 1))
-    main([f"--workdir={workdir}", *SAME, "--config.model.latents=3"])
-    config = json.loads((workdir / "config.json").read_text())
-    assert config["model"]["latents"] == 3 and '"image_shape": [\n    8' in images.read_text()
-    assert len(json.loads((workdir / "manifest.json").read_text())["starts"]) == 1
-    assert "test ELBO" in capsys.readouterr().out
-
-
-def test_folder_with_a_row_of_metrics_is_not_reused(refused, workdir: pathlib.Path) -> None:
-    shutil.rmtree(workdir / "checkpoints")
-    assert "another config" in refused(f"--workdir={workdir}", *SAME, "--config.model.latents=3")
-
-
-def test_folder_of_another_config(refused, workdir: pathlib.Path) -> None:
-    message = refused(f"--workdir={workdir}", "--config.model.latents=3", "--config.model.network.hidden=(4,)")
-    assert "model.latents: 2 -> 3" in message and "--workdir" in message
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"model": 3}', '{"model": {"latent": 3}}'])
-def test_damaged_config_of_a_run(content: str, refused, workdir: pathlib.Path) -> None:
-    (workdir / "config.json").write_text(content)
-    refused("evaluate", f"--workdir={workdir}")
-    refused(f"--workdir={workdir}")
-
-
-def test_damaged_manifest_of_a_run(refused, workdir: pathlib.Path) -> None:
-    (workdir / "manifest.json").write_text("{")
-    assert "manifest.json" in refused(f"--workdir={workdir}", *SAME)
+@pytest.mark.parametrize(("file", "change", "command", "words"), DAMAGE)
+def test_a_damaged_run_is_refused(
+    file: str, change: Callable, command: list[str], words: list[str], run: pathlib.Path, refused
+) -> None:
+    change(run / file)
+    verb, *rest = command
+    message = refused(verb, f"--workdir={run}", *rest)
+    assert [word for word in words if word not in message] == []
 
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    {
-        "metrics.jsonl": "can't be read (not a regular file); make it readable",
-        "tensorboard": "can't be written",
-    }.items(),
+    [("metrics.jsonl", "can't be read (not a regular file); make it readable"), ("tensorboard", "can't be written")],
 )
-def test_file_of_a_run_that_cannot_be_written(
-    name: str, words: str, workdir: pathlib.Path, capsys: pytest.CaptureFixture
+def test_a_file_that_cannot_be_written_harms_no_checkpoint(
+    name: str, words: str, run: pathlib.Path, capsys: pytest.CaptureFixture
 ) -> None:
-    shutil.rmtree(workdir / "tensorboard")
-    if name == "metrics.jsonl":
-        (workdir / "metrics.jsonl").unlink()
-        (workdir / "metrics.jsonl").mkdir()
-    else:
-        (workdir / "tensorboard").write_text("")
-    saved = contents(workdir / "checkpoints")
+    delete(run / name)
+    (run / name).mkdir() if name == "metrics.jsonl" else (run / name).write_text("")
+    saved = contents(run / "checkpoints")
+    capsys.readouterr()
     with pytest.raises(SystemExit) as caught:
-        main([f"--workdir={workdir}", *SAME, "--config.train.num_steps=3"])
+        main([f"--workdir={run}", *TINY, "--config.train.num_steps=13"])
     errors = capsys.readouterr().err
-    assert caught.value.code == 2
-    assert errors.startswith(f"vae-jax: error: {workdir}") and errors.count("\n") == 1
-    assert words in errors
-    assert contents(workdir / "checkpoints") == saved
+    assert caught.value.code == 2 and errors.startswith(f"vae-jax: error: {run}") and errors.count("\n") == 1
+    assert words in errors and contents(run / "checkpoints") == saved
 
 
-def test_two_processes_in_one_folder(refused, workdir: pathlib.Path) -> None:
-    with RunFolder(workdir).locked():
-        message = refused(f"--workdir={workdir}", *SAME)
+def test_a_folder_that_another_process_trains_in_is_refused(refused, run: pathlib.Path) -> None:
+    with RunFolder(run).locked():
+        message = refused(f"--workdir={run}", *TINY)
     assert "another process" in message and "choose another --workdir" in message
 
 
-def test_checkpoints_without_their_config(refused, workdir: pathlib.Path) -> None:
-    (workdir / "config.json").unlink()
-    assert "restore that file" in refused(f"--workdir={workdir}", *SAME)
-
-
-def test_config_of_another_model(refused, workdir: pathlib.Path) -> None:
-    config = (workdir / "config.json").read_text()
-    (workdir / "config.json").write_text(config.replace('"latents": 2', '"latents": 3'))
-    message = refused("sample", f"--workdir={workdir}")
-    assert "another model" in message and "restore the run's own config.json" in message
-
-
-def test_diverged_run_ends_and_writes_no_nan(workdir: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
-    folder = workdir.with_name("diverged")
-    with pytest.raises(SystemExit) as caught:
-        main([f"--workdir={folder}", *SAME, "--config.train.learning_rate=1e30", "--config.train.num_steps=5"])
-    assert caught.value.code == 2
-    message = capsys.readouterr().err
-    assert "diverged" in message and "--config.train.learning_rate" in message
-    assert "NaN" not in (folder / "metrics.jsonl").read_text()
-
-
-def test_run_on_an_npz_file_opens_from_any_folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    np.savez("mine.npz", images=np.random.default_rng(0).integers(0, 256, (30, 8, 8), np.uint8))
-    main(
-        [
-            "--workdir=run",
-            "--config.data.source=npz",
-            "--config.data.path=mine.npz",
-            *SAME,
-            "--config.train.batch_size=8",
-        ]
-    )
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path / "elsewhere")
-    main(["sample", "--workdir=../run"])
-
-
-def test_unknown_split(refused, workdir: pathlib.Path) -> None:
-    message = refused("evaluate", f"--workdir={workdir}", "--split=tset")
-    assert "'tset'" in message and "test" in message
-
-
-def test_split_without_images(refused, workdir: pathlib.Path) -> None:
-    message = refused("evaluate", f"--workdir={workdir}", "--split=validation")
-    assert "validation" in message and "validation_fraction" in message
-
-
-def test_unknown_checkpoint(refused, workdir: pathlib.Path) -> None:
-    message = refused("evaluate", f"--workdir={workdir}", "--checkpoint=7")
-    assert "'7'" in message and "1, 2" in message
-
-
-def test_best_checkpoint_without_validation_images(refused, workdir: pathlib.Path) -> None:
-    message = refused("sample", f"--workdir={workdir}", "--checkpoint=best")
+def test_best_is_refused_without_validation_images(refused) -> None:
+    few = ["--config.train.num_steps=1", "--config.data.validation_fraction=0"]
+    main(["--workdir=new", *MODEL, *few])
+    assert checkpoints.listing(pathlib.Path("new", "checkpoints"))[0].score is None
+    message = refused("sample", "--workdir=new", "--checkpoint=best")
     assert "best" in message and "validation_fraction" in message
 
 
-def test_run_without_checkpoints(refused, workdir: pathlib.Path) -> None:
-    shutil.rmtree(workdir / "checkpoints")
-    assert "train first" in refused("sample", f"--workdir={workdir}")
+@pytest.mark.parametrize("name", ["a" * 300, "/".join(["a" * 200] * 30)], ids=["long", "deep"])
+@pytest.mark.parametrize("flag", ["train --workdir", "sample --workdir=run --output", "score --workdir=run --input"])
+def test_a_name_that_is_too_long_is_refused(
+    name: str, flag: str, place: pathlib.Path, refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    line = refused(*f"{flag}={name}.png".split())
+    assert any(words in line for words in ("File name too long", "there is no", "a text of at most")), line
 
 
-def test_damaged_checkpoint(refused, workdir: pathlib.Path) -> None:
-    newest = checkpoints.choose(workdir / "checkpoints", "latest")
-    victim = newest.folder / "state" / sorted(newest.files)[-1]
-    victim.write_bytes(victim.read_bytes() + b"\0")
-    message = refused("evaluate", f"--workdir={workdir}")
-    assert str(newest.folder) in message and "damaged" in message and "delete" in message
-
-
-@pytest.mark.parametrize("other", ["latents=3", "network=mlp(hidden=(8,8,8,8))"])
-def test_init_from_another_model(other: str, refused, workdir: pathlib.Path) -> None:
-    message = refused("--workdir=new", f"--init_from={workdir}", f"--config.model.{other}")
-    assert str(workdir) in message and "config.model" in message
-
-
-def test_picture_that_cannot_be_written(refused, workdir: pathlib.Path) -> None:
-    assert "/proc/nowhere.png" in refused("sample", f"--workdir={workdir}", "--output=/proc/nowhere.png")
-
-
-@pytest.mark.long
-def test_shell_sees_one_line_and_status_2(tmp_path: pathlib.Path) -> None:
-    command = [sys.executable, str(REPOSITORY / "main.py"), "--config.model.latent=3"]
-    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    answer = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
-    assert (answer.returncode, answer.stdout) == (2, "")
-    assert answer.stderr == "vae-jax: error: config has no field 'model.latent'; did you mean 'model.latents'?\n"
-    assert contents(tmp_path) == {}
-
-
-TOO_MUCH = {
-    "samples": (["sample", "--num_images=1000000000000"], ["--num_images", "below 2^31"]),
-    "samples of 30 digits": (["sample", f"--num_images={'9' * 30}"], ["--num_images", "below 2^31"]),
-    "samples beyond the memory": (["sample", f"--num_images={2**31 - 1}"], ["images take", "of memory"]),
-    "steps between": (["interpolate", f"--steps={2**31 - 1}"], ["images take", "of memory"]),
-    "draws": (["evaluate", f"--num_samples={2**31}"], ["--num_samples", "below 2^31"]),
-    "random images": (["benchmark", "--image_shape=99999,99999,3"], ["images take", "of memory"]),
-}
-
-
-@pytest.mark.parametrize(("arguments", "words"), TOO_MUCH.values(), ids=TOO_MUCH)
-def test_too_large_numbers(arguments: list[str], words: list[str], finished: pathlib.Path, refused) -> None:
-    line = refused(*arguments, *([] if arguments[0] == "benchmark" else [f"--workdir={finished}"]))
-    assert all(word in line for word in words)
-
-
-@pytest.mark.parametrize("name", ["a" * 300, "/".join(["a" * 200] * 30)])
-def test_too_long_names(name: str, finished: pathlib.Path, refused) -> None:
-    run = f"--workdir={finished}"
-    commands = [
-        *([verb, f"--workdir={name}"] for verb in ("train", "evaluate", "report")),
-        *(["sample", run, f"--output={name}.png"], ["score", run, f"--input={name}"]),
-        *([f"--config={name}"], [f"--init_from={name}"]),
-        ["--config.data.source=npz", f"--config.data.path={name}"],
-    ]
-    for command in commands:
-        line = refused(*command)
-        assert any(words in line for words in ("File name too long", "there is no", "a text of at most")), line
-
-
-def test_folder_name_that_is_not_utf8(refused) -> None:
-    assert r"/p\xff5' is not UTF-8" in refused("--workdir=runs/p\udcff5")
-
-
-def run_in_a_shell(line: str, workdir: pathlib.Path, **environment: str) -> subprocess.CompletedProcess:
-    program = f"{shlex.quote(sys.executable)} {shlex.quote(str(REPOSITORY / 'main.py'))}"
-    command = line.format(program=program, workdir=shlex.quote(str(workdir)))
-    given = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | environment
-    return subprocess.run(["sh", "-c", command], env=given, capture_output=True, text=True, timeout=120)
-
-
-def test_characters_that_the_locale_lacks(finished: pathlib.Path) -> None:
-    answer = run_in_a_shell("{program} evaluate --num_images=3 --workdir={workdir}", finished, PYTHONIOENCODING="ascii")
-    assert answer.returncode == 0 and " ? " in answer.stdout, answer.stderr
-
-
-def test_absent_data_without_a_network(refused, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_that_is_not_there_is_refused_without_a_network(refused, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # where nothing answers
     for name in ("NO_PROXY", "no_proxy", "TFDS_DATA_DIR"):
@@ -493,3 +365,20 @@ def test_absent_data_without_a_network(refused, monkeypatch: pytest.MonkeyPatch)
     message = refused(*command)
     assert time.monotonic() - began < 10
     assert "mnist isn't in" in message and "empty" in message and "--config.data.dir" in message
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("arguments", "status", "out", "errors"),
+    [
+        ("--config.model.latent=3", 2, "", "vae-jax: error: config has no field 'model.latent'; did you mean"),
+        # Characters that the locale lacks are replaced.
+        ("evaluate --num_images=3 --workdir={run}", 0, " ? ", ""),
+    ],
+)
+def test_a_shell_sees_status_and_lines(arguments: str, status: int, out: str, errors: str, run: pathlib.Path) -> None:
+    command = f"{shlex.quote(sys.executable)} {REPOSITORY / 'main.py'} {arguments.format(run=shlex.quote(str(run)))}"
+    given = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | {"PYTHONIOENCODING": "ascii"}
+    answer = subprocess.run(["sh", "-c", command], env=given, capture_output=True, text=True, timeout=120)
+    assert answer.returncode == status and out in answer.stdout
+    assert answer.stderr.startswith(errors) and answer.stderr.count("\n") == bool(errors)

@@ -1,172 +1,102 @@
-"""SIGINT and SIGTERM: training saves a checkpoint and exits with status 75, and the same command continues."""
+"""SIGINT and SIGTERM: training saves a checkpoint and exits with status 75, and the same command continues.
 
-import json
+`VAE_JAX_TIMES=200 pytest -n 0 -m manual tests/cli/test_stopping.py -k random` stops commands of all verbs that often.
+"""
+
+import dataclasses
 import os
 import pathlib
+import random
+import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 
-import jax
-import numpy as np
 import pytest
-from harms import some_manual
-from PIL import Image
+from runs_that_die import SECONDS_TO_LIVE, Command
+from tiny_runs import TINY, bits, rows
 
 from vae_jax.cli import main
 from vae_jax.runs import checkpoints
 
-pytestmark = pytest.mark.long
-
 REPOSITORY = pathlib.Path(__file__).parents[2]
-SMALL = ["--config.model.latents=3", "--config.train.log_every=100", "--config.train.report=False"]
-MLP = ["--config.model.network.hidden=(8,)"]
-CONV = ["--config.model.network=conv", "--config.model.network.hidden=(4,)", "--config.train.batch_size=8"]
-ENDLESS = ["--config.train.num_steps=100000000", "--config.train.checkpoint_every=100000000"]
+TIMES = int(os.environ.get("VAE_JAX_TIMES", "20"))
+ENDLESS = 100_000_000
 
 
-def when_training(workdir: pathlib.Path, act) -> threading.Thread:
-    """Does something once a run has written its first row."""
-
-    def wait() -> None:
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            path = workdir / "metrics.jsonl"
-            if path.is_file() and path.read_text():
-                act()
-                return
-            time.sleep(0.01)
-
-    thread = threading.Thread(target=wait)
-    thread.start()
-    return thread
+def stop(command: Command, *numbers: signal.Signals) -> tuple[int, list[str]]:
+    """Sends signals once a run has written its first row; its status, and the lines that it said."""
+    (process,) = command.start()
+    command.wait_for([process], command.has_rows)
+    for number in numbers:
+        process.send_signal(number)
+    status = process.wait(timeout=SECONDS_TO_LIVE)
+    return status, [line for line in command.said().splitlines() if line.startswith("vae-jax: ")]
 
 
-def newest(workdir: pathlib.Path) -> checkpoints.Checkpoint:
-    return checkpoints.choose(workdir / "checkpoints", "latest")
-
-
-def rows(workdir: pathlib.Path) -> list[dict]:
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-
-
-@pytest.mark.parametrize(
-    ("number", "network"), [(signal.SIGTERM, MLP), pytest.param(signal.SIGINT, CONV, marks=pytest.mark.manual)]
-)
-def test_stopped_run_continues_bit_for_bit(
-    number: signal.Signals, network: list[str], tmp_path: pathlib.Path, capfd: pytest.CaptureFixture
-) -> None:
-    stopped, whole = tmp_path / "stopped", tmp_path / "whole"
-    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    thread = when_training(stopped, lambda: os.kill(os.getpid(), number))
-    with pytest.raises(SystemExit) as caught:
-        main([f"--workdir={stopped}", *SMALL, *network, *ENDLESS])
-    thread.join()
-    assert caught.value.code == 75
-    assert handlers == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
-    step = newest(stopped).step
-    *_, asked, ended = capfd.readouterr().err.splitlines()
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.manual)])
+def test_a_stopped_run_continues_bit_for_bit(number: signal.Signals, tmp_path: pathlib.Path) -> None:
+    command = Command(tmp_path / "stopped", ENDLESS, every=ENDLESS)
+    status, (*_, asked, ended) = stop(command, number)
+    (saved,) = checkpoints.listing(command.workdir / "checkpoints")
+    assert status == 75 and saved.score is None
     assert asked == "vae-jax: saving a checkpoint, then stopping; a second signal stops at once"
-    assert ended == (f"vae-jax: stopped and saved at step {step} of 100000000; the same command continues from there")
-    assert step >= 100 and newest(stopped).score is None
-    # The last row covers the steps since the row before.
-    assert rows(stopped)[-1]["step"] == step
-
-    rest = [f"--config.train.num_steps={step + 30}", "--config.train.checkpoint_every=100000000"]
-    for workdir in (stopped, whole):
-        main([f"--workdir={workdir}", *SMALL, *network, *rest])
-    ours, theirs = (jax.tree.leaves(checkpoints.load(newest(workdir))) for workdir in (stopped, whole))
-    assert all(np.asarray(a).tobytes() == np.asarray(b).tobytes() for a, b in zip(ours, theirs, strict=True))
-    steps = [row["step"] for row in rows(stopped) if row["split"] == "train"]
-    assert steps == sorted({*range(100, step + 30, 100), step, step + 30})
-
-
-def start(*arguments: str, devices: int = 1) -> subprocess.Popen:
-    environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
-    return subprocess.Popen(
-        [sys.executable, "main.py", *SMALL, *arguments],
-        cwd=REPOSITORY,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
+    assert (
+        ended == f"vae-jax: stopped and saved at step {saved.step} of {ENDLESS}; the same command continues from there"
     )
+    # The last row covers the steps since the row before.
+    assert rows(command.workdir)[-1]["step"] == saved.step
+    rest = dataclasses.replace(command, num_steps=saved.step + 30)
+    rest.finish()
+    whole = dataclasses.replace(rest, workdir=tmp_path / "whole")
+    whole.finish()
+    assert bits(rest.workdir) == bits(whole.workdir)
+    steps = [row["step"] for row in rows(rest.workdir) if row["split"] == "train"]
+    assert steps == sorted({*range(3, saved.step + 30, 3), saved.step, saved.step + 30})
 
 
-def test_second_signal_ends_at_once(tmp_path: pathlib.Path) -> None:
-    process = start(f"--workdir={tmp_path / 'run'}", *MLP, *ENDLESS)
-
-    def twice() -> None:
-        process.send_signal(signal.SIGINT)
-        process.send_signal(signal.SIGTERM)
-
-    when_training(tmp_path / "run", twice).join()
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 130, errors
-    assert errors.splitlines()[-1] == "vae-jax: stopped at once; the last checkpoint is good"
+@pytest.mark.long
+def test_a_second_signal_ends_at_once(tmp_path: pathlib.Path) -> None:
+    status, lines = stop(Command(tmp_path / "run", ENDLESS, every=ENDLESS), signal.SIGINT, signal.SIGTERM)
+    assert (status, lines[-1]) == (130, "vae-jax: stopped at once; the last checkpoint is good")
 
 
-@pytest.mark.manual
-def test_closed_terminal_saves_a_checkpoint(tmp_path: pathlib.Path) -> None:
-    ours, its = os.openpty()
-    command = [sys.executable, "main.py", *SMALL, *MLP, *ENDLESS, f"--workdir={tmp_path / 'run'}"]
-    process = subprocess.Popen(command, cwd=REPOSITORY, stdin=its, stdout=its, stderr=its, start_new_session=True)
-    os.close(its)
-
-    def hang_up() -> None:
-        os.close(ours)
-        process.send_signal(signal.SIGHUP)
-
-    when_training(tmp_path / "run", hang_up).join()
-    assert process.wait(timeout=120) == 75
-    assert newest(tmp_path / "run").step == rows(tmp_path / "run")[-1]["step"]
+VERBS = ("train", "evaluate", "diagnose", "sample", "encode", "interpolate", "report", "score")
+# By status; once all is done, on its way out, Python lets go of signals.
+ENDS = {
+    signal.SIGINT: {130: "vae-jax: stopped; ", 75: "vae-jax: stopped and saved at", 0: "", -signal.SIGINT: ""},
+    signal.SIGTERM: {75: "vae-jax: stopped", 0: "", -signal.SIGTERM: ""},
+}
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
-@pytest.mark.parametrize("seconds", some_manual([0.5, 1.0, 1.5, 2.0, 2.5], quick=[1.0]))
-def test_signal_before_training_ends_at_once(
-    number: signal.Signals, status: int, seconds: float, tmp_path: pathlib.Path
-) -> None:
-    """During imports, reading of data or compilation, where an exception would be lost."""
-    process = start(f"--workdir={tmp_path / 'run'}", *MLP, *ENDLESS)
+def stop_after(seconds: float, number: signal.Signals, *words: str) -> None:
+    """Before 0.3 s the interpreter itself is at its start."""
+    command = [sys.executable, str(REPOSITORY / "main.py"), *words]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     time.sleep(seconds)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=30)
-    (line,) = errors.strip().splitlines()[-1:]
-    if "saving a checkpoint" in errors:
-        assert process.returncode == 75 and line.startswith("vae-jax: stopped and saved at step")
-    else:
-        assert process.returncode == status
-        assert errors.strip() == "vae-jax: stopped; the same command starts again, or continues from what is saved"
+    _, errors = process.communicate(timeout=60)
+    *_, last = ["", *errors.strip().splitlines()]
+    assert process.returncode in ENDS[number] and "Traceback" not in errors, errors
+    assert last.startswith(ENDS[number][process.returncode])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("number", ENDS)
+def test_a_signal_before_training_ends_at_once(number: signal.Signals, tmp_path: pathlib.Path) -> None:
+    """During imports, reading of data or compilation, where an exception would be lost."""
+    stop_after(1.0, number, f"--workdir={tmp_path / 'run'}", *TINY)
 
 
 @pytest.mark.manual
-def test_decoding_processes_stop_too(tmp_path: pathlib.Path) -> None:
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
-    for number in range(40):
-        Image.fromarray(np.full((8, 8), number, np.uint8)).save(pictures / f"{number}.png")
-    folder = ["--config.data.source=folder", f"--config.data.dir={pictures}", "--config.data.resident_mb=0"]
-    workers = ["--config.data.workers=2", "--config.train.batch_size=8"]
-    process = start(f"--workdir={tmp_path / 'run'}", *MLP, *ENDLESS, *folder, *workers)
-    # Like a terminal: the signal goes to all processes of the command.
-    when_training(tmp_path / "run", lambda: os.killpg(process.pid, signal.SIGINT)).join()
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 75, errors
-    assert "Traceback" not in errors
-    assert newest(tmp_path / "run").step == rows(tmp_path / "run")[-1]["step"]
-    deadline = time.monotonic() + 30
-    while group_exists(process.pid):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
-def group_exists(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
+def test_verbs_that_are_stopped_at_random_leave_the_run_whole(run: pathlib.Path, finished: pathlib.Path) -> None:
+    rng, more = random.Random(0), [*TINY, "--config.train.num_steps=300"]
+    for _ in range(TIMES):
+        verb = rng.choice(VERBS)
+        stop_after(rng.uniform(0.3, 6.0), rng.choice(list(ENDS)), verb, f"--workdir={run}", *more * (verb == "train"))
+    whole = shutil.copytree(finished, run.with_name("whole"))
+    for workdir in (run, whole):
+        main([f"--workdir={workdir}", *more])
+    assert bits(run) == bits(whole)

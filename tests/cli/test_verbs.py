@@ -1,98 +1,55 @@
-"""The verbs end to end on a tiny model: what they write, what they say, what they compile."""
+"""Training and the verbs on one tiny run: what they write, what they say, what they compile."""
 
-import json
 import logging
 import math
 import pathlib
-import shutil
 import struct
 import subprocess
 import sys
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.stats
+from on_disk import contents
 from PIL import Image
+from tiny_runs import TINY, read_json, rows, train
 
-from vae_jax.cli import main
+from vae_jax.cli import flags, main
+from vae_jax.cli import train as verb
 from vae_jax.config import from_mapping
-from vae_jax.models import decode_flat
 from vae_jax.runs import checkpoints
-from vae_jax.trained import open_run
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
-TINY = [
-    *("--config.model.network.hidden=(8,)", "--config.model.latents=2", "--config.train.num_steps=12"),
-    *("--config.train.log_every=5", "--config.train.checkpoint_every=6", "--config.evaluate.num_samples=20"),
-    "--config.train.report=False",
-]
-VERBS = ("train", "evaluate", "sample", "reconstruct")
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, list[str]]:
-    """The folder of a run, and all that was compiled for it."""
-    folder = tmp_path_factory.mktemp("runs") / "tiny"
-    messages: list[str] = []
-    handler = logging.Handler()
-    handler.emit = lambda record: messages.append(record.getMessage())
-    logger = logging.getLogger("jax")
-    logger.addHandler(handler)
-    try:
-        with jax.log_compiles(True):
-            main([f"--workdir={folder}", *TINY])
-    finally:
-        logger.removeHandler(handler)
-    return folder, [message for message in messages if message.startswith("Finished XLA compilation of")]
+def test_quiet_training_compiles_its_steps_once(
+    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "jax")
+    with jax.log_compiles(True):
+        train(tmp_path / "run", "--quiet")
+    # The result is all that is printed.
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("12 steps in ")
+    compiled = [record.getMessage() for record in caplog.records if "Finished XLA compilation" in record.getMessage()]
+    assert len([line for line in compiled if "jit(many_steps)" in line or "jit(train_step)" in line]) == 1
 
 
-@pytest.fixture
-def run(trained, tmp_path: pathlib.Path) -> pathlib.Path:
-    """A copy of the run that a test may add to."""
-    return pathlib.Path(shutil.copytree(trained[0], tmp_path / "run"))
-
-
-def read_json(path: pathlib.Path) -> dict:
-    # As strict readers take it: no NaN, no Infinity.
-    return json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{path} has {name}"))
-
-
-def rows(run: pathlib.Path) -> list[dict]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
-def test_training_compiles_its_steps_once(trained) -> None:
-    compiled = [message for message in trained[1] if "jit(many_steps)" in message or "jit(train_step)" in message]
-    assert len(compiled) == 1
-
-
-def test_folder_has_every_file_and_no_leftovers(run: pathlib.Path) -> None:
-    names = {path.name for path in run.iterdir()}
+def test_the_folder_of_a_run_says_what_made_it(finished: pathlib.Path) -> None:
     files = {"config.json", "images.json", "manifest.json", "metrics.jsonl"}
-    assert names == {*files, "tensorboard", "checkpoints", "images"}
-    assert {path.name for path in (run / "checkpoints").iterdir()} == {"6", "12"}
-    assert not [path for path in run.rglob("*") if "unfinished" in path.name]
-
-
-def test_config_comes_back(run: pathlib.Path) -> None:
-    config = from_mapping(read_json(run / "config.json"))
+    assert {path.name for path in finished.iterdir()} == {*files, "tensorboard", "checkpoints", "images"}
+    assert not [path for path in finished.rglob("*") if "unfinished" in path.name]
+    config = from_mapping(read_json(finished / "config.json"))
     assert config.model.network == "mlp(hidden=(8,), activation=relu, dtype=float32)"
-    assert (config.model.latents, config.train.num_steps) == (2, 12)
-    assert (config.data.source, config.model.likelihood) == ("digits", "bernoulli")
-
-
-def test_manifest_says_what_made_the_run(run: pathlib.Path) -> None:
-    (start,) = read_json(run / "manifest.json")["starts"]
-    assert start["versions"]["jax"] == jax.__version__
-    assert len(start["devices"]) == 8 and start["data"]["name"] == "digits"
-    assert len(start["data"]["fingerprint"]) == 16
+    assert (config.model.latents, config.train.num_steps, config.data.source) == (2, 12, "digits")
+    (start,) = read_json(finished / "manifest.json")["starts"]
+    assert start["versions"]["jax"] == jax.__version__ and len(start["devices"]) == 8
+    assert start["data"]["name"] == "digits" and len(start["data"]["fingerprint"]) == 16
     assert {"time", "command", "commit", "python"} <= set(start)
 
 
-def test_metrics_have_a_row_per_point_that_adds_up(run: pathlib.Path) -> None:
-    found = rows(run)
+def test_metrics_have_a_row_per_point_that_adds_up(finished: pathlib.Path) -> None:
+    found = rows(finished)
     assert [(row["step"], row["split"]) for row in found] == [
         *((5, "train"), (6, "train"), (6, "validation"), (6, "test")),
         *((10, "train"), (12, "train"), (12, "validation"), (12, "test")),
@@ -100,20 +57,18 @@ def test_metrics_have_a_row_per_point_that_adds_up(run: pathlib.Path) -> None:
     for row in found:
         assert row["elbo"] == pytest.approx(row["reconstruction"] - row["kl"], rel=1e-5)
         assert row["epoch"] == pytest.approx(row["step"] / 21)
-    for row in found[::4]:
-        assert row["loss"] == pytest.approx(-row["elbo"]) and row["images_per_second"] > 0
+    assert all(row["loss"] == pytest.approx(-row["elbo"]) for row in found[::4])
     # 1797 digits, of which a fifth is for testing and a twentieth of the rest for validation.
     assert [row["num_images"] for row in found if "num_images" in row] == [72, 359, 72, 359]
-
-
-def test_training_improves_the_bound(run: pathlib.Path) -> None:
-    first, last = (row["elbo"] for row in rows(run) if row["split"] == "test")
+    first, last = (row["elbo"] for row in found if row["split"] == "test")
     # 64 fair coins, about which an untrained model knows nothing, have 44.4 nats.
     assert -64 * math.log(2) - 5 < first < last < 0
+    scores = {checkpoint.step: checkpoint.score for checkpoint in checkpoints.listing(finished / "checkpoints")}
+    assert scores == {row["step"]: row["elbo"] for row in found if row["split"] == "validation"}
 
 
-def test_event_files_hold_the_same_numbers(run: pathlib.Path) -> None:
-    (path,) = (run / "tensorboard").iterdir()
+def test_event_files_hold_the_same_numbers(finished: pathlib.Path) -> None:
+    (path,) = (finished / "tensorboard").iterdir()
     content, tags, start = path.read_bytes(), set(), 0
     while start < len(content):
         # TFRecord: length, its checksum, the event, its checksum.
@@ -124,24 +79,13 @@ def test_event_files_hold_the_same_numbers(run: pathlib.Path) -> None:
     assert start == len(content) and len(tags) == 4
 
 
-@pytest.mark.parametrize("name", ["samples_mean_0000006", "samples_mean_0000012", "reconstructions_mean_0000012"])
-def test_pictures_open_and_show_something(run: pathlib.Path, name: str) -> None:
-    with Image.open(run / "images" / f"{name}.png") as image:
-        assert (image.format, image.size) == ("PNG", (8 * 57 + 1, 8 * 57 + 1))
-        assert len(np.unique(image)) > 20
-
-
-def test_checkpoints_are_scored_by_the_validation_bound(run: pathlib.Path) -> None:
-    scores = {checkpoint.step: checkpoint.score for checkpoint in checkpoints.listing(run / "checkpoints")}
-    assert scores == {row["step"]: row["elbo"] for row in rows(run) if row["split"] == "validation"}
-
-
-def test_finished_run_is_not_changed(run: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
-    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != "manifest.json"}
+def test_a_finished_run_is_not_changed(run: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
+    (run / "manifest.json").unlink()
+    before = contents(run)
     main([f"--workdir={run}", *TINY])
     assert f"{run} is finished: it has 12 of 12 steps" in capsys.readouterr().out
-    after = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != "manifest.json"}
-    assert after == before
+    (run / "manifest.json").unlink(missing_ok=True)
+    assert contents(run) == before
 
 
 def test_evaluation_adds_up(run: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
@@ -149,10 +93,9 @@ def test_evaluation_adds_up(run: pathlib.Path, capsys: pytest.CaptureFixture) ->
     result = read_json(run / "evaluation.json")
     assert (result["split"], result["step"], result["num_images"], result["num_samples"]) == ("test", 12, 359, 20)
     assert (result["unit"], result["measure"]) == ("nats per image", "binary")
-    elbo, log_likelihood = result["elbo"], result["log_likelihood"]
+    elbo, log_likelihood, bits = result["elbo"], result["log_likelihood"], result["bits_per_dim"]
     assert elbo["mean"] == pytest.approx(result["reconstruction"] - result["kl"], rel=1e-5)
     assert elbo["mean"] <= log_likelihood["mean"] < 0
-    bits = result["bits_per_dim"]
     for name in ("standard_error_images", "standard_error_estimator"):
         assert log_likelihood[name] > 0
         assert bits[name] == pytest.approx(log_likelihood[name] / (64 * math.log(2)))
@@ -165,63 +108,33 @@ def test_evaluation_adds_up(run: pathlib.Path, capsys: pytest.CaptureFixture) ->
     assert "log p(x)" in capsys.readouterr().out
 
 
-def test_evaluation_of_a_split_and_checkpoint(run: pathlib.Path) -> None:
-    settings = ["--split=validation", "--checkpoint=6", "--num_samples=3", "--num_images=10", "--memory_mb=1"]
+@pytest.mark.long
+def test_split_checkpoint_and_counts_are_chosen(run: pathlib.Path) -> None:
+    settings = ["--split=validation", "--checkpoint=6", "--num_samples=1", "--num_images=1", "--memory_mb=1"]
     main(["evaluate", f"--workdir={run}", *settings])
     result = read_json(run / "evaluation_validation.json")
-    assert (result["split"], result["step"], result["num_images"], result["num_samples"]) == ("validation", 6, 10, 3)
-
-
-def test_best_checkpoint_is_the_one_with_the_highest_score(run: pathlib.Path) -> None:
-    path = run / "checkpoints" / "6" / "checkpoint.json"
-    record = json.loads(path.read_text()) | {"score": 0.0}
-    record.pop("digest", None)
-    path.write_text(json.dumps(record))
+    assert (result["split"], result["step"], result["num_images"], result["num_samples"]) == ("validation", 6, 1, 1)
+    # One image and one sample tell no errors.
+    for name in ("elbo", "log_likelihood", "bits_per_dim"):
+        assert result[name]["standard_error_images"] is result[name]["standard_error_estimator"] is None
+    folder = run / "checkpoints"
+    checkpoints.save(folder, 6, checkpoints.load(checkpoints.choose(folder, "6")), 0.0, keep=9)
     main(["evaluate", f"--workdir={run}", "--checkpoint=best", "--num_images=5"])
     assert read_json(run / "evaluation.json")["step"] == 6
 
 
-def test_one_image_and_one_sample_tell_no_errors(run: pathlib.Path) -> None:
-    main(["evaluate", f"--workdir={run}", "--num_samples=1", "--num_images=1"])
-    result = read_json(run / "evaluation.json")
-    for name in ("elbo", "log_likelihood", "bits_per_dim"):
-        assert result[name]["standard_error_images"] is None
-        assert result[name]["standard_error_estimator"] is None
-
-
 @pytest.mark.long
 def test_samples_follow_from_their_seed(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    def drawn(name: str, *arguments: str) -> bytes:
+    def drawn(name: str, *arguments: str) -> np.ndarray:
         main(["sample", f"--workdir={run}", f"--output={tmp_path / name}.png", "--num_images=9", *arguments])
         with Image.open(tmp_path / f"{name}.png") as image:
             assert image.size == (8 * 57 + 1, 2 * 57 + 1)
-            return image.tobytes()
+            return np.asarray(image)
 
-    assert drawn("one") == drawn("again")
-    assert drawn("one") != drawn("other", "--seed=1")
-    assert drawn("binary", "--show=sample") != drawn("one")
-
-
-@pytest.mark.long
-def test_manifold_is_the_decoder_at_the_quantiles_of_the_prior(run: pathlib.Path) -> None:
-    main(["sample", f"--workdir={run}", "--manifold", "--num_images=9"])
-    trained = open_run(str(run))
-    # Second row, third column: the median up, the highest sixth to the right.
-    z = jnp.array([[scipy.stats.norm.ppf(5 / 6), 0.0]])
-    expected = np.round(255 * np.asarray(decode_flat(trained.model, trained.variables, z).mean()))[0, ..., 0]
-    with Image.open(run / "images" / "manifold_mean_step12.png") as image:
-        assert image.size == (3 * 57 + 1, 3 * 57 + 1)
-        shown = np.asarray(image)[1 + 57 : 57 + 57 : 7, 1 + 2 * 57 : 57 + 2 * 57 : 7]
-    np.testing.assert_allclose(shown, expected, atol=1)
-
-
-def test_drawn_samples_are_binary_and_probabilities_are_not(run: pathlib.Path) -> None:
-    for show in ("mean", "sample"):
-        main(["sample", f"--workdir={run}", f"--show={show}"])
-        with Image.open(run / "images" / f"samples_{show}_step12.png") as image:
-            levels = set(np.unique(image))
-        # 128 is the grey of the gaps.
-        assert (levels == {0, 128, 255}) == (show == "sample")
+    one = drawn("one")
+    assert np.array_equal(one, drawn("again")) and not np.array_equal(one, drawn("other", "--seed=1"))
+    # 128 is the grey of the gaps.
+    assert set(np.unique(drawn("binary", "--show=sample"))) == {0, 128, 255} != set(np.unique(one))
 
 
 def test_reconstructions_stand_beside_the_originals(run: pathlib.Path) -> None:
@@ -232,56 +145,29 @@ def test_reconstructions_stand_beside_the_originals(run: pathlib.Path) -> None:
     originals = [picture[1:57, 1 + 57 * column : 57 + 57 * column] for column in (0, 2, 4, 6)]
     assert all(set(np.unique(original)) == {0, 255} for original in originals)
     assert len(np.unique(picture[1:57, 58:114])) > 20
+    with Image.open(run / "images" / "samples_mean_0000006.png") as image:
+        assert image.size == (8 * 57 + 1, 8 * 57 + 1) and len(np.unique(image)) > 20
 
 
-@pytest.mark.parametrize("arguments", [["--help"], *([verb, "--help"] for verb in VERBS)])
-def test_help_explains(arguments: list[str], capsys: pytest.CaptureFixture) -> None:
-    main(arguments)
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        ("--help", ["train", "evaluate", "sample", "reconstruct", "examples:"]),
+        ("train --help", ["--init_from", "model.latents"]),
+        ("sample --help", ["--seed", "--show", "--num_images", "--checkpoint"]),
+    ],
+)
+def test_help_explains(arguments: str, wanted: list[str], capsys: pytest.CaptureFixture) -> None:
+    main(arguments.split())
     out, err = capsys.readouterr()
-    assert err == "" and out.startswith("usage:") and "--workdir" in out
-    wanted = {
-        "--help": [*VERBS, "examples:", "--help"],
-        "train": ["--init_from", "model.latents"],
-        "evaluate": ["--split", "--checkpoint", "--num_samples"],
-        "sample": ["--seed", "--show", "--num_images"],
-        "reconstruct": ["--split", "--output"],
-    }
-    assert [word for word in wanted[arguments[0]] if word not in out] == []
+    assert err == "" and out.startswith("usage:") and [word for word in wanted if word not in out] == []
 
 
-@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # ml_collections calls it
-def test_config_file_and_overrides_are_joined(tmp_path: pathlib.Path) -> None:
-    file, folder = REPOSITORY / "configs" / "digits.py", tmp_path / "run"
-    few = ["--config.train.num_steps=1", "--config.model.network.hidden=(4,)", "--config.train.learning_rate=0.5"]
-    few.append("--config.train.report=False")
-    main(["train", f"--config={file}", f"--workdir={folder}", *few])
-    config = from_mapping(read_json(folder / "config.json"))
-    assert (config.train.num_steps, config.train.learning_rate) == (1, 0.5)
-    assert config.model.network.startswith("mlp(hidden=(4,), ") and config.data.source == "digits"
-
-
-@pytest.mark.long
-def test_ones_own_images_train(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
-    images = np.random.default_rng(0).integers(0, 256, (40, 5, 7, 3), np.uint8)
-    np.savez(tmp_path / "mine.npz", images=images)
-    arguments = [
-        *("--config.data.source=npz", f"--config.data.path={tmp_path / 'mine.npz'}", "--config.data.binarization=none"),
-        *(
-            "--config.model.likelihood=gaussian(learned=True)",
-            "--config.model.network.hidden=()",
-            "--config.model.latents=2",
-        ),
-        *("--config.train.num_steps=2", "--config.train.batch_size=8", "--config.train.report=False"),
-    ]
-    main([f"--workdir={tmp_path / 'run'}", *arguments])
-    line = "mine: 30 train, 2 validation and 8 test images of 5x7x3 pixels, no classes\n"
-    assert capsys.readouterr().out.startswith(line)
-    main(["evaluate", f"--workdir={tmp_path / 'run'}", "--num_samples=4"])
-    result = read_json(tmp_path / "run" / "evaluation.json")
-    assert (result["num_images"], result["measure"]) == (8, "continuous")
-    with Image.open(tmp_path / "run" / "images" / "samples_mean_0000002.png") as image:
-        assert image.mode == "RGB"
+def test_a_config_file_and_flags_are_joined() -> None:
+    given = [f"--config={REPOSITORY / 'configs' / 'digits.py'}", "--config.train.num_steps=7"]
+    config = flags.read_config(flags.parse(verb, given))
+    assert (config.data.source, config.train.num_steps) == ("digits", 7)
 
 
 @pytest.mark.long

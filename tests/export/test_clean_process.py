@@ -1,6 +1,5 @@
 """Every member of every part, exported and reloaded where neither `vae_jax` nor Flax can be imported."""
 
-import json
 import pathlib
 import subprocess
 import sys
@@ -37,18 +36,12 @@ MODELS = {
         **{"posterior": "iaf", "conditional": True},
     },
     "two_layers": {"likelihood": "gaussian_per_pixel", "posterior": "hierarchical", "prior": "hierarchical"},
-    "resnet_transpose": {
-        **{"network": "resnet(channels=(4,), upsampling=transpose)", "likelihood": "discretized_logistic"},
-        **{"posterior": "point_mass", "conditional": True},
-    },
-    "vampprior": {
-        **{"likelihood": "discretized_logistic_mixture", "prior": "vampprior"},
-        **{"network": "mlp(hidden=(4,), activation=gelu)"},
-    },
+    "point": {"likelihood": "discretized_logistic", "posterior": "point_mass", "conditional": True},
+    "vampprior": {"likelihood": "discretized_logistic_mixture", "prior": "vampprior"},
+    "told": {"likelihood": "poisson", "prior": "conditional_gaussian", "conditional": True},
     "bfloat16": {"network": "conv(channels=(4,), dtype=bfloat16, activation=silu)"},
     "map": {"network": "conv(channels=(4,), spatial=True)"},
 }
-BATCHES = (1, 4)
 
 SCRIPT = """
 import sys
@@ -63,12 +56,10 @@ for folder in map(pathlib.Path, sys.argv[1:]):
     encoder = export.deserialize((folder / "encoder.jaxexport").read_bytes())
     decoder = export.deserialize((folder / "decoder.jaxexport").read_bytes())
     assert set(encoder.platforms) == set(decoder.platforms) == {"cpu", "cuda", "tpu"}
-    for path in sorted(folder.glob("inputs_*.npz")):
-        given = np.load(path)
-        label = [given["label"]] if "label" in given.files else []
-        encoded = encoder.call(params, given["x"], *label)
-        decoded = decoder.call(params, given["z"], *label)
-        np.savez(folder / path.name.replace("inputs", "outputs"), **encoded, decoded=decoded)
+    given = np.load(folder / "inputs.npz")
+    label = [given["label"]] if "label" in given.files else []
+    encoded = encoder.call(params, given["x"], *label)
+    np.savez(folder / "outputs.npz", **encoded, decoded=decoder.call(params, given["z"], *label))
 """
 
 
@@ -89,8 +80,8 @@ def trained_run(name: str, place: pathlib.Path) -> TrainedModel:
     return TrainedModel(RunFolder(place / "no run"), config, KIND, model, {"params": params}, 7, 0, no_data)
 
 
-def inputs(trained: TrainedModel, count: int) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(count)
+def inputs(trained: TrainedModel) -> dict[str, np.ndarray]:
+    rng, count = np.random.default_rng(0), 4
     given = {
         "x": rng.integers(0, 2, (count, *KIND.image_shape)).astype(np.float32),
         "z": rng.normal(size=(count, num_latents(trained.model))).astype(np.float32),
@@ -124,58 +115,32 @@ def reloaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Traine
         folder.mkdir()
         with unchecked():
             write_export(folder, trained, name, "mit")
-        for count in BATCHES:
-            np.savez(folder / f"inputs_{count}.npz", **inputs(trained, count))
+        np.savez(folder / "inputs.npz", **inputs(trained))
         found[name] = trained, folder
     command = [sys.executable, "-I", "-c", SCRIPT, *(str(folder) for _, folder in found.values())]
     subprocess.run(command, cwd=place, check=True, timeout=600)
     return found
 
 
-@pytest.mark.long
 def test_no_member_is_missing() -> None:
-    for field, members in {
-        "network": NETWORKS,
-        "likelihood": LIKELIHOODS,
-        "posterior": POSTERIORS,
-        "prior": PRIORS,
-    }.items():
+    registries = {"network": NETWORKS, "likelihood": LIKELIHOODS, "posterior": POSTERIORS, "prior": PRIORS}
+    for field, members in registries.items():
         default = getattr(ModelConfig(), field)
         assert {model.get(field, default).partition("(")[0] for model in MODELS.values()} == set(members)
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("count", BATCHES)
 @pytest.mark.parametrize("name", MODELS)
-def test_clean_process_says_what_the_model_says(name: str, count: int, reloaded) -> None:
+def test_a_clean_process_says_what_the_model_says(name: str, reloaded) -> None:
     trained, folder = reloaded[name]
-    expected = jax.device_get(said_by_the_model(trained, inputs(trained, count)))
-    with np.load(folder / f"outputs_{count}.npz") as found:
-        assert set(found.files) == set(expected)
+    expected = jax.device_get(said_by_the_model(trained, inputs(trained)))
+    with np.load(folder / "outputs.npz") as outputs:
+        assert set(outputs.files) == set(expected)
         for output, values in expected.items():
             assert np.std(values) > 1e-3
             # What is rounded to 8 bits on the way is for the compiler to choose.
             tolerance = 2e-2 if name == "bfloat16" else 1e-5
-            np.testing.assert_allclose(found[output], values, rtol=tolerance, atol=tolerance, err_msg=output)
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("name", MODELS)
-def test_parameters_come_back_bit_for_bit(name: str, reloaded) -> None:
-    trained, folder = reloaded[name]
+            np.testing.assert_allclose(outputs[output], values, rtol=tolerance, atol=tolerance, err_msg=output)
     found = read_export(folder)
     assert (found.config, found.kind, found.step) == (trained.config, KIND, 7)
     jax.tree.map(np.testing.assert_array_equal, found.variables, trained.variables)
     assert jax.tree.structure(found.variables) == jax.tree.structure(trained.variables)
-
-
-@pytest.mark.long
-def test_names_and_header_of_the_parameters(reloaded) -> None:
-    content = (reloaded["conv_resize"][1] / "model.safetensors").read_bytes()
-    # The format: eight bytes of length, a header of JSON, the numbers.
-    length = int.from_bytes(content[:8], "little")
-    header = json.loads(content[8 : 8 + length])
-    assert header["encoder.Conv_0.kernel"]["shape"] == [4, 4, 3, 4]
-    assert header["likelihood.logvar"]["shape"] == []
-    assert {entry["dtype"] for name, entry in header.items() if name != "__metadata__"} == {"F32"}
-    assert header["__metadata__"] == {"format": "flax"}

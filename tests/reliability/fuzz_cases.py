@@ -14,19 +14,20 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from absl import flags as absl_flags
 from fuzz_mutations import EDGES, Rng, any_text, any_value, as_text, damaged, damaged_json
 from PIL import Image
 
 import vae_jax
 from vae_jax import build, runs
-from vae_jax.cli import decode, flags, listeners, main, train
+from vae_jax.cli import flags, listeners, main, train
 from vae_jax.config import Config, flatten
 from vae_jax.data import ImageKind, load_folder, load_npz
 from vae_jax.data.decoding import Sizing
 from vae_jax.data.user_images import read_images
-from vae_jax.report import report_page
+from vae_jax.errors import UserError
 from vae_jax.report.facts import read_curves
-from vae_jax.trained import TrainedModel, open_run
+from vae_jax.trained import check_custom, open_run
 
 KIND = ImageKind((4, 4, 1), 255, 0)
 _SUMS = "SHA256SUMS"
@@ -35,28 +36,20 @@ _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I", "F")
 
 
-def kinds(base: pathlib.Path) -> dict[str, Callable[[Rng, pathlib.Path], None]]:
+def kinds(run: pathlib.Path, exported: pathlib.Path) -> dict[str, Callable[[Rng, pathlib.Path], None]]:
     """Each kind's function of (random numbers, folder to work in).
 
     Args:
-        base: Where what is sound is made; it isn't there yet.
+        run: A sound run.
+        exported: Where it is exported to.
     """
-    run, exported = base / "run", base / "exported"
-    tiny = ["--config.model.network.hidden=(8,)", "--config.model.latents=2", "--config.train.report=False"]
     with contextlib.redirect_stdout(io.StringIO()):
-        main([f"--workdir={run}", *tiny, "--config.train.num_steps=4", "--config.train.checkpoint_every=2"])
-        main(["evaluate", f"--workdir={run}", "--num_samples=2", "--num_images=10"])
         main(["export", f"--workdir={run}", f"--output={exported}"])
-    trained = open_run(str(run))
     return {
-        "npz": npz,
-        "folder": folder,
-        "config": config,
+        **{"npz": npz, "folder": folder, "config": config},
         "metrics": lambda rng, work: metrics(rng, work, run),
-        "latents": lambda rng, work: latents(rng, work, trained),
         "checkpoint": lambda rng, work: checkpoint(rng, work, run),
         "export": lambda rng, work: export(rng, work, exported),
-        "report": lambda rng, work: report(rng, work, trained),
     }
 
 
@@ -68,18 +61,6 @@ def npz(rng: Rng, work: pathlib.Path) -> None:
         load_npz(str(path), 0.25, 0)
     else:
         read_images(str(path), KIND)
-
-
-def latents(rng: Rng, work: pathlib.Path, trained: TrainedModel) -> None:
-    """Files that `decode` reads."""
-    path = work / "latents.npz"
-    if rng.random() < 0.3:
-        content = _member(rng, (7, 2), "<f4")
-        path.write_bytes(damaged(rng, content) if rng.random() < 0.7 else content)
-    else:
-        path.write_bytes(_archive(rng, {"mean": (7, 2), "logvar": (7, 2)}, "<f4"))
-    z, _ = decode.read_latents(str(path), trained, None)
-    assert np.isfinite(np.asarray(z)).all() and z.shape[1] == 2
 
 
 def folder(rng: Rng, work: pathlib.Path) -> None:
@@ -104,62 +85,37 @@ def folder(rng: Rng, work: pathlib.Path) -> None:
 
 def config(rng: Rng, work: pathlib.Path) -> None:
     """Settings from a file or the command line: what is accepted makes a model, or is refused for what it asks for."""
-    match rng.integers(20):
-        case 0:
-            (work / "mine.py").write_bytes(damaged(rng, _CONFIG_FILE % repr(any_value(rng)).encode("utf-8", "replace")))
-            given = [f"--config={work / 'mine.py'}"]
-        case number if number < 10:
-            content = damaged_json(rng, dataclasses.asdict(Config()))
-            (work / "config.json").write_bytes(as_text(rng, content))
-            _use(runs.RunFolder(work).read_config())
-            return
-        case _:
-            given = [_override(rng) for _ in range(rng.integers(1, 4))]
-    from absl import flags as absl_flags
-
-    from vae_jax.errors import UserError
-
+    if rng.random() < 0.5:
+        (work / "config.json").write_bytes(as_text(rng, damaged_json(rng, dataclasses.asdict(Config()))))
+        _use(runs.RunFolder(work).read_config())
+        return
     try:
-        read = flags.read_config(flags.parse(train, given))
+        _use(flags.read_config(flags.parse(train, [_override(rng) for _ in range(rng.integers(1, 4))])))
     except absl_flags.Error as error:
         # The command line makes one line of it.
         raise UserError(" ".join(f"it can't be parsed: {error}".split()).encode("ascii", "replace").decode()) from error
-    _use(read)
-
-
-_CONFIG_FILE = (
-    b"import ml_collections\n\ndef get_config():\n    return ml_collections.ConfigDict({'train': {'batch_size': %s}})\n"
-)
 
 
 def _override(rng: Rng) -> str:
     fields = list(flatten(Config()))
     name, value, field = fields[rng.integers(len(fields))]
-    match rng.integers(6):
-        case 0:
-            shown = any_text(rng)
-        case 1:
-            shown = str(any_value(rng)) if rng.random() < 0.9 else "9" * 5000
-        case 2:
-            shown = f"({any_value(rng)!r},)"
-        case 3:
-            return damaged(rng, f"--config.{name}={value}".encode()).decode("utf-8", "replace")
-        case 4:
-            shown = str(field.metadata["minimum"])
-        case _:
-            shown = str(value)
+    shown = (
+        any_text(rng),
+        str(any_value(rng)),
+        "9" * 5000,
+        f"({any_value(rng)!r},)",
+        str(field.metadata["minimum"]),
+        damaged(rng, str(value).encode()).decode("utf-8", "replace"),
+    )[rng.integers(6)]
     return f"--config.{name}={shown}"
 
 
 def _use(config: Config) -> None:
     """Goes as far as a model, as the parts of others aren't imported."""
-    from vae_jax.trained import check_custom
-
     check_custom(config, pathlib.Path("given"), False)
     numbers = [int(number) for number in re.findall(r"\d{1,9}", str(dataclasses.asdict(config.model)))]
-    if sum(numbers) > 10**6 or len(numbers) > 30:
-        return
-    build.build_model_for(config, KIND)
+    if sum(numbers) <= 10**6 and len(numbers) <= 30:
+        build.build_model_for(config, KIND)
 
 
 def metrics(rng: Rng, work: pathlib.Path, run: pathlib.Path) -> None:
@@ -172,10 +128,10 @@ def metrics(rng: Rng, work: pathlib.Path, run: pathlib.Path) -> None:
             lines[number] = damaged(rng, lines[number])
     given = runs.RunFolder(work)
     given.metrics.write_bytes(b"\n".join(lines))
-    kept = listeners.MetricsFile(given.metrics, 2)
+    kept = listeners.MetricsFile(given.metrics, 6)
     kept.close()
     rows = runs.read_rows(given.metrics)
-    assert all(row["step"] <= 2 for row in rows)
+    assert all(row["step"] <= 6 for row in rows)
     for row in rows:
         listeners.describe(row)
     listeners.CollapseWatch(rows, print)
@@ -185,7 +141,7 @@ def metrics(rng: Rng, work: pathlib.Path, run: pathlib.Path) -> None:
 def checkpoint(rng: Rng, work: pathlib.Path, run: pathlib.Path) -> None:
     """Runs with one file changed, by accident or by somebody who wants to be believed."""
     given = pathlib.Path(shutil.copytree(run, work / "run", ignore=shutil.ignore_patterns("images", "tensorboard")))
-    folder = given / "checkpoints" / "4"
+    folder = given / "checkpoints" / "12"
     files = [path for path in folder.rglob("*") if path.is_file()]
     path = [given / "config.json", given / "images.json", folder / "checkpoint.json", *files][
         rng.integers(len(files) + 3)
@@ -196,7 +152,7 @@ def checkpoint(rng: Rng, work: pathlib.Path, run: pathlib.Path) -> None:
         path.write_bytes(damaged(rng, path.read_bytes()))
     if rng.random() < 0.8:
         _sign(folder)
-    open_run(str(given), "4")
+    open_run(str(given), "12")
 
 
 def _sign(folder: pathlib.Path) -> None:
@@ -235,29 +191,9 @@ def export(rng: Rng, work: pathlib.Path, exported: pathlib.Path) -> None:
     vae_jax.load(given)
 
 
-def report(rng: Rng, work: pathlib.Path, trained: TrainedModel) -> None:
-    """The page of a run whose files say anything."""
-    names = ("metrics.jsonl", "evaluation.json", "manifest.json")
-    for name in names:
-        shutil.copy(trained.folder.root / name, work / name)
-    for name in names[1:]:
-        if rng.random() < 0.7:
-            (work / name).write_bytes(as_text(rng, damaged_json(rng, json.loads((work / name).read_text()))))
-    class_names = (any_text(rng), any_text(rng)) if rng.random() < 0.5 else ()
-    kind = dataclasses.replace(trained.kind, num_classes=len(class_names), class_names=class_names)
-    page = report_page(dataclasses.replace(trained, folder=runs.RunFolder(work), kind=kind))
-    assert "<script>alert" not in page.html
-
-
 def _name(rng: Rng) -> str:
     ends = (".png", ".jpg", ".tif", ".webp", ".gif", ".bmp")
-    text = (
-        any_text(rng)
-        .encode("utf-8", "surrogatepass")
-        .replace(b"/", b"")
-        .replace(b"\0", b"")[:40]
-        .decode("utf-8", "replace")
-    )
+    text = any_text(rng).translate({ord("/"): None, 0: None, 0xD800: None})[:40]
     return ("\udcff" if rng.random() < 0.1 else "") + text + ends[rng.integers(len(ends))]
 
 
@@ -284,28 +220,16 @@ def _archive(rng: Rng, shapes: dict[str, tuple[int, ...]], dtype: str) -> bytes:
     file = io.BytesIO()
     method = zipfile.ZIP_DEFLATED if rng.random() < 0.5 else zipfile.ZIP_STORED
     kind = rng.integers(4)
-    with warnings_of_twins(), zipfile.ZipFile(file, "w", method) as archive:
+    with zipfile.ZipFile(file, "w", method) as archive:
         for name, shape in shapes.items():
             content = _member(rng, shape, dtype if name != "labels" else "<i8", kind == 0)
             archive.writestr(f"{name}.npy", damaged(rng, content) if kind == 1 else content)
-            if rng.random() < 0.02:
-                archive.writestr(f"{name}.npy", content)
         if rng.random() < 0.05:
             archive.writestr("x" + any_text(rng).replace("\ud800", ""), b"anything")
     content = file.getvalue()
     if kind == 2:
         return damaged(rng, content)
     return _field_changed(rng, content) if kind == 3 else content
-
-
-@contextlib.contextmanager
-def warnings_of_twins() -> Any:
-    """`zipfile` warns of two members of one name, which are what is wanted here."""
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def _field_changed(rng: Rng, content: bytes) -> bytes:

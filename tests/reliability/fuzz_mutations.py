@@ -3,6 +3,7 @@
 import copy
 import json
 import string
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,60 +12,26 @@ Rng = np.random.Generator
 # What size fields are wrong with.
 EDGES = (0, 1, 127, 128, 255, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1)
 _TEXTS = (
-    "",
-    "../../x",
-    "/dev/zero",
-    "\x1b[2J\x1b]0;title\x07",
-    "<script>alert(1)</script>",
-    "\ud800",
-    "\0",
-    "a" * 5000,
-    "=1+1",
-    "os:system",
-    "nan",
-    "\u202egnp.exe",
+    *("", "../../x", "/dev/zero", "\x1b[2J\x1b]0;title\x07", "<script>alert(1)</script>", "\ud800", "\0", "a" * 5000),
+    *("=1+1", "os:system", "nan", "\u202egnp.exe"),
 )
 _VALUES: tuple[Any, ...] = (
-    None,
-    True,
-    False,
-    0,
-    -1,
-    1,
-    2,
-    10**9,
-    2**31,
-    2**63,
-    10**400,
-    0.0,
-    -0.5,
-    1e308,
-    float("nan"),
-    float("inf"),
-    [],
-    {},
-    [1],
-    [10**9],
-    [0, -1],
-    [None],
-    [[1]],
-    {"a": 1},
+    *(None, True, False, 0, -1, 1, 2, 10**9, 2**31, 2**63, 10**400, 0.0, -0.5, 1e308, float("nan"), float("inf")),
+    *([], {}, [1], [10**9], [0, -1], [None], [[1]], {"a": 1}),
 )
 
 
 def any_text(rng: Rng) -> str:
     """A text that somebody might regret to print, open or parse; or a plain one."""
     if rng.random() < 0.5:
-        return str(rng.choice(np.array(_TEXTS, object)))
+        return _TEXTS[rng.integers(len(_TEXTS))]
     letters = string.printable + "äß漢\x1b\x00\u202e"
     return "".join(letters[number] for number in rng.integers(0, len(letters), rng.integers(0, 12)))
 
 
 def any_value(rng: Rng) -> Any:
     """Any JSON value."""
-    if rng.random() < 0.3:
-        return any_text(rng)
-    return copy.deepcopy(_VALUES[rng.integers(len(_VALUES))])
+    return any_text(rng) if rng.random() < 0.3 else copy.deepcopy(_VALUES[rng.integers(len(_VALUES))])
 
 
 def damaged(rng: Rng, content: bytes) -> bytes:
@@ -73,31 +40,27 @@ def damaged(rng: Rng, content: bytes) -> bytes:
     for _ in range(rng.integers(1, 5)):
         if not changed:
             break
-        start = int(rng.integers(len(changed)))
         # Half of them near the ends, where most formats say what follows.
-        if rng.random() < 0.5:
-            start = int(rng.integers(min(64, len(changed))))
-        elif rng.random() < 0.5:
-            start = len(changed) - 1 - int(rng.integers(min(200, len(changed))))
-        length = int(rng.integers(1, 9))
-        match rng.integers(7):
-            case 0:
-                changed[start] ^= 1 << int(rng.integers(8))
-            case 1:
-                changed[start : start + length] = rng.bytes(length)
-            case 2:
-                del changed[start:]
-            case 3:
-                del changed[start : start + length]
-            case 4:
-                changed[start:start] = changed[start : start + length * 4]
-            case 5:
-                size = int(rng.choice([1, 2, 4, 8]))
-                value = EDGES[rng.integers(len(EDGES))] % 256**size
-                changed[start : start + size] = value.to_bytes(size, rng.choice(["little", "big"]))
-            case _:
-                other = int(rng.integers(len(changed)))
-                changed[start : start + length] = changed[other : other + length]
+        last = len(changed) - 1
+        near_an_end = min(63, last), max(0, last - 200)
+        start = int(
+            rng.choice(
+                [rng.integers(last + 1), rng.integers(near_an_end[0] + 1), rng.integers(near_an_end[1], last + 1)]
+            )
+        )
+        length, size = int(rng.integers(1, 9)), int(rng.choice([1, 2, 4, 8]))
+        part = changed[start : start + length]
+        number = EDGES[rng.integers(len(EDGES))] % 256**size
+        replacement = (
+            bytes([changed[start] ^ 1 << int(rng.integers(8))]) + part[1:],
+            rng.bytes(length),
+            b"",
+            part * 4,
+            number.to_bytes(size, rng.choice(["little", "big"])) + part[size:],
+        )[rng.integers(5)]
+        changed[start : start + length] = replacement
+        if rng.random() < 0.2:
+            del changed[start:]
     return bytes(changed)
 
 
@@ -126,14 +89,10 @@ def damaged_json(rng: Rng, content: Any) -> Any:
 def as_text(rng: Rng, content: Any) -> bytes:
     """JSON as bytes; now and then no JSON at all."""
     text = json.dumps(content).encode("utf-8", "surrogatepass")
-    if rng.random() < 0.1:
-        return damaged(rng, text)
-    if rng.random() < 0.02:
-        return b"[" * 100_000
-    return text
+    return damaged(rng, text) if rng.random() < 0.1 else b"[" * 100_000 if rng.random() < 0.02 else text
 
 
-def _places(content: Any) -> Any:
+def _places(content: Any) -> Iterator[tuple[Any, Any]]:
     items = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
     for key, value in items:
         yield content, key

@@ -2,61 +2,35 @@
 
 import pathlib
 import subprocess
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
-
-import pytest
+from collections.abc import Callable
 
 
-def truncate(path: pathlib.Path) -> None:
-    """Takes the second half away."""
-    content = path.read_bytes()
-    path.write_bytes(content[: len(content) // 2])
+def _flipped(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
 
 
-def empty(path: pathlib.Path) -> None:
-    """Takes all away but the name."""
-    path.write_bytes(b"")
-
-
-def zero(path: pathlib.Path) -> None:
-    """Keeps the size alone."""
-    path.write_bytes(bytes(path.stat().st_size))
-
-
-def flip(path: pathlib.Path) -> None:
-    """Turns a bit in the middle."""
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
-def delete(path: pathlib.Path) -> None:
-    """Takes the file away."""
-    path.unlink()
-
-
-def some_manual(values: Iterable[Any], quick: Iterable[Any]) -> list[Any]:
-    """Parameters of a test of which all but the quick ones are a long form."""
-    chosen = list(quick)
-    return [value if value in chosen else pytest.param(value, marks=pytest.mark.manual) for value in values]
-
-
-HARMS: dict[str, Callable[[pathlib.Path], None]] = {
-    harm.__name__: harm for harm in (truncate, empty, zero, flip, delete)
+# What is left of a file's content; None where the file is gone.
+HARMS: dict[str, Callable[[bytes], bytes] | None] = {
+    "truncate": lambda content: content[: len(content) // 2],
+    "empty": lambda content: b"",
+    "zero": lambda content: bytes(len(content)),
+    "flip": _flipped,
+    "delete": None,
 }
 
 
-def flipped(content: bytes, every: int = 7) -> Iterator[bytes]:
-    """The content with one bit turned: every seventh one, so that each byte and each place in a byte has its turn."""
-    for bit in range(0, 8 * len(content), every):
-        changed = bytearray(content)
-        changed[bit // 8] ^= 1 << bit % 8
-        yield bytes(changed)
+def harm(path: pathlib.Path, how: str = "flip") -> None:
+    """Does one of `HARMS` to a file."""
+    change = HARMS[how]
+    if change is None:
+        path.unlink()
+    else:
+        path.write_bytes(change(path.read_bytes()))
 
 
 class SmallDisk:
-    """A file system of its own in memory, which can be made larger and read-only.
+    """A file system of its own in memory, which can be made larger.
 
     Args:
         place: An empty folder to mount it at.
@@ -68,27 +42,20 @@ class SmallDisk:
 
     def __init__(self, place: pathlib.Path, kilobytes: int) -> None:
         self.place = place
-        self._mount("-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs")
+        self._run("mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(place))
 
-    def remount(self, options: str) -> None:
-        """Changes its options: `size=64m`, `ro`, `rw`."""
-        self._mount("-o", f"remount,{options}")
+    def enlarge(self) -> None:
+        """Makes room of 64 MB."""
+        self._run("mount", "-o", "remount,size=64m", str(self.place))
 
     def shield(self, folder: pathlib.Path) -> None:
         """Makes a folder on it read-only, even for those who have files in it open."""
         self._run("mount", "--bind", str(folder), str(folder))
         self._run("mount", "-o", "remount,bind,ro", str(folder))
 
-    def unshield(self, folder: pathlib.Path) -> None:
-        """Takes that back."""
+    def unmount(self, folder: pathlib.Path) -> None:
+        """Takes the disk or a shield away, even if something there is still open."""
         self._run("umount", "--lazy", str(folder))
-
-    def close(self) -> None:
-        """Takes it away, with all that is on it, even if something there is still open."""
-        self._run("umount", "--lazy", str(self.place))
-
-    def _mount(self, *arguments: str) -> None:
-        self._run("mount", *arguments, str(self.place))
 
     @staticmethod
     def _run(*command: str) -> None:

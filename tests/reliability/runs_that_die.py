@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import os
 import pathlib
 import random
@@ -11,18 +10,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 
-import jax
-import numpy as np
+from tiny_runs import bits, rows
 
 from vae_jax.files import is_leftover
 from vae_jax.runs import checkpoints
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 SECONDS_TO_LIVE = 300.0
-# Between looks at the folder; a checkpoint of the small model takes some 100 ms to write.
-_GLANCE = 0.001
 # A process that lost another one of its run ends within two minutes; nobody waits that long here.
 _SECONDS_FOR_OTHERS = 5.0
 
@@ -38,7 +34,7 @@ class Command:
         devices: Simulated devices of each process.
         processes: How many make up the run.
         more: Further arguments.
-        environment: Variables that differ from those of this process; None takes one away.
+        environment: Variables that differ from those of this process.
     """
 
     workdir: pathlib.Path
@@ -50,7 +46,7 @@ class Command:
     environment: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def start(self) -> list[subprocess.Popen]:
-        """Starts it, in processes that find each other by a free port."""
+        """Starts it, in processes that find each other by a free port of this machine."""
         with socket.socket() as probe:
             probe.bind(("localhost", 0))
             address = f"--coordinator_address=localhost:{probe.getsockname()[1]}"
@@ -60,115 +56,114 @@ class Command:
             *("--config.train.log_every=3", "--config.train.ema_decay=0.9", "--config.train.report=False"),
             *self.more,
         ]
+        several = [
+            [address, f"--num_processes={self.processes}", f"--process_id={index}"] if self.processes > 1 else []
+            for index in range(self.processes)
+        ]
+        return [self._start(index, [*arguments, *own]) for index, own in enumerate(several)]
+
+    def _start(self, index: int, arguments: list[str]) -> subprocess.Popen:
         flags = f"--xla_force_host_platform_device_count={self.devices}" if self.devices > 1 else ""
-        inherited = dict(os.environ)
-        if "JAX_COMPILATION_CACHE_DIR" in inherited:
-            # As users have it, in their own cache's folder; what one test's processes compile serves those of others.
-            inherited["XDG_CACHE_HOME"] = inherited.pop("JAX_COMPILATION_CACHE_DIR")
-        environment = {**inherited, "XLA_FLAGS": flags, **self.environment}
-        self.workdir.parent.mkdir(parents=True, exist_ok=True)
-        started = []
-        for index in range(self.processes):
-            own = [address, f"--num_processes={self.processes}", f"--process_id={index}"] if self.processes > 1 else []
-            command = [sys.executable, str(REPOSITORY / "main.py"), *arguments, *own]
-            # A file instead of a pipe, which would have to be emptied meanwhile.
-            with self.log.open("ab") as log:
-                started.append(
-                    subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=log, stderr=subprocess.STDOUT)
-                )
-        return started
+        command = [sys.executable, str(REPOSITORY / "main.py"), *arguments]
+        # A file instead of a pipe, which would have to be emptied meanwhile.
+        with self._log(index).open("ab") as log:
+            return subprocess.Popen(
+                command,
+                cwd=REPOSITORY,
+                env={**os.environ, "XLA_FLAGS": flags, **self.environment},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
 
-    @property
-    def log(self) -> pathlib.Path:
-        """What its processes said, all starts one after the other."""
-        return self.workdir.with_name(f"{self.workdir.name}.log")
+    def _log(self, index: int) -> pathlib.Path:
+        return self.workdir.with_name(f"{self.workdir.name}.{index}.log")
 
+    def said(self, index: int = 0) -> str:
+        """What one of its processes said, all starts one after the other."""
+        return self._log(index).read_text(errors="replace")
 
-def finish(processes: list[subprocess.Popen], log: pathlib.Path) -> None:
-    """Waits until all have ended well."""
-    statuses = [process.wait(timeout=SECONDS_TO_LIVE) for process in processes]
-    assert not any(statuses), f"{statuses}\n{log.read_text(errors='replace')[-3000:]}"
+    def finish(self, processes: list[subprocess.Popen] | None = None) -> None:
+        """Waits until all have ended well; starts them, where they aren't given."""
+        processes = self.start() if processes is None else processes
+        statuses = [process.wait(timeout=SECONDS_TO_LIVE) for process in processes]
+        assert not any(statuses), f"{statuses}\n{self.said()[-3000:]}"
+
+    def wait_for(self, processes: list[subprocess.Popen], what: Callable[[], object]) -> None:
+        """Waits until something is so, while they live."""
+        deadline = time.monotonic() + SECONDS_TO_LIVE
+        while not what():
+            assert all(process.poll() is None for process in processes), self.said()[-3000:]
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+
+    def has_rows(self) -> bool:
+        """Whether there is a row of metrics."""
+        path = self.workdir / "metrics.jsonl"
+        return path.is_file() and path.stat().st_size > 0
+
+    def newest(self) -> int:
+        """Step of the newest checkpoint; 0 if there is none."""
+        return max((int(path.name) for path in (self.workdir / "checkpoints").glob("[0-9]*")), default=0)
 
 
 # What to wait for, each a pattern below the folder of the run, before the blow falls.
-PLACES = {
-    "a checkpoint is begun": "checkpoints/.unfinished-*",
-    "Orbax writes": "checkpoints/.unfinished-*/state*",
-    "the state is written": "checkpoints/.unfinished-*/state",
-    "the record is written": "checkpoints/.unfinished-*/checkpoint.json",
-    "a checkpoint is removed": "checkpoints/.unfinished-removed-*",
-    "a picture is written": "images/.*.unfinished.png",
-    "a picture is there": "images/*.png",
-    "the config is there": "*.json",
-    "a row is there": "metrics.jsonl",
-}
+PLACES = (
+    "checkpoints/.unfinished-*",
+    "checkpoints/.unfinished-*/state*",
+    "checkpoints/.unfinished-*/state",
+    "checkpoints/.unfinished-*/checkpoint.json",
+    "checkpoints/.unfinished-removed-*",
+    "checkpoints/[0-9]*",
+    "images/.*.unfinished.png",
+    "images/*.png",
+    "*.json",
+    "metrics.jsonl",
+)
 
 
-@dataclasses.dataclass(frozen=True)
-class Kill:
-    """One blow.
-
-    Attributes:
-        place: What it waited for: one of `PLACES`, or a number of seconds.
-        step: Of the newest checkpoint at that time, 0 where there was none.
-        inside: Whether it left a checkpoint half written or half removed.
-        struck: Which of the processes.
-    """
-
-    place: str
-    step: int
-    inside: bool
-    struck: tuple[int, ...]
-
-
-def kill_once(command: Command, rng: random.Random) -> Kill | None:
-    """Starts the command and kills it at a random moment; None where it came to its end before that."""
-    place = rng.choice([*PLACES, "a random moment", "a new checkpoint"])
-    delay = rng.uniform(0.0, 0.03)
-    # Of the first such moments, or later ones: else most blows would fall before the first checkpoint.
-    times = rng.randint(1, 5)
-    before = _newest(command)
-    left = _matches(command, "a checkpoint is begun")
+def kill_once(command: Command, rng: random.Random) -> bool:
+    """Starts the command and kills one or all of its processes at a random moment; False where it ended before."""
+    place, times, delay = rng.choice([*PLACES, None]), rng.randint(1, 5), rng.uniform(0.0, 0.03)
     seen = _matches(command, place)
     processes = command.start()
-    deadline = time.monotonic() + SECONDS_TO_LIVE
-    if place == "a random moment":
-        deadline = time.monotonic() + rng.uniform(0.0, 8.0)
-    while all(process.poll() is None for process in processes) and time.monotonic() < deadline:
-        if place == "a new checkpoint":
-            if _newest(command) > before + (times - 1) * command.every:
-                delay = rng.uniform(0.0, 0.3)
-                break
-        elif fresh := _matches(command, place) - seen:
-            seen |= fresh
-            times -= 1
-            if not times:
-                break
-        time.sleep(_GLANCE)
+    deadline = time.monotonic() + (rng.uniform(0.0, 8.0) if place is None else SECONDS_TO_LIVE)
+    while all(process.poll() is None for process in processes) and time.monotonic() < deadline and times:
+        # The first such moment or a later one: else most blows would fall before the first checkpoint.
+        if fresh := _matches(command, place) - seen:
+            seen, times = seen | fresh, times - 1
+        time.sleep(0.001)
     time.sleep(delay)
-    statuses = [process.poll() for process in processes]
-    if any(statuses):
-        raise AssertionError(f"ended by itself with {statuses}:\n{command.log.read_text(errors='replace')[-3000:]}")
-    if all(status == 0 for status in statuses):
-        return None
-    everyone = tuple(range(len(processes)))
-    struck = rng.choice([everyone, *((index,) for index in everyone)])
-    for index in struck:
-        processes[index].send_signal(signal.SIGKILL)
-    _end(processes)
-    inside = bool(_matches(command, "a checkpoint is begun") - left)
-    finished = all(process.returncode == 0 for process in processes)
-    return None if finished else Kill(place, _newest(command), inside, struck)
+    assert not any(process.poll() for process in processes), command.said()[-3000:]
+    if all(process.poll() == 0 for process in processes):
+        return False
+    for process in rng.choice([processes, *([process] for process in processes)]):
+        process.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + _SECONDS_FOR_OTHERS
+    for process in processes:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=max(0.0, deadline - time.monotonic()))
+        process.kill()
+        process.wait()
+    return any(process.returncode for process in processes)
 
 
-def kill_to_the_end(command: Command, most: int, rng: random.Random) -> Iterator[Kill]:
-    """Kills a run over and over, at most so many times, and lets it come to its end then."""
-    for _ in range(most):
-        kill = kill_once(command, rng)
-        if kill is None:
-            return
-        yield kill
-    finish(command.start(), command.log)
+def kill_to_the_end(command: Command, most: int, rng: random.Random) -> int:
+    """Kills a run over and over, lets it come to its end then, and gives the number of kills."""
+    kills = 0
+    while kills < most and kill_once(command, rng):
+        kills += 1
+    command.finish()
+    return kills
+
+
+def _matches(command: Command, place: str | None) -> set[tuple[pathlib.Path, int]]:
+    """What is there of a place, each with the time of its last change."""
+    found = set()
+    for path in command.workdir.glob(place) if place else ():
+        with contextlib.suppress(OSError):
+            found.add((path, path.stat().st_mtime_ns))
+    return found
 
 
 def differences(killed: pathlib.Path, whole: pathlib.Path) -> list[str]:
@@ -176,67 +171,18 @@ def differences(killed: pathlib.Path, whole: pathlib.Path) -> list[str]:
     found = []
     ours, theirs = (checkpoints.listing(run / "checkpoints") for run in (killed, whole))
     if [(c.step, c.score) for c in ours] != [(c.step, c.score) for c in theirs]:
-        found.append(f"checkpoints {[(c.step, c.score) for c in ours]} and {[(c.step, c.score) for c in theirs]}")
+        found.append("checkpoints")
     for one, other in zip(ours, theirs, strict=False):
-        found += [f"checkpoint {one.step}, {name}" for name in _different_arrays(one, other)]
-    if json.dumps(rows(killed)) != json.dumps(rows(whole)):
+        if one.step == other.step and bits(killed, str(one.step)) != bits(whole, str(one.step)):
+            found.append(f"arrays of checkpoint {one.step}")
+    if repr(rows(killed)) != repr(rows(whole)):
         found.append("metrics.jsonl")
-    for name in ("config.json", "images.json"):
-        if (killed / name).read_bytes() != (whole / name).read_bytes():
-            found.append(name)
-    pictures = sorted(path.name for path in (whole / "images").iterdir())
-    if sorted(path.name for path in (killed / "images").iterdir()) != pictures:
-        found.append("names in images/")
-    else:
-        found += [
-            f"images/{name}"
-            for name in pictures
-            if (killed / "images" / name).read_bytes() != (whole / "images" / name).read_bytes()
-        ]
     # A folder that was killed in may hold what the next start overwrites.
     names = [sorted(path.name for path in run.iterdir() if not is_leftover(path)) for run in (killed, whole)]
-    if names[0] != names[1]:
-        found.append(f"files {names[0]} and {names[1]}")
+    pictures = [sorted(path.name for path in (run / "images").iterdir()) for run in (killed, whole)]
+    if names[0] != names[1] or pictures[0] != pictures[1]:
+        found.append("names of files")
+    for name in ("config.json", "images.json", *(f"images/{picture}" for picture in pictures[1])):
+        if (killed / name).is_file() and (killed / name).read_bytes() != (whole / name).read_bytes():
+            found.append(name)
     return found
-
-
-def _different_arrays(ours: checkpoints.Checkpoint, theirs: checkpoints.Checkpoint) -> list[str]:
-    one, other = (jax.tree_util.tree_leaves_with_path(checkpoints.load(each)) for each in (ours, theirs))
-    if [path for path, _ in one] != [path for path, _ in other]:
-        return ["names of arrays"]
-    return [
-        jax.tree_util.keystr(path)
-        for (path, leaf), (_, expected) in zip(one, other, strict=True)
-        if np.asarray(leaf).tobytes() != np.asarray(expected).tobytes()
-    ]
-
-
-def rows(run: pathlib.Path) -> list[dict]:
-    """The rows of a run's metrics, without what is a matter of time."""
-    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{name: row[name] for name in row if name != "images_per_second"} for row in found]
-
-
-def _end(processes: list[subprocess.Popen]) -> None:
-    """Waits for what is left of a run, and ends that too after a while."""
-    deadline = time.monotonic() + _SECONDS_FOR_OTHERS
-    for process in processes:
-        try:
-            process.wait(timeout=max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _matches(command: Command, place: str) -> set[tuple[pathlib.Path, int]]:
-    """What is there of a place, each with the time of its last change."""
-    found = set()
-    for path in command.workdir.glob(PLACES[place]) if place in PLACES else ():
-        with contextlib.suppress(OSError):
-            found.add((path, path.stat().st_mtime_ns))
-    return found
-
-
-def _newest(command: Command) -> int:
-    folder = command.workdir / "checkpoints"
-    return max((int(path.name) for path in folder.glob("[0-9]*")), default=0)

@@ -1,6 +1,7 @@
 """A run, an export or a cache from somebody else: looked at without running anything of it, or refused in one line."""
 
 import contextlib
+import csv
 import hashlib
 import json
 import os
@@ -13,15 +14,12 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-from harms import some_manual
 from on_disk import contents
+from PIL import Image
 
 import vae_jax
 from vae_jax.cli import main
-from vae_jax.cli.listeners import CollapseWatch
 from vae_jax.errors import UserError
-from vae_jax.evaluation import importance, samples_at_once
-from vae_jax.runs import RunFolder
 
 # A thread of TensorStore goes on with what it can't read, when nobody waits for it any more.
 pytestmark = [
@@ -29,9 +27,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning"),
 ]
 
-REPOSITORY = pathlib.Path(__file__).parents[2]
-TINY = ["--config.model.network.hidden=(8,)", "--config.model.latents=2", "--config.train.report=False"]
-STEPS = ["--config.train.num_steps=4", "--config.train.checkpoint_every=2", "--config.evaluate.num_samples=5"]
+VERBS = ("evaluate", "sample", "report", "reconstruct")
 # What each does to a folder is watched from before these modules of a stranger could be imported.
 EVIL = ("evil.py", "sitecustomize.py", "jax.py", "numpy.py", "vae_jax.py", "tensorflow.py")
 
@@ -56,27 +52,19 @@ class Watch:
             self.found.append(f"{event} {arguments}")
         elif event == "exec" and getattr(arguments[0], "co_filename", "").startswith(str(self.inside.parent)):
             self.found.append(f"exec {arguments[0].co_filename}")
-        elif event == "open" and isinstance(arguments[0], str | bytes) and self._writes(*arguments[1:3]):
-            path = pathlib.Path(os.fsdecode(arguments[0]))
-            # What tests have compiled is kept for others.
-            others = {os.devnull, os.environ["JAX_COMPILATION_CACHE_DIR"]}
-            inside = path.resolve().is_relative_to(self.inside.resolve())
-            if not inside and not {str(path), str(path.parent)} & others:
-                self.found.append(f"open {path} for writing")
+        elif event == "open" and isinstance(arguments[0], str | bytes) and _writes(*arguments[1:3]):
+            self._written(event, pathlib.Path(os.fsdecode(arguments[0])).resolve())
         elif event in ("os.rename", "os.remove", "os.mkdir", "os.symlink", "os.truncate", "os.chmod"):
-            paths = [
-                pathlib.Path(os.fsdecode(path)) for path in arguments if isinstance(path, str | bytes | os.PathLike)
-            ]
-            outside = [
-                path for path in paths if not (path.parent.resolve() / path.name).is_relative_to(self.inside.resolve())
-            ]
-            self.found += [f"{event} {path}" for path in outside]
+            for each in arguments:
+                if isinstance(each, str | bytes | os.PathLike):
+                    path = pathlib.Path(os.fsdecode(each))
+                    self._written(event, path.parent.resolve() / path.name)
 
-    @staticmethod
-    def _writes(mode: str | None, flags: int | None) -> bool:
-        if mode is not None:
-            return any(letter in mode for letter in "wxa+")
-        return bool((flags or 0) & (os.O_WRONLY | os.O_RDWR))
+    def _written(self, event: str, path: pathlib.Path) -> None:
+        # What tests have compiled is kept for others.
+        others = {os.devnull, os.environ["JAX_COMPILATION_CACHE_DIR"]}
+        if not path.is_relative_to(self.inside.resolve()) and not {str(path), str(path.parent)} & others:
+            self.found.append(f"{event} {path}")
 
     @contextlib.contextmanager
     def over(self, folder: pathlib.Path) -> Iterator[None]:
@@ -89,25 +77,29 @@ class Watch:
         assert self.found == []
 
 
+def _writes(mode: str | None, flags: int | None) -> bool:
+    return any(letter in mode for letter in "wxa+") if mode else bool((flags or 0) & (os.O_WRONLY | os.O_RDWR))
+
+
 _watch = Watch()
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+def used(finished: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """A run and what was exported of it."""
     place = tmp_path_factory.mktemp("place")
-    main([f"--workdir={place / 'run'}", *TINY, *STEPS])
+    shutil.copytree(finished, place / "run")
     # What verbs compile and import, they do once: none of it belongs to a stranger's folder.
-    for verb in ("evaluate", "sample", "report", "reconstruct"):
+    for verb in VERBS:
         main([verb, f"--workdir={place / 'run'}"])
     main(["export", f"--workdir={place / 'run'}", f"--output={place / 'exported'}"])
     return place
 
 
 @pytest.fixture
-def given(finished: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
+def given(used: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
     """A copy of the run with modules of its own in it, where the user is standing."""
-    folder = pathlib.Path(shutil.copytree(finished / "run", tmp_path / "given"))
+    folder = pathlib.Path(shutil.copytree(used / "run", tmp_path / "given"))
     for name in EVIL:
         (folder / name).write_text("import pathlib\npathlib.Path(__file__).with_name('was run').touch()\n")
     (tmp_path / "outside").mkdir()
@@ -154,10 +146,6 @@ def run(folder: pathlib.Path, capsys: pytest.CaptureFixture, verb: str, *argumen
     return printed.err
 
 
-VERBS = ("evaluate", "sample", "report", "reconstruct")
-
-
-@pytest.mark.long
 def test_the_watch_sees_what_it_is_there_for(given: pathlib.Path, tmp_path: pathlib.Path) -> None:
     doings: dict[str, Callable[[], object]] = {
         "pickle.find_class": lambda: pickle.loads(pickle.dumps(Touch(tmp_path / "touched"))),
@@ -203,13 +191,7 @@ def test_unfinished_files_are_no_way_out(given: pathlib.Path, capsys: pytest.Cap
     assert not (given / "evaluation.json").is_symlink()
 
 
-@pytest.mark.long
-@pytest.mark.parametrize(
-    "name",
-    some_manual(
-        ["metrics.jsonl", "evaluation.json", "manifest.json", "diagnosis.json"], ["metrics.jsonl", "manifest.json"]
-    ),
-)
+@pytest.mark.parametrize("name", ["metrics.jsonl", "manifest.json"])
 def test_devices_and_pipes_are_not_read(given: pathlib.Path, capsys: pytest.CaptureFixture, name: str) -> None:
     (given / name).unlink(missing_ok=True)
     (given / name).symlink_to("/dev/zero")
@@ -223,79 +205,56 @@ def test_devices_and_pipes_are_not_read(given: pathlib.Path, capsys: pytest.Capt
         )
 
 
-HOSTILE = {
-    "latents beyond all memory": ("config.json", ("model", "latents"), 10**9, "another model"),
-    "latents beyond 32 bits": ("config.json", ("model", "latents"), 10**12, "model.latents"),
-    "very many layers": ("config.json", ("model", "network"), f"mlp(hidden={(1,) * 400})", "longer than 1000"),
-    "very wide layers": ("config.json", ("model", "network"), f"mlp(hidden={(2**31 - 1,) * 3})", "another model"),
-    "very many flows": ("config.json", ("model", "posterior"), f"iaf(flows={10**6})", "'flows'"),
-    "very many replicas": ("config.json", ("num_seeds",), 10**9, "num_seeds"),
-    "endless samples": ("config.json", ("evaluate", "num_samples"), 10**12, "evaluate.num_samples"),
-    "endless number": ("config.json", ("objective",), f"beta(beta={10**400})", "'beta'"),
-    "program for a part": ("config.json", ("model", "network"), "os:system", "--allow_custom"),
-    "module of its own": ("config.json", ("model", "likelihood"), "evil:likelihood", "--allow_custom"),
-    "module for its data": ("config.json", ("data", "source"), "evil:load", "--allow_custom"),
-    "text without end": ("config.json", ("data", "dir"), "x" * 10**6, "data.dir"),
-    "huge images": (
-        "images.json",
-        ("image_shape",),
-        [10**6, 10**6, 3],
-        "image_shape, max_value and num_classes expected",
-    ),
-    "images beyond 64 bits": (
-        "images.json",
-        ("image_shape",),
-        [2**62, 2**62, 1],
-        "image_shape, max_value and num_classes expected",
-    ),
-    "infinite images": ("images.json", ("image_shape",), [float("inf"), 8, 1], "images.json can't be read"),
-    "very many classes": ("images.json", ("num_classes",), 10**9, "images.json can't be read"),
-    "file outside": (
-        "checkpoints/4/checkpoint.json",
-        ("files",),
-        {"../../../../outside/notes.txt": "0" * 64},
-        "missing",
-    ),
-    "step of text": ("checkpoints/4/checkpoint.json", ("step",), "4", "is that of step '4'"),
-    "no files": ("checkpoints/4/checkpoint.json", ("files",), 7, "checkpoint"),
-    "arrays beyond all memory": ("checkpoints/4/checkpoint.json", ("arrays",), {"step": f"float32[{10**15}]"}, "model"),
-}
+SHAPES = "image_shape, max_value and num_classes expected"
+RECORD = "checkpoints/12/checkpoint.json"
+HOSTILE = [
+    ("config.json", ("model", "latents"), 10**9, "another model"),
+    ("config.json", ("model", "latents"), 10**12, "model.latents"),
+    ("config.json", ("model", "network"), f"mlp(hidden={(1,) * 400})", "longer than 1000"),
+    ("config.json", ("model", "network"), f"mlp(hidden={(2**31 - 1,) * 3})", "another model"),
+    ("config.json", ("model", "posterior"), f"iaf(flows={10**6})", "'flows'"),
+    ("config.json", ("num_seeds",), 10**9, "num_seeds"),
+    ("config.json", ("evaluate", "num_samples"), 10**12, "evaluate.num_samples"),
+    ("config.json", ("objective",), f"beta(beta={10**400})", "'beta'"),
+    ("config.json", ("model", "network"), "os:system", "--allow_custom"),
+    ("config.json", ("model", "likelihood"), "evil:likelihood", "--allow_custom"),
+    ("config.json", ("data", "source"), "evil:load", "--allow_custom"),
+    ("config.json", ("data", "dir"), "x" * 10**6, "data.dir"),
+    ("images.json", ("image_shape",), [10**6, 10**6, 3], SHAPES),
+    ("images.json", ("image_shape",), [2**62, 2**62, 1], SHAPES),
+    ("images.json", ("image_shape",), [float("inf"), 8, 1], "images.json can't be read"),
+    ("images.json", ("num_classes",), 10**9, "images.json can't be read"),
+    (RECORD, ("files",), {"../../../../outside/notes.txt": "0" * 64}, "missing"),
+    (RECORD, ("step",), "12", "is that of step '12'"),
+    (RECORD, ("files",), 7, "checkpoint"),
+    (RECORD, ("arrays",), {"step": f"float32[{10**15}]"}, "model"),
+]
 
 
-@pytest.mark.long
-@pytest.mark.parametrize(("file", "keys", "value", "words"), HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.parametrize(
+    ("file", "keys", "value", "words"),
+    HOSTILE,
+    ids=[f"{'.'.join(keys)}={str(value)[:30]}" for _, keys, value, _ in HOSTILE],
+)
 def test_what_is_asked_for_is_refused(
     given: pathlib.Path, capsys: pytest.CaptureFixture, file: str, keys: tuple[str, ...], value: object, words: str
 ) -> None:
     edit(given / file, *keys, value=value)
-    for verb in ("evaluate", "report"):
-        message = run(given, capsys, verb, "--checkpoint=4")
-        if message is None:
-            pytest.fail(f"{verb} took it")
-        assert words in message and len(message) < 1000
+    message = run(given, capsys, "evaluate", "--checkpoint=12")
+    assert message is not None and words in message and len(message) < 1000
     with pytest.raises(UserError), _watch.over(given):
-        vae_jax.load(given, checkpoint=4)
+        vae_jax.load(given, checkpoint=12)
 
 
-def test_chunks_are_bounded_by_the_memory_that_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = vae_jax.build_model(vae_jax.ModelConfig(network="mlp(hidden=(8,))", latents=2), (8, 8, 1))
-    asked = {memory_mb: samples_at_once(model, (8, 8, 1), 10, memory_mb) for memory_mb in (1, 2**30)}
-    assert asked[2**30] < 2**30 * asked[1]
-    monkeypatch.setattr(importance, "available_memory", lambda: 2 * 2**20)
-    assert samples_at_once(model, (8, 8, 1), 10, 2**30) == asked[1]
-
-
-@pytest.mark.parametrize("content", [b"[" * 10**6, b'{"a":' * 10**5, b"9" * 10**6, b"\xff\xfe", b"\0" * 1000])
-@pytest.mark.parametrize("name", ["config.json", "images.json", "checkpoints/4/checkpoint.json", "manifest.json"])
-def test_json_that_is_none(given: pathlib.Path, capsys: pytest.CaptureFixture, name: str, content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"[" * 10**6, b"9" * 10**6, b"\xff\xfe"], ids=["nested", "digits", "no text"])
+@pytest.mark.parametrize("name", ["config.json", "images.json", "checkpoints/12/checkpoint.json", "manifest.json"])
+def test_json_that_is_none_is_refused(
+    given: pathlib.Path, capsys: pytest.CaptureFixture, name: str, content: bytes
+) -> None:
     (given / name).write_bytes(content)
-    message = run(given, capsys, "sample", "--checkpoint=4")
-    if name == "manifest.json":
-        assert message is None
-    else:
-        assert message is not None and (
-            "can't be read" in message or "is damaged: checkpoint.json can't be read" in message
-        )
+    message = run(given, capsys, "sample", "--checkpoint=12")
+    assert (message is None) == (name == "manifest.json")
+    assert message is None or "can't be read" in message or "is damaged: checkpoint.json" in message
 
 
 class Touch:
@@ -310,7 +269,7 @@ class Touch:
 
 def test_checkpoints_are_not_unpickled(given: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
     """Each file replaced by a pickle, beside checkpoints of kinds that are unpickled elsewhere; with checksums."""
-    folder = given / "checkpoints" / "4"
+    folder = given / "checkpoints" / "12"
     state = folder / "state"
     evil = pickle.dumps(Touch(given.parent / "was run"))
     names = [str(path.relative_to(state)) for path in state.rglob("*") if path.is_file()]
@@ -323,7 +282,7 @@ def test_checkpoints_are_not_unpickled(given: pathlib.Path, capsys: pytest.Captu
             (state / other).write_bytes(evil)
         files = {str(path.relative_to(state)): digest(path) for path in state.rglob("*") if path.is_file()}
         (folder / "checkpoint.json").write_text(json.dumps(believable({**record, "files": files})))
-        message = run(given, capsys, "sample", "--checkpoint=4")
+        message = run(given, capsys, "sample", "--checkpoint=12")
         refusals += message is not None
         assert message is None or "can't be read" in message
         (state / name).write_bytes(whole[name])
@@ -343,9 +302,7 @@ def signed(folder: pathlib.Path) -> None:
 
 HEADERS = {
     "length beyond the file": (2**40, b"{}"),
-    "length beyond 64 bits": (2**64 - 1, b"{}"),
     "offsets beyond the file": (None, b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 1000000000000]}}'),
-    "negative offsets": (None, b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [-4, 0]}}'),
     "huge shape": (None, b'{"a": {"dtype": "F32", "shape": [4611686018427387904, 16], "data_offsets": [0, 0]}}'),
     "type of objects": (None, b'{"a": {"dtype": "O", "shape": [1], "data_offsets": [0, 8]}}'),
     "deep": (None, b'{"a":' * 50_000),
@@ -354,9 +311,9 @@ HEADERS = {
 
 @pytest.mark.parametrize(("length", "header"), HEADERS.values(), ids=HEADERS)
 def test_safetensors_with_wild_headers(
-    finished: pathlib.Path, tmp_path: pathlib.Path, length: int | None, header: bytes
+    used: pathlib.Path, tmp_path: pathlib.Path, length: int | None, header: bytes
 ) -> None:
-    folder = pathlib.Path(shutil.copytree(finished / "exported", tmp_path / "exported"))
+    folder = pathlib.Path(shutil.copytree(used / "exported", tmp_path / "exported"))
     (folder / "model.safetensors").write_bytes(struct.pack("<Q", length or len(header)) + header)
     signed(folder)
     with pytest.raises(UserError, match=r"model\.safetensors"), _watch.over(folder):
@@ -364,9 +321,9 @@ def test_safetensors_with_wild_headers(
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "encoder.jaxexport", "decoder.jaxexport", "config.json"])
-def test_exports_are_not_unpickled(finished: pathlib.Path, tmp_path: pathlib.Path, name: str) -> None:
+def test_exports_are_not_unpickled(used: pathlib.Path, tmp_path: pathlib.Path, name: str) -> None:
     """The programs aren't opened at all: the model is made anew."""
-    folder = pathlib.Path(shutil.copytree(finished / "exported", tmp_path / "exported"))
+    folder = pathlib.Path(shutil.copytree(used / "exported", tmp_path / "exported"))
     (folder / name).write_bytes(pickle.dumps(Touch(tmp_path / "was run")))
     signed(folder)
     with _watch.over(folder), contextlib.suppress(UserError):
@@ -374,60 +331,7 @@ def test_exports_are_not_unpickled(finished: pathlib.Path, tmp_path: pathlib.Pat
     assert not (tmp_path / "was run").exists()
 
 
-def test_export_that_is_a_device(finished: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    folder = pathlib.Path(shutil.copytree(finished / "exported", tmp_path / "exported"))
-    (folder / "model.safetensors").unlink()
-    (folder / "model.safetensors").symlink_to("/dev/zero")
-    with pytest.raises(UserError, match=r"model\.safetensors can't be read"):
-        vae_jax.load(folder)
-
-
-LATENTS = {
-    "complex numbers": np.zeros((3, 2), complex),
-    "texts": np.array([["a", "b"]]),
-    "objects": np.array([[None, {}]]),
-    "fields": np.zeros((3, 2), "f4,f4"),
-    "beyond float32": np.full((3, 2), 1e300),
-    "infinite": np.full((3, 2), np.inf),
-    "one axis": np.zeros(2),
-    "none": np.zeros((0, 2)),
-}
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("z", LATENTS.values(), ids=LATENTS)
-@pytest.mark.parametrize("suffix", [".npy", ".npz"])
-def test_latents_that_are_none(z: np.ndarray, suffix: str, given: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
-    path = given / f"latents{suffix}"
-    np.save(path, z) if suffix == ".npy" else np.savez(path, mean=z)
-    message = run(given, capsys, "decode", f"--latents={path}")
-    assert message is not None and path.name in message
-    assert not (given / "images" / "decoded_mean.png").exists()
-
-
-def test_latents_of_other_types_are_numbers_too(given: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
-    pictures = set()
-    for dtype in ("<f4", ">f4", "<f8", "<i2", ">i8"):
-        np.save(given / "latents.npy", np.array([[1, -2], [0, 3]], dtype))
-        assert run(given, capsys, "decode", f"--latents={given / 'latents.npy'}") is None
-        pictures.add((given / "images" / "decoded_mean.png").read_bytes())
-    assert len(pictures) == 1
-
-
-@pytest.mark.manual
-def test_report_of_the_most_classes_there_can_be(given: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
-    edit(given / "images.json", "num_classes", value=100_000)
-    edit(given / "images.json", "class_names", value=[])
-    assert run(given, capsys, "report") is None
-    assert (given / "report.html").stat().st_size < 20e6
-
-
-@pytest.mark.long
 def test_names_in_a_table_are_no_formulas(given: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
-    import csv
-
-    from PIL import Image
-
     pictures = given / "pictures"
     pictures.mkdir()
     names = ["=HYPERLINK(1).png", "+1.png", "-1.png", "@SUM(1).png", "a=1.png", "\x1b[2J.png", "\udcff.png"]
@@ -437,27 +341,5 @@ def test_names_in_a_table_are_no_formulas(given: pathlib.Path, capsys: pytest.Ca
     assert run(given, capsys, "score", f"--input={pictures}") is None
     with (given / "scores_input.csv").open(encoding="utf-8") as file:
         found = [row["name"] for row in csv.DictReader(file)]
-    shown = ["./=HYPERLINK(1).png", "./+1.png", "./-1.png", "./@SUM(1).png", "a=1.png", r"\x1b[2J.png", r"\xff.png"]
+    shown = [*(f"./{name}" for name in names[:4]), names[4], r"\x1b[2J.png", r"\xff.png"]
     assert sorted(found) == sorted(shown)
-    assert all((pictures / name).is_file() for name in found[:5] if name.startswith("./"))
-    assert not any(name[0] in "=+-@\t\r" for name in found)
-
-
-def test_rows_of_metrics_that_are_none_are_left_out(tmp_path: pathlib.Path) -> None:
-    from vae_jax.runs import read_rows
-
-    sound = {"step": 3, "epoch": 1.0, "split": "test", "elbo": -3.0, "reconstruction": -2.0, "kl": 1.0, "note": None}
-    wrong = [
-        *({**sound, "step": step} for step in ("3", 3.0, None, True)),
-        *({**sound, name: value} for name in ("elbo", "kl", "reconstruction") for value in ("1", [1], float("nan"))),
-        *({**sound, "split": "other"}, {**sound, "elbo": 10**400}, [sound], 3, None),
-        *({name: value for name, value in sound.items() if name != left_out} for left_out in list(sound)[:-1]),
-    ]
-    without_bound = {**sound, "elbo": None, "kl": None}
-    lines = [json.dumps(row).encode() for row in (sound, *wrong, without_bound)]
-    lines[3:3] = [b"[" * 10**5, b"\xff\xfe", b"{", b""]
-    path = RunFolder(tmp_path).metrics
-    path.write_bytes(b"\n".join([*lines, b""]))
-    assert read_rows(path) == [sound, without_bound]
-    # What isn't known of a row is no number of units.
-    CollapseWatch([{**sound, "active_units": None}, {**sound, "active_units": 3}], print)

@@ -6,21 +6,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
-from tiny_runs import train
 
 from vae_jax.models import Batch
 from vae_jax.report.latents import axes, encode, projection
 from vae_jax.report.pictures import manifold_latents, prior_latents
-from vae_jax.trained import TrainedModel, open_run
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> TrainedModel:
-    return open_run(str(train(tmp_path_factory.mktemp("runs") / "tiny")))
+from vae_jax.trained import open_run
 
 
 @pytest.mark.long
-def test_kl_of_each_dimension_orders_the_sliders(trained: TrainedModel) -> None:
+def test_kl_of_each_dimension_orders_the_sliders(finished: pathlib.Path) -> None:
+    trained = open_run(str(finished))
     split = trained.data.for_evaluation("test")
     encoded = encode(trained, split)
     parameters = trained.model.encode(trained.variables, Batch(jnp.asarray(split.images, jnp.float32)))
@@ -34,6 +29,9 @@ def test_kl_of_each_dimension_orders_the_sliders(trained: TrainedModel) -> None:
     assert sorted(found.order[: found.num_active]) == np.flatnonzero(active).tolist()
     assert np.all(np.diff(expected[found.order[: found.num_active]]) <= 0)
     np.testing.assert_array_equal(found.reach, 3.0)
+    # A standard normal sample fails this once in a thousand seeds; the seed is fixed.
+    z = prior_latents(trained, 2000)
+    assert all(scipy.stats.kstest(z[:, column], "norm").pvalue > 1e-3 for column in range(2))
 
 
 def test_projection_is_the_singular_vectors_of_the_centred_means() -> None:
@@ -45,11 +43,9 @@ def test_projection_is_the_singular_vectors_of_the_centred_means() -> None:
         assert abs(np.corrcoef(found[name], expected)[0, 1]) == pytest.approx(1.0, abs=1e-6)
         np.testing.assert_allclose(np.abs(found[name]), np.abs(expected), atol=1e-3)
     np.testing.assert_allclose(found["shares"], (values**2 / np.sum(values**2))[:2], rtol=1e-4)
-
-
-def test_two_dimensions_are_drawn_as_they_are() -> None:
-    means = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.5]], np.float32)
-    assert projection(means) == {"x": [1.0, 3.0, 5.0], "y": [2.0, 4.0, 6.5], "shares": None}
+    # Two dimensions are drawn as they are.
+    two = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.5]], np.float32)
+    assert projection(two) == {"x": [1.0, 3.0, 5.0], "y": [2.0, 4.0, 6.5], "shares": None}
 
 
 def test_manifold_is_at_the_quantiles_of_the_prior() -> None:
@@ -57,11 +53,3 @@ def test_manifold_is_at_the_quantiles_of_the_prior() -> None:
     quantiles = scipy.stats.norm.ppf([0.1, 0.3, 0.5, 0.7, 0.9])
     np.testing.assert_allclose(z[2, :, 0], quantiles, atol=1e-5)
     np.testing.assert_allclose(z[:, 3, 1], quantiles[::-1], atol=1e-5)
-
-
-def test_prior_latents_are_normal_and_agree_between_sizes(trained: TrainedModel, tmp_path: pathlib.Path) -> None:
-    z = prior_latents(trained, 2000)
-    # A standard normal sample fails this once in a thousand seeds; the seed is fixed.
-    assert all(scipy.stats.kstest(z[:, column], "norm").pvalue > 1e-3 for column in range(3))
-    smaller = open_run(str(train(tmp_path / "run", "--config.model.latents=2", "--config.train.num_steps=1")))
-    np.testing.assert_array_equal(prior_latents(smaller, 2000), z[:, :2])

@@ -1,0 +1,3 @@
+"""What tests of reports share."""
+
+from tiny_runs import finished, run  # noqa: F401
