@@ -108,7 +108,7 @@ evaluate --workdir=run --num_samples=0 | num_samples | 0
 diagnose --workdir=run --num_images=1 | num_images
 diagnose --workdir=run --features=inception | random_convolutions
 sample --workdir=run --num_images=0 | num_images | 0
-sample --num_images=1e3 | --num_images=1e3 | not a number
+sample --num_images=1e3 | --num_images=1e3 | not an integer
 sample --workdir=run --show=median | median | mean
 sample --workdir=run --seed=99999999999999999999 | seed | 4294967295
 sample --workdir=run --seed=-1 | seed | -1
@@ -116,7 +116,7 @@ sample --workdir=run --manifold --num_images=10 | 10 | 9 or 16
 sample --workdir=run --label=3 | class 3 | isn't conditional
 sample --workdir=run --context=1 | leave --context out
 sample --workdir=run --output=/proc/nowhere.png | /proc/nowhere.png
-decode --label=abc | --label=abc | not a number
+decode --label=abc | --label=abc | not an integer
 decode --workdir=run | add --latents=FILE
 decode --workdir=run --latents=absent.npy | No such file
 decode --workdir=run --latents=text.npz | can't be read as latents
