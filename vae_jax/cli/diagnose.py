@@ -96,7 +96,7 @@ def _features(name: str, trained: TrainedModel) -> Features:
 
 def _draw(folder: pathlib.Path, name: str, found: Diagnosis) -> None:
     spectrum_chart(folder / f"{name}_spectrum.png", found.spectra)
-    if found.kl_per_dimension is not None:
-        kl_chart(folder / f"{name}_kl.png", found.kl_per_dimension)
+    if (kl := found.result["latents"]["kl_per_dimension"]) is not None:
+        kl_chart(folder / f"{name}_kl.png", kl)
     pairs = side_by_side(found.samples[:_SHOWN_PAIRS], found.nearest[:_SHOWN_PAIRS], _PAIRS_PER_ROW)
     write_png(folder / f"{name}_nearest.png", pairs)
