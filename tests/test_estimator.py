@@ -273,7 +273,7 @@ def test_convolutional_images_go_through_a_pipeline() -> None:
     X, y = digits()
     vae = tiny(network="conv(channels=(4, 8))", image_shape=(8, 8), likelihood="bernoulli", max_iter=1)
     pipeline = make_pipeline(StandardScaler(with_std=False), vae)
-    with pytest.raises(UserError, match=r"likelihood 'bernoulli' is for values in \[0, 1\], and X has -"):
+    with pytest.raises(UserError, match="'bernoulli' is a density of values that are 0 or 1, and X has others, from -"):
         pipeline.fit(X, y)
     assert make_pipeline(vae).fit(X > 8, y).transform(X[:5] > 8).shape == (5, 2)
 
@@ -325,7 +325,7 @@ def test_what_was_fitted_stays_whatever_parameters_become() -> None:
         ({"likelihood": "gausian"}, "parameter 'likelihood' is 'gausian'; choose from .*; did you mean 'gaussian'"),
         ({"objective": "iwae", "posterior": "point_mass"}, "objective 'iwae' and posterior 'point_mass' don't go tog"),
         ({"network": "conv(channels=())"}, "'channels' of network 'conv' is .* but must be at least one number"),
-        ({"likelihood": "bernoulli"}, r"likelihood 'bernoulli' is for values in \[0, 1\], and X has -"),
+        ({"likelihood": "bernoulli"}, "'bernoulli' is a density of values that are 0 or 1, and X has others, from -"),
         ({"learning_rate": 1e30}, "the loss isn't finite any more"),
         ({"image_shape": (3, 3)}, r"image_shape \(3, 3\) is 9 numbers, but X has 8 in a row"),
         ({"image_shape": 8}, r"image_shape is 8 but must be \(H, W\)"),
@@ -369,11 +369,16 @@ def test_what_does_not_fit_the_model_is_refused() -> None:
 @pytest.mark.manual
 def test_no_score_where_the_likelihood_is_no_density() -> None:
     grey = digits()[0][:50] / 16.0
-    vae = tiny(likelihood="bernoulli").fit(grey)
+    vae = tiny(likelihood="bernoulli").fit(grey > 0.5)
     assert vae.transform(grey).shape == (50, 2)
     assert np.all(vae.score_samples(grey > 0.5) < 0.0)
-    with pytest.raises(UserError, match="'bernoulli' is a density of values that are 0 or 1, and X has others"):
-        vae.score_samples(grey)
+    for method in (vae.score_samples, vae.fit):
+        with pytest.raises(UserError, match="'bernoulli' is a density of values that are 0 or 1, and X has others"):
+            method(grey)
+    counts = tiny(likelihood="poisson").fit(16 * grey)
+    assert np.all(counts.score_samples(16 * grey) < 0.0)
+    with pytest.raises(UserError, match="values that are whole numbers from 0, and X has others"):
+        counts.score_samples(grey)
     levels = tiny(likelihood="discretized_logistic", max_value=16).fit(grey)
     # Probabilities of 17 levels, of which the uniform one has a log of -181.
     assert -400.0 < levels.score(grey) < 0.0

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from vae_jax.cli.flags import Flags, define_run, define_show, define_told, output_file, read_context
+from vae_jax.cli.flags import Flags, define_run, define_show, define_told, read_context
+from vae_jax.cli.opening import open_for_output
 from vae_jax.cli.show import decode_all
 from vae_jax.cli.terminal import say
 from vae_jax.data.archives import read_arrays
@@ -14,7 +15,7 @@ from vae_jax.escaping import counted
 from vae_jax.files import replacing
 from vae_jax.models import num_latents
 from vae_jax.pictures import grid, write_png
-from vae_jax.trained import TrainedModel, open_run
+from vae_jax.trained import TrainedModel
 from vae_jax.trained.inputs import check_labels
 
 _COLUMNS, _SHOWN = 16, 1024
@@ -34,9 +35,7 @@ def run(values: Flags) -> None:
     """Runs the verb."""
     if not values["latents"]:
         raise UserError("no latents are named; add --latents=FILE, e.g. what encode wrote")
-    trained = open_run(values["workdir"], values["checkpoint"], values["replica"], values["allow_custom"])
-    default = trained.folder.images / f"decoded_{values['show']}{trained.suffix}.png"
-    output = output_file(values, default, ".png", ".npz")
+    trained, output = open_for_output(values, f"images/decoded_{values['show']}", ".png", ".npz")
     z, labels = read_latents(values["latents"], trained, values["label"], read_context(values, trained.context_names))
     images = decode_all(trained.model, trained.variables, z, jax.random.key(values["seed"]), values["show"], labels)
     made = f"{counted(len(images), 'image')} (the {values['show']} of p(x|z))"

@@ -10,15 +10,17 @@ from absl import flags
 
 from vae_jax.build import choose_or_import
 from vae_jax.cli.charts import kl_chart, spectrum_chart
-from vae_jax.cli.evaluate import check_has_density, evaluation_key
+from vae_jax.cli.evaluate import evaluation_key
 from vae_jax.cli.flags import Flags, define_run, define_section, given_section
+from vae_jax.cli.opening import open_chosen
 from vae_jax.cli.terminal import say
 from vae_jax.config import DiagnoseConfig
 from vae_jax.diagnosis import STAGES, Diagnosis, Subject, advice, diagnose, sentences, table
 from vae_jax.errors import UserError
 from vae_jax.evaluation import Features, random_convolutions
+from vae_jax.models import check_has_density
 from vae_jax.pictures import side_by_side, write_png
-from vae_jax.trained import TrainedModel, check_custom_name, open_run
+from vae_jax.trained import TrainedModel, check_custom_name
 
 _SHOWN_PAIRS = 32
 _PAIRS_PER_ROW = 4
@@ -33,8 +35,8 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 
 def run(values: Flags) -> None:
     """Runs the verb."""
-    trained = open_run(values["workdir"], values["checkpoint"], values["replica"], values["allow_custom"])
-    check_has_density(trained)
+    trained = open_chosen(values)
+    check_has_density(trained.model)
     trained.folder.check_writable()
     settings = given_section(values, trained.config.diagnose)
     split = trained.data.for_evaluation(values["split"])
