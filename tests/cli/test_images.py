@@ -132,9 +132,9 @@ def test_latents_come_back_as_images(runs, tmp_path: pathlib.Path) -> None:
 def test_latents_that_do_not_fit(runs, tmp_path: pathlib.Path, refused) -> None:
     command = ["decode", f"--workdir={runs['plain']}", f"--output={tmp_path / 'out.png'}"]
     np.save(tmp_path / "wide.npy", np.zeros((5, 3)))
-    assert "this model needs numbers [N, 2]" in refused(*command, f"--latents={tmp_path / 'wide.npy'}")
+    assert "must be finite numbers [N, 2]" in refused(*command, f"--latents={tmp_path / 'wide.npy'}")
     np.save(tmp_path / "nan.npy", np.full((1, 2), np.nan))
-    assert "not finite" in refused(*command, f"--latents={tmp_path / 'nan.npy'}")
+    assert "must be finite numbers" in refused(*command, f"--latents={tmp_path / 'nan.npy'}")
     np.savez(tmp_path / "other.npz", images=np.zeros((5, 2)))
     assert "it holds images, but not z or mean" in refused(*command, f"--latents={tmp_path / 'other.npz'}")
     (tmp_path / "text.npz").write_text("no archive")

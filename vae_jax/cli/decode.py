@@ -13,10 +13,9 @@ from vae_jax.data.archives import read_arrays
 from vae_jax.errors import UserError
 from vae_jax.escaping import counted
 from vae_jax.files import replacing
-from vae_jax.models import num_latents
 from vae_jax.pictures import grid, write_png
 from vae_jax.trained import TrainedModel
-from vae_jax.trained.inputs import check_labels
+from vae_jax.trained.inputs import check_labels, check_latents
 
 _COLUMNS, _SHOWN = 16, 1024
 
@@ -55,34 +54,15 @@ def read_latents(
     """Latents as an array that fits the model, and the classes or contexts that go with them."""
     mend = "set --latents to what encode wrote"
     arrays = read_arrays(path, ("z", "mean"), ("labels", "context"), "latents", mend, single="z")
-    name = "z" if "z" in arrays else "mean"
-    z, told = arrays[name], "context" if trained.context_names else "labels"
-    size = num_latents(trained.model)
-    if z.ndim != 2 or not len(z) or z.shape[1] != size or z.dtype.kind not in "iuf":
-        raise UserError(
-            f"'{path}' holds {z.dtype} of shape {z.shape}; this model needs numbers [N, {size}], N at least 1"
-        )
-    with np.errstate(over="ignore"):
-        z = z.astype(np.float32)
-    if not np.all(np.isfinite(z)):
-        raise UserError(f"'{path}' holds latents that are not finite; remove these rows")
-    return jnp.asarray(z), _told(trained, arrays.get(told), label, context, len(z))
-
-
-def _told(
-    trained: TrainedModel, found: np.ndarray | None, label: int | None, context: np.ndarray | None, count: int
-) -> jax.Array | None:
+    z = check_latents(trained.model, arrays["z" if "z" in arrays else "mean"], f"'{path}'")
+    names, conditional = trained.context_names, bool(trained.model.context_size)
+    told = arrays.get("context" if names else "labels") if conditional else None
     if context is not None:
-        found = context[0]
+        told = context[0]
     elif label is not None:
-        found = np.full(count, label)
-    elif not trained.model.context_size:
-        return None
-    elif found is None and trained.context_names:
-        raise UserError(
-            f"this model is told numbers, and the file has none; add --context={','.join(trained.context_names)}"
-        )
-    elif found is None:
-        raise UserError("this model is conditional, and the file has no labels; add --label=CLASS")
-    labels = check_labels(trained.model, trained.kind, found, count)
-    return None if labels is None else jnp.asarray(labels)
+        told = np.full(len(z), label)
+    if conditional and told is None:
+        wanted, add = ("numbers", f"--context={','.join(names)}") if names else ("labels", "--label=CLASS")
+        raise UserError(f"this model is told {wanted}, and the file has none; add {add}")
+    labels = check_labels(trained.model, trained.kind, told, len(z))
+    return jnp.asarray(z), None if labels is None else jnp.asarray(labels)

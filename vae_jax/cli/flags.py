@@ -88,7 +88,7 @@ def read_context(values: Flags, names: Sequence[str]) -> Float32[np.ndarray, "1 
 def output_file(values: Flags, default: str | pathlib.Path, *suffixes: str) -> pathlib.Path:
     """The file that `--output` names, or the default; see `check_output`."""
     path = pathlib.Path(values["output"] or default)
-    check_output(path, suffixes)
+    check_output(path, *suffixes)
     return path
 
 

@@ -25,8 +25,8 @@ class ElboTerms(NamedTuple):
 
 def draw_joint(
     model: Model, variables: Variables, batch: Batch, key: RandomKey, num_samples: int = 1, q: Any = None
-) -> Joint:
-    """The terms of a training step at fresh samples of z.
+) -> Any:
+    """The terms of a training step at fresh samples of z, as `Joint`.
 
     Args:
         model: The model.

@@ -19,10 +19,10 @@ from vae_jax.errors import UserError, check_count
 from vae_jax.evaluation import ImportanceEstimate, estimate_images, map_images
 from vae_jax.keys import Stream, stream_key
 from vae_jax.memory import check_images_fit
-from vae_jax.models import Batch, Model, Variables, check_has_density, decode_flat, flat_latents, num_latents
+from vae_jax.models import Batch, Model, Variables, check_has_density, decode_flat, flat_latents
 from vae_jax.runs import RunFolder
 from vae_jax.sharding import filled_up, put, replicated, whole_mesh
-from vae_jax.trained.inputs import SeenImages, check_array, check_images, check_labels
+from vae_jax.trained.inputs import SeenImages, check_images, check_labels, check_latents
 
 _IMAGES_AT_ONCE = 500
 
@@ -104,10 +104,7 @@ class TrainedModel:
         Raises:
             UserError: If z isn't an array of finite latents for this model, or the labels don't fit it.
         """
-        z = check_array(z, "z").astype(np.float32)
-        latents = num_latents(self.model)
-        if z.ndim != 2 or z.shape[1] != latents or not len(z) or not np.all(np.isfinite(z)):
-            raise UserError(f"z has shape {z.shape} but must be finite numbers [N, {latents}], N at least 1")
+        z = check_latents(self.model, z, "z")
         labels = check_labels(self.model, self.kind, label, len(z))
         parts = [slice(start, start + _IMAGES_AT_ONCE) for start in range(0, len(z), _IMAGES_AT_ONCE)]
         return np.concatenate(
