@@ -91,8 +91,7 @@ def _features(name: str, trained: TrainedModel) -> Features:
         return vectors
 
     # Now, on real images, not after minutes of other work.
-    training = trained.data.for_evaluation("train")
-    features(np.asarray(training.images[:2], np.float32) / training.max_value)
+    features(trained.data.for_evaluation("train").some(slice(2)).pixels)
     return features
 
 

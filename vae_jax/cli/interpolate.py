@@ -7,7 +7,7 @@ import numpy as np
 from absl import flags
 
 from vae_jax.cli.flags import Flags, define_run
-from vae_jax.cli.images import chosen_images, define_images, pictures_of, some_images
+from vae_jax.cli.images import chosen_images, define_images, some_images
 from vae_jax.cli.opening import open_for_output
 from vae_jax.cli.terminal import say
 from vae_jax.errors import UserError
@@ -34,7 +34,7 @@ def run(values: Flags) -> None:
     check_images_fit(values["steps"] * max(1, len(values["between"]) - 1), trained.kind.image_shape)
     images = chosen_images(trained, values)
     images = some_images(images, _numbers(images.names, values["between"]))
-    originals, labels = pictures_of(images, slice(None)), images.split.given if trained.model.context_size else None
+    originals, labels = images.split.pixels, images.split.given if trained.model.context_size else None
     count, classes = values["steps"] + 2, None
     z = trained.encode(originals, labels)
     points = [between(first, last, count, values["path"]) for first, last in itertools.pairwise(z)]

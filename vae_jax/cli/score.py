@@ -8,7 +8,7 @@ from absl import flags
 
 from vae_jax.cli.evaluate import importance_estimates
 from vae_jax.cli.flags import Flags, define_run, define_section, given_section
-from vae_jax.cli.images import chosen_images, define_images, pictures_of, source_of
+from vae_jax.cli.images import chosen_images, define_images, source_of
 from vae_jax.cli.opening import open_for_output
 from vae_jax.cli.terminal import say
 from vae_jax.config import EvaluateConfig
@@ -48,7 +48,7 @@ def run(values: Flags) -> None:
         writer.writeheader()
         writer.writerows(rows)
     picture = output.with_name(f"{output.stem}_strangest.png")
-    write_png(picture, grid(pictures_of(images, order[:_SHOWN]), _COLUMNS))
+    write_png(picture, grid(images.split.some(order[:_SHOWN]).pixels, _COLUMNS))
     say(f"log p(x) in nats, K = {settings.num_samples}; the least likely of {counted(len(rows), 'image')}:")
     width = max(len(str(row["name"])) for row in rows[:_PRINTED])
     for row in rows[:_PRINTED]:

@@ -124,9 +124,9 @@ def reconstruction_grid(
     model: Model, variables: Variables, split: Split, num_images: int, show: str, seed: int
 ) -> np.ndarray:
     """A picture of the first images of a split, each left of its reconstruction from the posterior mean."""
-    originals = np.asarray(split.images[:num_images], np.float32) / split.max_value
-    label = None
+    split = split.some(slice(num_images))
+    originals, label = split.pixels, None
     if model.context_size and split.given is not None:
-        label = jnp.asarray(split.given[:num_images])
+        label = jnp.asarray(split.given)
     z = _flat_point(model, variables, Batch(jnp.asarray(originals), context=label).masked())
     return side_by_side(originals, decoded(model, variables, z, jax.random.key(seed), show, label), _COLUMNS // 2)

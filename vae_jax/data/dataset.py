@@ -53,6 +53,11 @@ class Split:
             return self.context
         return None if self.labels is None else self.labels.astype(np.int32)
 
+    @property
+    def pixels(self) -> Float[np.ndarray, "n *event"]:
+        """The images in memory, with values in [0, 1], or numbers as they are."""
+        return np.asarray(self.images, np.float32) / self.max_value
+
     def some(self, rows: Any) -> "Split":
         """Some of the images, by a slice or their numbers."""
         labels, context = (None if array is None else array[rows] for array in (self.labels, self.context))
