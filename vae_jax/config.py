@@ -5,7 +5,6 @@ Frozen dataclasses. `configs/*.py` turn them into an `ml_collections.ConfigDict`
 """
 
 import dataclasses
-import difflib
 import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,11 +13,11 @@ import ml_collections
 
 from vae_jax.errors import UserError
 from vae_jax.escaping import one_line
-from vae_jax.settings import checked, setting
+from vae_jax.settings import checked, closest, setting
 
 # Bounds on what is created one by one, as a config can come from somebody else.
 _MACHINES = 1025
-_BINARIZATIONS = ("dynamic", "fixed", "threshold", "none")
+BINARIZATIONS = ("dynamic", "fixed", "threshold", "none")
 _SCHEDULES = ("constant", "cosine", "iwae")
 # JAX keys use 32 bits of a seed: a larger seed would repeat the run of a smaller one.
 SEEDS = 2**32
@@ -32,7 +31,7 @@ class DataConfig:
     name: str = setting("", "TFDS name of the data set, for source tfds")
     dir: str = setting("", "folder of images, or of TFDS (empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets)")
     path: str = setting("", "the .npz or .npy file, for source npz")
-    binarization: str = setting("dynamic", "dynamic (at each use), fixed, threshold or none", choices=_BINARIZATIONS)
+    binarization: str = setting("dynamic", "dynamic (at each use), fixed, threshold or none", choices=BINARIZATIONS)
     seed: int = setting(0, "fixes splits and the binarization of evaluated images", minimum=0, below=SEEDS)
     validation_fraction: float = setting(0.05, "share of the training images for validation", minimum=0.0, below=1.0)
     test_fraction: float = setting(0.2, "share for testing, if a source has no test images", minimum=0.0, below=1.0)
@@ -173,10 +172,8 @@ def unknown_field(name: str) -> UserError:
     """
     name = one_line(name, 100)
     names = [known for known, _, _ in flatten(Config())]
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
-    close = close or [known for known in names if known.split(".")[-1] == name.split(".")[-1]]
-    hint = f"did you mean '{close[0]}'?" if close else f"the fields are {', '.join(names)}"
-    return UserError(f"config has no field '{name}'; {hint}")
+    hint = closest(name, names) or closest(name.rpartition(".")[2], names) or f"; the fields are {', '.join(names)}"
+    return UserError(f"config has no field '{name}'{hint}")
 
 
 def differences(old: Config, new: Config) -> list[str]:

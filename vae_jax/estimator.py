@@ -24,11 +24,11 @@ from sklearn.utils.validation import check_is_fitted
 from vae_jax.config import Config, TrainConfig
 from vae_jax.errors import UserError, check_count
 from vae_jax.estimation.compiled import ROWS_AT_ONCE, compiled, compiled_log_likelihood, map_rows, sample_rows, trained
-from vae_jax.estimation.fitted import Fitted, check_has_density, new_seed, precision, rows_of
+from vae_jax.estimation.fitted import Fitted, new_seed, precision, rows_of
 from vae_jax.estimation.parameters import Design, check_continues, config_of, design_of
-from vae_jax.estimation.rows import Standard, check_density, check_range, content_ids
+from vae_jax.estimation.rows import Standard, check_support, content_ids
 from vae_jax.memory import check_images_fit
-from vae_jax.models import Model, Variables, decode_flat, flat_point, num_latents
+from vae_jax.models import Model, Variables, check_has_density, decode_flat, flat_point, num_latents
 
 
 class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -47,9 +47,8 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         network: Encoder and decoder, such as `mlp(hidden=(200,))`; this and the following four are texts of parts,
             `vae-jax parts` lists them.
         likelihood: p(x|z): `gaussian(learned=True)`, `gaussian` or `gaussian_per_pixel` for any numbers, `bernoulli`
-            for 0 and 1, `continuous_bernoulli` for [0, 1], `discretized_logistic` or `discretized_logistic_mixture` for
-            grey levels `k / max_value`. `bernoulli` can be trained on all of [0, 1], but is no density there, so that
-            there is no `score_samples`.
+            for 0 and 1, `poisson` for counts, `continuous_bernoulli` for [0, 1], `discretized_logistic` or
+            `discretized_logistic_mixture` for grey levels `k / max_value`.
         posterior: q(z|x), such as `full_gaussian` or `iaf(flows=2)`.
         prior: p(z), such as `vampprior(components=50)`.
         objective: What is optimized, such as `beta(beta=4.0)` or `iwae(num_samples=5)`.
@@ -193,9 +192,9 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         design, standard, seed, variables = self._fitted()
         num_samples = config_of(self.get_params(deep=False)).evaluate.num_samples
         rows, _ = self._rows(X, reset=False)
-        check_has_density(design)
+        check_has_density(design.model)
         standardized = standard.of(rows)
-        check_density(design, standardized)
+        check_support(design, standardized)
         estimate, content = compiled_log_likelihood(design, num_samples), content_ids(standardized)
         scores = map_rows(
             lambda batch, ids: estimate(variables, batch, content[np.asarray(ids)], seed),
@@ -220,7 +219,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         """
         design, standard, _, variables = self._fitted()
         check_count("n_samples", n_samples)
-        check_has_density(design)
+        check_has_density(design.model)
         check_images_fit(int(n_samples), self._row_shape)
         draw = compiled(design, sample_rows)
         seed = new_seed(self.random_state if random_state is None else random_state)
@@ -274,7 +273,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     ) -> None:
         """Trains from the start, or from where training stands."""
         standardized = standard.of(rows)
-        check_range(design, standardized)
+        check_support(design, standardized)
         if before is None:
             seed, epochs_before, curve, leaves = new_seed(self.random_state), 0, [], None
         else:

@@ -7,7 +7,7 @@ import os
 import pathlib
 import stat
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from vae_jax.errors import UserError
@@ -107,41 +107,43 @@ def write_json(path: pathlib.Path, content: Any, mend: str = "choose another pla
         unfinished.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def check_output(path: pathlib.Path, suffixes: Sequence[str], flag: str = "--output") -> None:
+def check_output(path: pathlib.Path, *suffixes: str) -> None:
     """Finds out before long work whether its result can be kept.
 
     Args:
-        path: The file.
-        suffixes: How its name may end: what is written goes by that.
-        flag: What the user named it with.
+        path: The file, or a new folder.
+        suffixes: How the file's name may end: what is written goes by that. None for a folder.
 
     Raises:
-        UserError: If `path` ends otherwise, is a folder, or lies where nothing can be written.
+        UserError: If `path` ends otherwise, is in use, or lies where nothing can be written.
     """
-    if path.suffix not in suffixes:
-        raise UserError(f"{flag} is '{path}' but must end in {' or '.join(suffixes)}")
-    if path.is_dir():
-        raise UserError(f"'{path}' is a folder; name a file with {flag}")
-    check_parent(path, flag)
+    if suffixes and path.suffix not in suffixes:
+        raise UserError(f"--output is '{path}' but must end in {' or '.join(suffixes)}")
+    if suffixes and path.is_dir():
+        raise UserError(f"'{path}' is a folder; name a file with --output")
+    if not suffixes and path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"'{path}' has files in it, or is a file; name a new folder with --output")
+    folder = next(folder for folder in path.absolute().parents if folder.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise UserError(f"nothing can be written to {folder}; name another place with --output")
 
 
 @contextlib.contextmanager
-def new_folder(path: pathlib.Path, flag: str = "--output") -> Iterator[pathlib.Path]:
+def new_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """A folder to fill, which becomes `path` once all is in it.
 
     Args:
         path: The folder in the end; folders on the way to it are made.
-        flag: What the user named it with.
 
     Raises:
         UserError: If something else is there, or the file system refuses.
     """
-    check_new_folder(path, flag)
+    check_output(path)
     try:
         with whole_folder(path.resolve()) as unfinished:
             yield unfinished
     except OSError as error:
-        raise UserError(f"'{path}' can't be written ({error.strerror or error}); choose another {flag}") from error
+        raise UserError(f"'{path}' can't be written ({error.strerror or error}); choose another --output") from error
 
 
 @contextlib.contextmanager
@@ -158,27 +160,3 @@ def whole_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
         unfinished.mkdir()
         yield unfinished
         unfinished.rename(path)
-
-
-def check_new_folder(path: pathlib.Path, flag: str = "--output") -> None:
-    """Finds out before long work whether a new folder can be made.
-
-    Raises:
-        UserError: If `path` is a file or a folder with files in it, or lies where nothing can be written.
-    """
-    if path.exists() and not path.is_dir():
-        raise UserError(f"'{path}' is a file; name a new folder with {flag}")
-    if path.is_dir() and any(path.iterdir()):
-        raise UserError(f"'{path}' has files in it; name a new folder with {flag}")
-    check_parent(path, flag)
-
-
-def check_parent(path: pathlib.Path, flag: str) -> None:
-    """Refuses a path that lies where nothing can be written.
-
-    Raises:
-        UserError: If so.
-    """
-    folder = next(folder for folder in path.absolute().parents if folder.exists())
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise UserError(f"nothing can be written to {folder}; name another place with {flag}")

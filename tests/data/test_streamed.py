@@ -6,8 +6,9 @@ import jax
 import numpy as np
 import pytest
 
+from vae_jax.config import BINARIZATIONS
 from vae_jax.data.binarization import binarized_once
-from vae_jax.data.dataset import BINARIZATIONS, SPLITS, Dataset
+from vae_jax.data.dataset import SPLITS, Dataset
 from vae_jax.data.streamed import StreamedImages, changed, take
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (200, 4, 3, 2), np.uint8)

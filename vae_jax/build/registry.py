@@ -1,18 +1,17 @@
 """From a name in a config to one of our parts, or to a custom part of the user."""
 
 import contextlib
-import difflib
 import importlib
 import os
 import pathlib
 import sysconfig
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vae_jax.errors import UserError
 from vae_jax.escaping import one_line
-from vae_jax.settings import Part, givens_of, read_part, resolved
+from vae_jax.settings import Part, closest, givens_of, read_part, resolved
 
 # Frames of Python, of installed packages and of this package: everything but the user's code.
 _NOT_THE_USERS = (
@@ -32,8 +31,8 @@ def choose_or_import(field: str, name: str, members: Mapping[str, Any]) -> Any:
         return members[name]
     if not is_custom(name):
         raise UserError(
-            f"config field '{field}' is {name!r}; {_closest(name, members)}choose from {', '.join(members)}, or name a "
-            "custom part: package.module:Name"
+            f"config field '{field}' is {name!r}; choose from {', '.join(members)}, or name a custom part: "
+            f"package.module:Name{closest(name, members)}"
         )
     module_name, _, attribute = name.partition(":")
     with custom_errors({field: name}):
@@ -48,8 +47,8 @@ def choose_or_import(field: str, name: str, members: Mapping[str, Any]) -> Any:
     if not hasattr(module, attribute):
         known = [known for known in vars(module) if not known.startswith("_")]
         raise UserError(
-            f"'{field}' is {name!r}, but module '{module_name}' has no '{attribute}'; {_closest(attribute, known)}"
-            "name an object of that module"
+            f"'{field}' is {name!r}, but module '{module_name}' has no '{attribute}'; name an object of that module"
+            f"{closest(attribute, known)}"
         )
     return getattr(module, attribute)
 
@@ -124,8 +123,3 @@ def custom_errors(parts: Mapping[str, str]) -> Iterator[None]:
         ]
         place = f" ({pathlib.Path(users[-1].filename).name}:{users[-1].lineno})" if users else ""
         raise UserError(f"{custom} failed: {type(error).__name__}: {one_line(error)}{place}; correct it") from error
-
-
-def _closest(name: str, members: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, members, n=1, cutoff=0.4)
-    return f"did you mean '{close[0]}'? " if close else ""

@@ -5,17 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from vae_jax.cli.flags import Flags, define_run, define_show, define_told, output_file, read_context
+from vae_jax.cli.flags import Flags, define_run, define_show, define_told, read_context
+from vae_jax.cli.opening import open_for_output
 from vae_jax.cli.show import decode_all
 from vae_jax.cli.terminal import say
 from vae_jax.data.archives import read_arrays
 from vae_jax.errors import UserError
 from vae_jax.escaping import counted
 from vae_jax.files import replacing
-from vae_jax.models import num_latents
 from vae_jax.pictures import grid, write_png
-from vae_jax.trained import TrainedModel, open_run
-from vae_jax.trained.inputs import check_labels
+from vae_jax.trained import TrainedModel
+from vae_jax.trained.inputs import check_labels, check_latents
 
 _COLUMNS, _SHOWN = 16, 1024
 
@@ -34,9 +34,7 @@ def run(values: Flags) -> None:
     """Runs the verb."""
     if not values["latents"]:
         raise UserError("no latents are named; add --latents=FILE, e.g. what encode wrote")
-    trained = open_run(values["workdir"], values["checkpoint"], values["replica"], values["allow_custom"])
-    default = trained.folder.images / f"decoded_{values['show']}{trained.suffix}.png"
-    output = output_file(values, default, ".png", ".npz")
+    trained, output = open_for_output(values, f"images/decoded_{values['show']}", ".png", ".npz")
     z, labels = read_latents(values["latents"], trained, values["label"], read_context(values, trained.context_names))
     images = decode_all(trained.model, trained.variables, z, jax.random.key(values["seed"]), values["show"], labels)
     made = f"{counted(len(images), 'image')} (the {values['show']} of p(x|z))"
@@ -56,34 +54,15 @@ def read_latents(
     """Latents as an array that fits the model, and the classes or contexts that go with them."""
     mend = "set --latents to what encode wrote"
     arrays = read_arrays(path, ("z", "mean"), ("labels", "context"), "latents", mend, single="z")
-    name = "z" if "z" in arrays else "mean"
-    z, told = arrays[name], "context" if trained.context_names else "labels"
-    size = num_latents(trained.model)
-    if z.ndim != 2 or not len(z) or z.shape[1] != size or z.dtype.kind not in "iuf":
-        raise UserError(
-            f"'{path}' holds {z.dtype} of shape {z.shape}; this model needs numbers [N, {size}], N at least 1"
-        )
-    with np.errstate(over="ignore"):
-        z = z.astype(np.float32)
-    if not np.all(np.isfinite(z)):
-        raise UserError(f"'{path}' holds latents that are not finite; remove these rows")
-    return jnp.asarray(z), _told(trained, arrays.get(told), label, context, len(z))
-
-
-def _told(
-    trained: TrainedModel, found: np.ndarray | None, label: int | None, context: np.ndarray | None, count: int
-) -> jax.Array | None:
+    z = check_latents(trained.model, arrays["z" if "z" in arrays else "mean"], f"'{path}'")
+    names, conditional = trained.context_names, bool(trained.model.context_size)
+    told = arrays.get("context" if names else "labels") if conditional else None
     if context is not None:
-        found = context[0]
+        told = context[0]
     elif label is not None:
-        found = np.full(count, label)
-    elif not trained.model.context_size:
-        return None
-    elif found is None and trained.context_names:
-        raise UserError(
-            f"this model is told numbers, and the file has none; add --context={','.join(trained.context_names)}"
-        )
-    elif found is None:
-        raise UserError("this model is conditional, and the file has no labels; add --label=CLASS")
-    labels = check_labels(trained.model, trained.kind, found, count)
-    return None if labels is None else jnp.asarray(labels)
+        told = np.full(len(z), label)
+    if conditional and told is None:
+        wanted, add = ("numbers", f"--context={','.join(names)}") if names else ("labels", "--label=CLASS")
+        raise UserError(f"this model is told {wanted}, and the file has none; add {add}")
+    labels = check_labels(trained.model, trained.kind, told, len(z))
+    return jnp.asarray(z), None if labels is None else jnp.asarray(labels)

@@ -10,15 +10,17 @@ from absl import flags
 
 from vae_jax.build import choose_or_import
 from vae_jax.cli.charts import kl_chart, spectrum_chart
-from vae_jax.cli.evaluate import check_has_density, evaluation_key
+from vae_jax.cli.evaluate import evaluation_key
 from vae_jax.cli.flags import Flags, define_run, define_section, given_section
+from vae_jax.cli.opening import open_chosen
 from vae_jax.cli.terminal import say
 from vae_jax.config import DiagnoseConfig
 from vae_jax.diagnosis import STAGES, Diagnosis, Subject, advice, diagnose, sentences, table
 from vae_jax.errors import UserError
 from vae_jax.evaluation import Features, random_convolutions
+from vae_jax.models import check_has_density
 from vae_jax.pictures import side_by_side, write_png
-from vae_jax.trained import TrainedModel, check_custom_name, open_run
+from vae_jax.trained import TrainedModel, check_custom_name
 
 _SHOWN_PAIRS = 32
 _PAIRS_PER_ROW = 4
@@ -33,8 +35,8 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 
 def run(values: Flags) -> None:
     """Runs the verb."""
-    trained = open_run(values["workdir"], values["checkpoint"], values["replica"], values["allow_custom"])
-    check_has_density(trained)
+    trained = open_chosen(values)
+    check_has_density(trained.model)
     trained.folder.check_writable()
     settings = given_section(values, trained.config.diagnose)
     split = trained.data.for_evaluation(values["split"])
@@ -89,14 +91,13 @@ def _features(name: str, trained: TrainedModel) -> Features:
         return vectors
 
     # Now, on real images, not after minutes of other work.
-    training = trained.data.for_evaluation("train")
-    features(np.asarray(training.images[:2], np.float32) / training.max_value)
+    features(trained.data.for_evaluation("train").some(slice(2)).pixels)
     return features
 
 
 def _draw(folder: pathlib.Path, name: str, found: Diagnosis) -> None:
     spectrum_chart(folder / f"{name}_spectrum.png", found.spectra)
-    if found.kl_per_dimension is not None:
-        kl_chart(folder / f"{name}_kl.png", found.kl_per_dimension)
+    if (kl := found.result["latents"]["kl_per_dimension"]) is not None:
+        kl_chart(folder / f"{name}_kl.png", kl)
     pairs = side_by_side(found.samples[:_SHOWN_PAIRS], found.nearest[:_SHOWN_PAIRS], _PAIRS_PER_ROW)
     write_png(folder / f"{name}_nearest.png", pairs)

@@ -7,15 +7,16 @@ import jax
 import numpy as np
 from absl import flags
 
-from vae_jax.cli.flags import Flags, define_run, output_file
+from vae_jax.cli.flags import Flags, define_run
 from vae_jax.cli.images import chosen_images, define_images, source_of
+from vae_jax.cli.opening import open_for_output
 from vae_jax.cli.terminal import say
 from vae_jax.data.user_images import NamedImages
 from vae_jax.escaping import counted
 from vae_jax.evaluation import map_images
 from vae_jax.files import replacing
 from vae_jax.sharding import filled_up, put, replicated, whole_mesh
-from vae_jax.trained import TrainedModel, describe_posterior, open_run
+from vae_jax.trained import TrainedModel, describe_posterior
 
 _IMAGES_AT_ONCE = 500
 
@@ -29,9 +30,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 
 def run(values: Flags) -> None:
     """Runs the verb."""
-    trained = open_run(values["workdir"], values["checkpoint"], values["replica"], values["allow_custom"])
-    default = trained.folder.root / f"latents_{source_of(values)}{trained.suffix}.npz"
-    output = output_file(values, default, ".npz")
+    trained, output = open_for_output(values, f"latents_{source_of(values)}", ".npz")
     images = chosen_images(trained, values)
     latents = encode_images(trained, images)
     content: dict[str, Any] = {"names": np.array(images.names), **latents}

@@ -7,12 +7,10 @@ import jax
 import tqdm
 from absl import flags
 
-from vae_jax.build import shortened
 from vae_jax.cli.flags import Flags, define_choice, define_section, given_section
 from vae_jax.cli.terminal import say
 from vae_jax.config import EvaluateConfig
 from vae_jax.data import Split, take
-from vae_jax.errors import UserError
 from vae_jax.evaluation import (
     ImportanceEstimate,
     estimate_images,
@@ -22,7 +20,7 @@ from vae_jax.evaluation import (
     values_per_example,
 )
 from vae_jax.keys import Stream, stream_key
-from vae_jax.models import noise_stddev
+from vae_jax.models import check_has_density, noise_stddev
 from vae_jax.trained import TrainedModel, open_replicas, replica_of
 
 
@@ -80,7 +78,7 @@ def importance_estimates(trained: TrainedModel, part: Split, settings: EvaluateC
     Returns:
         Arrays over the images.
     """
-    check_has_density(trained)
+    check_has_density(trained.model)
     chosen = part.some(slice(settings.num_images or None))
     with tqdm.tqdm(total=len(chosen.images), unit="image", disable=not sys.stderr.isatty()) as bar:
         return estimate_images(
@@ -93,20 +91,6 @@ def importance_estimates(trained: TrainedModel, part: Split, settings: EvaluateC
             settings.memory_mb,
             chosen.given,
             lambda done: bar.update(done - bar.n),
-        )
-
-
-def check_has_density(trained: TrainedModel) -> None:
-    """Refuses a model without a log p(x).
-
-    Raises:
-        UserError: If its posterior has no density.
-    """
-    if "density" not in trained.model.traits:
-        posterior = shortened("model.posterior", trained.config.model.posterior)
-        raise UserError(
-            f"this model has no log p(x) to estimate: its posterior '{posterior}' has no density; "
-            "see its pictures with reconstruct, or train a model with another posterior"
         )
 
 

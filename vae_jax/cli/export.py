@@ -5,11 +5,11 @@ import pathlib
 from absl import flags
 
 from vae_jax.cli.flags import Flags, define_run
+from vae_jax.cli.opening import open_chosen
 from vae_jax.cli.terminal import say
 from vae_jax.errors import UserError
 from vae_jax.export import check_license, write_export
-from vae_jax.files import check_new_folder, new_folder
-from vae_jax.trained import open_run
+from vae_jax.files import check_output, new_folder
 
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
@@ -25,8 +25,8 @@ def run(values: Flags) -> None:
         raise UserError("no folder to make is named; add --output=FOLDER, e.g. --output=exported/mnist")
     check_license(values["license"])
     output = pathlib.Path(values["output"])
-    check_new_folder(output)
-    trained = open_run(values["workdir"], values["checkpoint"], values["replica"], values["allow_custom"])
+    check_output(output)
+    trained = open_chosen(values)
     with new_folder(output) as unfinished:
         write_export(unfinished, trained, output.resolve().name, values["license"])
         names = [f"{path.name} ({path.stat().st_size:,} bytes)" for path in sorted(unfinished.iterdir())]

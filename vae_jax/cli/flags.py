@@ -1,7 +1,6 @@
 """Defines and parses the flags of verbs, and reads the config given by `--config` and its overrides."""
 
 import dataclasses
-import difflib
 import pathlib
 import re
 import sys
@@ -19,7 +18,7 @@ from vae_jax.config import PARTS, Config, flatten, from_mapping, to_config_dict,
 from vae_jax.errors import COUNTS, UserError
 from vae_jax.escaping import counted, one_line
 from vae_jax.files import check_output
-from vae_jax.settings import read_part, read_setting
+from vae_jax.settings import closest, read_part, read_setting
 
 Flags = Mapping[str, Any]
 
@@ -88,7 +87,7 @@ def read_context(values: Flags, names: Sequence[str]) -> Float32[np.ndarray, "1 
 def output_file(values: Flags, default: str | pathlib.Path, *suffixes: str) -> pathlib.Path:
     """The file that `--output` names, or the default; see `check_output`."""
     path = pathlib.Path(values["output"] or default)
-    check_output(path, suffixes)
+    check_output(path, *suffixes)
     return path
 
 
@@ -132,10 +131,9 @@ def parse(module: types.ModuleType, arguments: list[str]) -> Flags:
     try:
         leftover = values(["vae-jax", *arguments])[1:]
     except flags.UnrecognizedFlagError as error:
-        close = difflib.get_close_matches(error.flagname, list(values), n=1)
         known = ", ".join(f"--{name}" for name in sorted(values) if not name.startswith("config."))
-        hint = f"did you mean --{close[0]}?" if close else f"the flags are {known}"
-        raise UserError(f"there is no flag --{error.flagname}; {hint}") from error
+        hint = closest(error.flagname, list(values)) or f"; the flags are {known}"
+        raise UserError(f"there is no flag --{error.flagname}{hint}") from error
     except flags.IllegalFlagValueError as error:
         # Python's message about a number isn't for users.
         message = re.sub(r": invalid literal.*", ": not an integer", str(error), flags=re.S)

@@ -68,11 +68,6 @@ def source_of(values: Flags) -> str:
     return "input" if values["input"] else values["split"] or _SPLIT
 
 
-def pictures_of(images: NamedImages, numbers: slice | np.ndarray) -> np.ndarray:
-    """Some of the images as values in [0, 1]."""
-    return np.asarray(images.split.images[numbers], np.float32) / images.split.max_value
-
-
 def some_images(images: NamedImages, rows: slice | np.ndarray) -> NamedImages:
     """Some of the images, by their places."""
     names = [str(name) for name in np.array(images.names)[rows]]

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 import numpy as np
 from absl import flags
 
-from vae_jax.cli.flags import Flags, define_run, output_file
-from vae_jax.cli.images import chosen_images, define_images, pictures_of, some_images
+from vae_jax.cli.flags import Flags, define_run
+from vae_jax.cli.images import chosen_images, define_images, some_images
+from vae_jax.cli.opening import open_for_output
 from vae_jax.cli.terminal import say
 from vae_jax.errors import UserError
 from vae_jax.memory import check_images_fit
 from vae_jax.pictures import grid, write_png
-from vae_jax.trained import open_run
 
 PATHS = ("linear", "spherical")
 
@@ -30,13 +30,11 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 
 def run(values: Flags) -> None:
     """Runs the verb."""
-    trained = open_run(values["workdir"], values["checkpoint"], values["replica"], values["allow_custom"])
-    default = trained.folder.images / f"interpolation_{values['path']}{trained.suffix}.png"
-    output = output_file(values, default, ".png")
+    trained, output = open_for_output(values, f"images/interpolation_{values['path']}", ".png")
     check_images_fit(values["steps"] * max(1, len(values["between"]) - 1), trained.kind.image_shape)
     images = chosen_images(trained, values)
     images = some_images(images, _numbers(images.names, values["between"]))
-    originals, labels = pictures_of(images, slice(None)), images.split.given if trained.model.context_size else None
+    originals, labels = images.split.pixels, images.split.given if trained.model.context_size else None
     count, classes = values["steps"] + 2, None
     z = trained.encode(originals, labels)
     points = [between(first, last, count, values["path"]) for first, last in itertools.pairwise(z)]

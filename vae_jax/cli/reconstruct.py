@@ -2,12 +2,12 @@
 
 from absl import flags
 
-from vae_jax.cli.flags import Flags, define_run, define_show, output_file
+from vae_jax.cli.flags import Flags, define_run, define_show
+from vae_jax.cli.opening import open_for_output
 from vae_jax.cli.show import reconstruction_grid
 from vae_jax.cli.terminal import say
 from vae_jax.escaping import counted
 from vae_jax.pictures import write_png
-from vae_jax.trained import open_run
 
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
@@ -21,10 +21,8 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 
 def run(values: Flags) -> None:
     """Runs the verb."""
-    trained = open_run(values["workdir"], values["checkpoint"], values["replica"], values["allow_custom"])
     show, name = values["show"], values["split"]
-    default = f"reconstructions_{name}_{show}_step{trained.step}{trained.suffix}.png"
-    output = output_file(values, trained.folder.images / default, ".png")
+    trained, output = open_for_output(values, f"images/reconstructions_{name}_{show}_step{{step}}", ".png")
     split = trained.data.for_evaluation(name)
     num_images = min(values["num_images"], len(split.images))
     write_png(output, reconstruction_grid(trained.model, trained.variables, split, num_images, show, values["seed"]))

@@ -2,14 +2,14 @@
 
 from absl import flags
 
-from vae_jax.cli.flags import Flags, define_run, define_show, define_told, output_file, read_context
+from vae_jax.cli.flags import Flags, define_run, define_show, define_told, read_context
+from vae_jax.cli.opening import open_for_output
 from vae_jax.cli.show import manifold_grid, sample_grid
 from vae_jax.cli.terminal import say
 from vae_jax.errors import UserError
 from vae_jax.escaping import counted
 from vae_jax.memory import check_images_fit
 from vae_jax.pictures import write_png
-from vae_jax.trained import open_run
 
 
 def define(values: flags.FlagValues, arguments: list[str]) -> None:
@@ -24,10 +24,8 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 
 def run(values: Flags) -> None:
     """Runs the verb."""
-    trained = open_run(values["workdir"], values["checkpoint"], values["replica"], values["allow_custom"])
     show, kind = values["show"], "manifold" if values["manifold"] else "samples"
-    name = f"{kind}_{show}_step{trained.step}{trained.suffix}.png"
-    output = output_file(values, trained.folder.images / name, ".png")
+    trained, output = open_for_output(values, f"images/{kind}_{show}_step{{step}}", ".png")
     check_images_fit(values["num_images"], trained.kind.image_shape)
     context = read_context(values, trained.context_names)
     if context is None and trained.context_names and not values["manifold"]:

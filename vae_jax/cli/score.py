@@ -7,8 +7,9 @@ import numpy as np
 from absl import flags
 
 from vae_jax.cli.evaluate import importance_estimates
-from vae_jax.cli.flags import Flags, define_run, define_section, given_section, output_file
-from vae_jax.cli.images import chosen_images, define_images, pictures_of, source_of
+from vae_jax.cli.flags import Flags, define_run, define_section, given_section
+from vae_jax.cli.images import chosen_images, define_images, source_of
+from vae_jax.cli.opening import open_for_output
 from vae_jax.cli.terminal import say
 from vae_jax.config import EvaluateConfig
 from vae_jax.data.user_images import NamedImages
@@ -17,7 +18,6 @@ from vae_jax.evaluation import ImportanceEstimate, values_per_example
 from vae_jax.files import replacing
 from vae_jax.numerics import bits_per_dim
 from vae_jax.pictures import grid, write_png
-from vae_jax.trained import open_run
 
 _SHOWN, _COLUMNS, _PRINTED = 64, 8, 10
 _TERMS = ("elbo", "reconstruction", "kl", "effective_sample_size")
@@ -33,9 +33,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
 
 def run(values: Flags) -> None:
     """Runs the verb."""
-    trained = open_run(values["workdir"], values["checkpoint"], values["replica"], values["allow_custom"])
-    default = trained.folder.root / f"scores_{source_of(values)}{trained.suffix}.csv"
-    output = output_file(values, default, ".csv")
+    trained, output = open_for_output(values, f"scores_{source_of(values)}", ".csv")
     images = chosen_images(trained, values)
     settings = given_section(values, trained.config.evaluate)
     estimates = importance_estimates(trained, images.split, settings)
@@ -50,7 +48,7 @@ def run(values: Flags) -> None:
         writer.writeheader()
         writer.writerows(rows)
     picture = output.with_name(f"{output.stem}_strangest.png")
-    write_png(picture, grid(pictures_of(images, order[:_SHOWN]), _COLUMNS))
+    write_png(picture, grid(images.split.some(order[:_SHOWN]).pixels, _COLUMNS))
     say(f"log p(x) in nats, K = {settings.num_samples}; the least likely of {counted(len(rows), 'image')}:")
     width = max(len(str(row["name"])) for row in rows[:_PRINTED])
     for row in rows[:_PRINTED]:

@@ -10,7 +10,17 @@ import numpy as np
 from vae_jax.data import Split
 from vae_jax.errors import UserError
 from vae_jax.keys import Stream, stream_key
-from vae_jax.models import Batch, Context, Model, Variables, decode_flat, flat_point, num_latents, sample_flat
+from vae_jax.models import (
+    Batch,
+    Context,
+    Model,
+    Variables,
+    check_has_density,
+    decode_flat,
+    flat_point,
+    num_latents,
+    sample_flat,
+)
 from vae_jax.pictures import grid, side_by_side
 
 _COLUMNS = 8
@@ -42,11 +52,7 @@ def sample_grid(
     Raises:
         UserError: If the model has no prior that its decoder was trained on, or no such class.
     """
-    if "density" not in model.traits:
-        raise UserError(
-            "a plain autoencoder has no distribution of z to sample from; see it with reconstruct, or train with "
-            "--config.objective=elbo and --config.model.posterior=diagonal_gaussian"
-        )
+    check_has_density(model)
     if label is not None and not 0 <= label < model.context_size:
         classes = f"0 to {model.context_size - 1}" if model.context_size else "none: the model isn't conditional"
         raise UserError(f"there is no class {label}; the classes are {classes}")
@@ -118,9 +124,9 @@ def reconstruction_grid(
     model: Model, variables: Variables, split: Split, num_images: int, show: str, seed: int
 ) -> np.ndarray:
     """A picture of the first images of a split, each left of its reconstruction from the posterior mean."""
-    originals = np.asarray(split.images[:num_images], np.float32) / split.max_value
-    label = None
+    split = split.some(slice(num_images))
+    originals, label = split.pixels, None
     if model.context_size and split.given is not None:
-        label = jnp.asarray(split.given[:num_images])
+        label = jnp.asarray(split.given)
     z = _flat_point(model, variables, Batch(jnp.asarray(originals), context=label).masked())
     return side_by_side(originals, decoded(model, variables, z, jax.random.key(seed), show, label), _COLUMNS // 2)

@@ -98,9 +98,7 @@ class TrainingRun:
         schedule = build.build_schedule(config, len(data.training.images))
         mesh = batch_mesh(config.train.batch_size)
         folder.check(config)
-        folder.check_images(data.kind)
-        if is_writer():
-            folder.warn_of_other_data(data)
+        folder.check_data(data)
         steps = build.build_steps(config, model, data, schedule, mesh)
 
         def fresh() -> TrainState:

@@ -2,7 +2,7 @@
 
 from vae_jax.data.batches import BatchReader, streamed_batches
 from vae_jax.data.binarization import dynamic_binarization, scaled
-from vae_jax.data.dataset import BINARIZATIONS, SPLITS, Dataset, ImageKind, Split
+from vae_jax.data.dataset import SPLITS, Dataset, ImageKind, Split
 from vae_jax.data.digits import load_digits
 from vae_jax.data.folder import load_folder
 from vae_jax.data.npz import load_npz

@@ -23,7 +23,6 @@ MOST_CLASSES = 100_000
 SPLITS = ("train", "validation", "test")
 # What data consists of: levels of pixels from 0 to the largest one; numbers in [0, 1]; any numbers; counts.
 VALUES = ("levels", "continuous", "real", "counts")
-BINARIZATIONS = ("dynamic", "fixed", "threshold", "none")
 # The number, in the stream of the fixed binarization, of images that belong to no split.
 OTHER_IMAGES = len(SPLITS)
 # Values in one image: an RGB picture of the largest size that is decoded.
@@ -53,6 +52,11 @@ class Split:
         if self.context is not None:
             return self.context
         return None if self.labels is None else self.labels.astype(np.int32)
+
+    @property
+    def pixels(self) -> Float[np.ndarray, "n *event"]:
+        """The images in memory, with values in [0, 1], or numbers as they are."""
+        return np.asarray(self.images, np.float32) / self.max_value
 
     def some(self, rows: Any) -> "Split":
         """Some of the images, by a slice or their numbers."""
@@ -135,7 +139,7 @@ class Dataset:
         class_names: The name of each class, if the source has names.
         values: One of `VALUES`.
         has_missing: Whether any value is missing (NaN).
-        binarization: One of `BINARIZATIONS`.
+        binarization: `dynamic`, `fixed`, `threshold` or `none`.
         validation_fraction: Share of the training images that is set aside for validation.
         seed: `data.seed`: fixes the division and the binarization of all images used for evaluation.
         train_context: `float32[N, C]`, what a conditional model is told in place of the labels; or None.
@@ -251,7 +255,7 @@ def binarized(part: Split, binarization: str, seed: int, number: int) -> Split:
 
     Args:
         part: Images with the source's pixels.
-        binarization: One of `BINARIZATIONS`.
+        binarization: `dynamic`, `fixed`, `threshold` or `none`.
         seed: `data.seed`.
         number: Index of the split in `SPLITS`, or `OTHER_IMAGES` for images from elsewhere.
     """

@@ -15,7 +15,6 @@ from PIL import Image
 
 from vae_jax.errors import DataError
 
-FITS = ("crop", "resize")
 # 8192 x 8192: larger pictures are refused. As RGB one takes 200 MB, and several are decoded at a time.
 MOST_PIXELS = 2**26
 # Pillow decides by content, and would run Ghostscript for a PostScript program named .png.

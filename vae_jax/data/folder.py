@@ -23,7 +23,6 @@ from vae_jax.errors import DataError, UserError
 from vae_jax.escaping import one_line, printable
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-UNREADABLE = ("refuse", "skip")
 _TEST_FOLDERS = ("test", "val", "validation")
 
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from vae_jax.diagnosis.subject import Subject, pixels, spread
+from vae_jax.diagnosis.subject import Subject, spread
 from vae_jax.evaluation import (
     Features,
     Spectrum,
@@ -49,7 +49,7 @@ def draw(subject: Subject) -> Images:
     function = functools.partial(_draw_batch, subject.model, subject.variables, subject.stage_key(7))
     at_once, mesh = min(_IMAGES_AT_ONCE, len(part.images)), own_device()
     drawn = map_images(function, part.images, part.max_value, at_once, mesh, subject.given(part))
-    return Images(*map(as_maps, (pixels(part), *drawn)))
+    return Images(*map(as_maps, (part.pixels, *drawn)))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -85,7 +85,7 @@ def distances(subject: Subject, images: Images, features: Features, name: str) -
     data = features(kinds.pop("data"))
     del kinds["reconstruction_means"]
     if not subject.is_training:
-        kinds["training_images"] = as_maps(pixels(spread(subject.data.for_evaluation("train"), len(data))))
+        kinds["training_images"] = as_maps(spread(subject.data.for_evaluation("train"), len(data)).pixels)
     found = {kind: frechet_distance(features(part), data) for kind, part in kinds.items()}
     return {"features": name, "num_images": len(data), "training_images": None, **found}
 
@@ -98,7 +98,7 @@ def nearest(subject: Subject, images: Images) -> tuple[dict[str, Any], np.ndarra
     Returns:
         The medians; the sample means; and the training image nearest to each.
     """
-    training = as_maps(pixels(subject.data.for_evaluation("train")))
+    training = as_maps(subject.data.for_evaluation("train").pixels)
     queries = images.sample_means[:_NEAREST_QUERIES]
     distance, index = nearest_images(queries, training)
     to_samples, held_out = float(np.median(distance)), None

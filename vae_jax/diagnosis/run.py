@@ -24,14 +24,12 @@ class Diagnosis(NamedTuple):
     Attributes:
         result: What `diagnosis.json` holds.
         spectra: Of each kind of image.
-        kl_per_dimension: In nats, or None.
         samples: Means of p(x|z), z from the prior.
         nearest: The training image nearest to each.
     """
 
     result: dict[str, Any]
     spectra: dict[str, Spectrum]
-    kl_per_dimension: list[float] | None
     samples: np.ndarray
     nearest: np.ndarray
 
@@ -68,7 +66,7 @@ def diagnose(subject: Subject, features: Features, on_stage: Callable[[str], obj
     result["nearest"], samples, nearest = image_questions.nearest(subject, drawn)
     result["settings"] = dataclasses.asdict(subject.settings)
     _check_finite(result)
-    return Diagnosis(result, spectra, result["latents"]["kl_per_dimension"], samples, nearest)
+    return Diagnosis(result, spectra, samples, nearest)
 
 
 def _check_finite(result: dict[str, Any]) -> None:

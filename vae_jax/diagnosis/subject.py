@@ -72,7 +72,7 @@ class Subject:
 
     def batch(self, part: Split) -> Batch:
         """All images of a part at once, on the device."""
-        batch = Batch(*jax.tree.map(jnp.asarray, (pixels(part), None, self.given(part))))
+        batch = Batch(*jax.tree.map(jnp.asarray, (part.pixels, None, self.given(part))))
         return batch.masked() if has_missing(part.images) else batch
 
     def stage_key(self, stage: int) -> jax.Array:
@@ -89,8 +89,3 @@ def spread(part: Split, num_images: int) -> Split:
 def spread_indices(total: int, count: int) -> np.ndarray:
     """So many of `range(total)`, evenly spread; all, if there are no more."""
     return np.linspace(0, total - 1, min(count, total)).round().astype(int)
-
-
-def pixels(part: Split) -> np.ndarray:
-    """Images with values in [0, 1]."""
-    return np.asarray(part.images, np.float32) / part.max_value

@@ -21,19 +21,6 @@ class Fitted(NamedTuple):
     variables: Variables
 
 
-def check_has_density(design: Design) -> None:
-    """Refuses to sample from or score by a plain autoencoder.
-
-    Raises:
-        UserError: If the posterior has no density.
-    """
-    if "density" not in design.model.traits:
-        raise UserError(
-            "a plain autoencoder has no distribution to sample from or to score by; choose a posterior with a density, "
-            "such as diagonal_gaussian"
-        )
-
-
 def precision(values: np.ndarray) -> Any:
     """The precision of results for such values."""
     return np.float32 if values.dtype == np.float32 else np.float64

@@ -12,7 +12,12 @@ from vae_jax.estimation.parameters import Design
 
 # Tolerance for grey levels in float32, enough for 16 bits.
 _ROUNDING = 0.01
-_IN_WORDS = {"binary": "0 or 1", "levels": "k / {} (max_value)", "continuous": "in [0, 1]", "real": "real"}
+_IN_WORDS = {
+    "binary": "0 or 1",
+    "levels": "k / {} (max_value)",
+    "continuous": "in [0, 1]",
+    "counts": "whole numbers from 0",
+}
 
 
 class Standard(NamedTuple):
@@ -55,38 +60,25 @@ def content_ids(rows: Float[np.ndarray, "n p"]) -> Int[np.ndarray, "n"]:
     return np.frombuffer(b"".join(digests), "<i4").astype(np.int32)
 
 
-def check_range(design: Design, rows: Float[np.ndarray, "n p"]) -> None:
-    """Refuses to train on values that the likelihood isn't for.
-
-    Raises:
-        UserError: If a value isn't in [0, 1] where the likelihood needs that.
-    """
-    if "real" not in design.model.support and not _in_unit_interval(rows):
-        raise UserError(
-            f"likelihood '{design.config.model.likelihood}' is for values in [0, 1], and X has {rows.min():g} to "
-            f"{rows.max():g}; scale it, e.g. by MinMaxScaler(clip=True), or choose gaussian(learned=True)"
-        )
-
-
-def check_density(design: Design, rows: Float[np.ndarray, "n p"]) -> None:
-    """Refuses to score values that the likelihood isn't a density of.
+def check_support(design: Design, rows: Float[np.ndarray, "n p"]) -> None:
+    """Refuses values that the likelihood isn't a density of.
 
     Raises:
         UserError: If there are any.
     """
-    support, kinds = design.model.support, {"real"}
-    if _in_unit_interval(rows):
-        levels = rows * np.float32(design.max_value)
-        kinds.add("continuous")
-        kinds |= {"levels"} if np.abs(levels - np.rint(levels)).max() <= _ROUNDING else set()
-        kinds |= {"binary"} if np.all((rows == 0.0) | (rows == 1.0)) else set()
-    if not kinds & support:
-        words = " or ".join(_IN_WORDS[kind].format(design.max_value) for kind in sorted(support))
+    within = rows.min() >= 0.0 and rows.max() <= 1.0
+    levels = np.clip(rows, 0.0, 1.0) * np.float32(design.max_value)
+    found = {
+        "binary": np.all((rows == 0.0) | (rows == 1.0)),
+        "levels": within and np.abs(levels - np.rint(levels)).max() <= _ROUNDING,
+        "continuous": within,
+        "counts": rows.min() >= 0.0 and np.all(rows == np.rint(rows)),
+        "real": True,
+    }
+    if not any(found[kind] for kind in design.model.support):
+        words = " or ".join(_IN_WORDS[kind].format(design.max_value) for kind in sorted(design.model.support))
         raise UserError(
-            f"likelihood '{design.config.model.likelihood}' is a density of values that are {words}, and X has others; "
-            "bring X into this form, or choose continuous_bernoulli (values in [0, 1]) or gaussian(learned=True) (any)"
+            f"likelihood '{design.config.model.likelihood}' is a density of values that are {words}, and X has others, "
+            f"from {rows.min():g} to {rows.max():g}; bring X into this form, or choose continuous_bernoulli (values in "
+            "[0, 1], e.g. by MinMaxScaler(clip=True)) or gaussian(learned=True) (any)"
         )
-
-
-def _in_unit_interval(rows: Float[np.ndarray, "n p"]) -> bool:
-    return bool(rows.min() >= 0.0 and rows.max() <= 1.0)

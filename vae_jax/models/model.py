@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from vae_jax.errors import UserError
 from vae_jax.shapes import Nats, Noise, PerSample, RandomKey, Scalar
 
 Variables = Mapping[str, Any]
@@ -229,3 +230,16 @@ def noise_stddev(model: Model, variables: Variables) -> Scalar | None:
     """The standard deviation of p(x|z) that all values share; None where there is none."""
     z = jax.tree.map(lambda like: jnp.zeros((1, *like.shape)), model.latents)
     return model.decode(variables, z, jnp.zeros((1, model.context_size))).noise_stddev()
+
+
+def check_has_density(model: Model) -> None:
+    """Refuses a model without p(z) and log p(x).
+
+    Raises:
+        UserError: If its posterior has no density.
+    """
+    if "density" not in model.traits:
+        raise UserError(
+            "a plain autoencoder has no distribution to sample from or to score by: its posterior has no density; see "
+            "its reconstructions, or train with another posterior, such as diagonal_gaussian"
+        )

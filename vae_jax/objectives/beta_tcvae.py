@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vae_jax.noise import standard_normal
 from vae_jax.objectives.objective import MODEL, Loss
-from vae_jax.objectives.terms import elbo_terms
+from vae_jax.objectives.terms import draw_joint, elbo_terms
 from vae_jax.settings import setting
 from vae_jax.shapes import PerImage, Scalar
 
@@ -76,9 +75,8 @@ class BetaTcvae:
 
     def __call__(self, model, variables, batch, key, step):
         """See `Objective`."""
-        noise = standard_normal(key, (1, batch.x.shape[0], model.noise_size))
         q = model.encode(variables, batch, train=True)
-        joint = model.joint(variables, batch, q, noise=noise, train=True)
+        joint = draw_joint(model, variables, batch, key, q=q)
         # Each z_i with the parameters of every x_j.
         log_pairs = model.log_posterior(variables, q, joint.z[0][:, None], each=True)
         parts = kl_parts(log_pairs, joint.log_prior[0], self.num_images)

@@ -6,9 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vae_jax.noise import standard_normal
 from vae_jax.objectives.objective import MODEL, Loss
-from vae_jax.objectives.terms import elbo_terms
+from vae_jax.objectives.terms import draw_joint, elbo_terms
 from vae_jax.settings import setting
 from vae_jax.shapes import Count, PerSample, Scalar
 
@@ -49,8 +48,7 @@ class Elbo:
     def __call__(self, model, variables, batch, key, step):
         """See `Objective`."""
         q = model.encode(variables, batch, train=True)
-        noise = standard_normal(key, (self.num_samples, batch.x.shape[0], model.noise_size))
-        joint = model.joint(variables, batch, q, noise=noise, train=True)
+        joint = draw_joint(model, variables, batch, key, self.num_samples, q)
         if self.gradient == "score_function":
             joint = model.joint(variables, batch, q, z=jax.lax.stop_gradient(joint.z), train=True)
         terms = elbo_terms(joint, self.analytic_kl)

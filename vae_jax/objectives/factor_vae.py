@@ -11,9 +11,8 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from vae_jax.models import Model, flat_latents, num_latents
-from vae_jax.noise import standard_normal
 from vae_jax.objectives.objective import MODEL, Loss, Player
-from vae_jax.objectives.terms import elbo_terms
+from vae_jax.objectives.terms import draw_joint, elbo_terms
 from vae_jax.settings import setting
 from vae_jax.shapes import RandomKey, Scalar
 
@@ -79,8 +78,7 @@ class FactorVae:
     def __call__(self, model, variables, batch, key, step):
         """See `Objective`."""
         noise_key, shuffle_key = jax.random.split(key)
-        noise = standard_normal(noise_key, (1, batch.x.shape[0], model.noise_size))
-        joint = model.joint(variables, batch, noise=noise, train=True)
+        joint = draw_joint(model, variables, batch, noise_key)
         terms, codes = elbo_terms(joint), flat_latents(joint.z, model.latents)[0]
         assert terms.elbo is not None
         params = variables["params"]["players"][_NAME]

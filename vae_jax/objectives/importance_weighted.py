@@ -6,9 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from vae_jax.noise import standard_normal
 from vae_jax.objectives.objective import MODEL, Loss
-from vae_jax.objectives.terms import elbo_terms
+from vae_jax.objectives.terms import draw_joint, elbo_terms
 from vae_jax.settings import setting
 from vae_jax.shapes import PerImage, PerSample
 
@@ -43,8 +42,7 @@ class Iwae:
 
     def __call__(self, model, variables, batch, key, step):
         """See `Objective`."""
-        noise = standard_normal(key, (self.num_samples, batch.x.shape[0], model.noise_size))
-        joint = model.joint(variables, batch, noise=noise, train=True)
+        joint = draw_joint(model, variables, batch, key, self.num_samples)
         return Loss({MODEL: -jnp.mean(importance_weighted_bound(joint.log_weights))}, elbo_terms(joint), joint.state)
 
 
@@ -70,9 +68,8 @@ class Dreg:
 
     def __call__(self, model, variables, batch, key, step):
         """See `Objective`."""
-        noise = standard_normal(key, (self.num_samples, batch.x.shape[0], model.noise_size))
         q = model.encode(variables, batch, train=True)
-        drawn = model.joint(variables, batch, q, noise=noise, train=True)
+        drawn = draw_joint(model, variables, batch, key, self.num_samples, q)
         # z follows the encoder, all densities stand still; and the other way round.
         fixed, fixed_q, fixed_z = lax.stop_gradient((variables, q, drawn.z))
         of_model = model.joint(variables, batch, fixed_q, z=fixed_z, train=True)

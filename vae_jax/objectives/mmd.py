@@ -7,9 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vae_jax.models import flat_latents
-from vae_jax.noise import standard_normal
 from vae_jax.objectives.objective import MODEL, Loss
-from vae_jax.objectives.terms import elbo_terms
+from vae_jax.objectives.terms import draw_joint, elbo_terms
 from vae_jax.settings import setting
 from vae_jax.shapes import Scalar
 
@@ -65,8 +64,7 @@ class Mmd:
     def __call__(self, model, variables, batch, key, step):
         """See `Objective`."""
         noise_key, prior_key = jax.random.split(key)
-        noise = standard_normal(noise_key, (1, batch.x.shape[0], model.noise_size))
-        joint = model.joint(variables, batch, noise=noise, train=True)
+        joint = draw_joint(model, variables, batch, noise_key)
         terms = elbo_terms(joint)
         prior = model.sample_prior(variables, prior_key, batch.x.shape[0], batch.context)
         discrepancy = maximum_mean_discrepancy(

@@ -1,11 +1,12 @@
 """The terms of the evidence lower bound."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from vae_jax.models import Joint
-from vae_jax.shapes import PerImage
+from vae_jax.models import Batch, Joint, Model, Variables
+from vae_jax.noise import standard_normal
+from vae_jax.shapes import PerImage, RandomKey
 
 
 class ElboTerms(NamedTuple):
@@ -20,6 +21,23 @@ class ElboTerms(NamedTuple):
     elbo: PerImage | None
     reconstruction: PerImage
     kl: PerImage | None
+
+
+def draw_joint(
+    model: Model, variables: Variables, batch: Batch, key: RandomKey, num_samples: int = 1, q: Any = None
+) -> Any:
+    """The terms of a training step at fresh samples of z, as `Joint`.
+
+    Args:
+        model: The model.
+        variables: Its variables.
+        batch: The examples.
+        key: For the noise of z.
+        num_samples: Of z for each example.
+        q: Parameters of q(z|x), if they are at hand.
+    """
+    noise = standard_normal(key, (num_samples, batch.x.shape[0], model.noise_size))
+    return model.joint(variables, batch, q, noise=noise, train=True)
 
 
 def elbo_terms(joint: Joint, analytic_kl: bool = True) -> ElboTerms:

@@ -7,9 +7,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from vae_jax.models import Batch
-from vae_jax.noise import standard_normal
 from vae_jax.objectives.objective import MODEL, Loss
-from vae_jax.objectives.terms import elbo_terms
+from vae_jax.objectives.terms import draw_joint, elbo_terms
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,9 +29,8 @@ class WakeSleep:
         """See `Objective`."""
         noise_key, prior_key, dream_key = jax.random.split(key, 3)
         fixed, count = lax.stop_gradient(variables), batch.x.shape[0]
-        noise = standard_normal(noise_key, (1, count, model.noise_size))
         q = model.encode(fixed, batch, train=True)
-        awake = model.joint(fixed, batch, q, noise=noise, train=True)
+        awake = draw_joint(model, fixed, batch, noise_key, q=q)
         of_model = model.joint(variables, batch, q, z=awake.z, train=True)
         wake_loss = -jnp.mean(of_model.log_likelihood + of_model.log_prior)
 

@@ -6,6 +6,7 @@ import pathlib
 from typing import Any, NamedTuple
 
 import jax
+import jinja2
 
 from vae_jax.build import resolve_parts, shortened
 from vae_jax.build.model import OF_MODEL
@@ -137,7 +138,7 @@ def read_diagnosis(trained: TrainedModel) -> dict[str, Any] | None:
             "num_images": int(found["likelihood"]["elbo"]["num_images"]),
             "split": found["split"],
         }
-    except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError):
+    except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError, jinja2.UndefinedError):
         return None  # Written by another version.
 
 

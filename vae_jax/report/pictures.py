@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from vae_jax.data import Split
 from vae_jax.keys import Stream, stream_key
 from vae_jax.models import Model, num_latents, sample_flat
 from vae_jax.report.decoder import TOO_LARGE, decoded, live_decoder, obstacle
@@ -61,7 +60,7 @@ class Pictures:
         if "density" in model.traits:
             parts["samples"] = self._samples()
         if encoded is not None:
-            parts["originals"] = Sheet(_as_floats(encoded.split, _PAIRS))
+            parts["originals"] = Sheet(encoded.split.some(slice(_PAIRS)).pixels)
             parts["reconstructions"] = self._frames(encoded.means[:_PAIRS], _some(self._told, _PAIRS))
             if len(encoded.means) > 1:
                 parts["interpolation"] = self._interpolation(encoded)
@@ -129,9 +128,9 @@ class Pictures:
     def _interpolation(self, encoded: Encoded) -> dict[str, Any]:
         """Images to pick from, and the way from each to each other; the class is that of the nearer end."""
         count = min(len(encoded.means), _PICKED if self.decoder is None else _PICKED_LIVE)
-        split, means, told = encoded.split, encoded.means[:count], _some(self._told, count)
-        shown = None if split.labels is None else split.labels[:count].tolist()
-        found = {"images": Sheet(_as_floats(split, count)), "labels": shown, "length": _PATH}
+        split, means, told = encoded.split.some(slice(count)), encoded.means[:count], _some(self._told, count)
+        shown = None if split.labels is None else split.labels.tolist()
+        found = {"images": Sheet(split.pixels), "labels": shown, "length": _PATH}
         if self.decoder is not None:
             return found | self._frames(means, told)
         share = np.linspace(0.0, 1.0, _PATH, dtype=np.float32)[:, None]
@@ -183,10 +182,6 @@ def manifold_latents(side: int) -> Float[np.ndarray, "n 2"]:
 
 def _some(told: np.ndarray | None, count: int) -> np.ndarray | None:
     return None if told is None else told[:count]
-
-
-def _as_floats(split: Split, count: int) -> Float[np.ndarray, "n *event"]:
-    return np.asarray(split.images[:count], np.float32) / split.max_value
 
 
 def classes_in_turn(model: Model, count: int) -> np.ndarray | None:

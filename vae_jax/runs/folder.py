@@ -15,6 +15,7 @@ from vae_jax.data import Dataset, ImageKind
 from vae_jax.errors import UserError
 from vae_jax.escaping import one_line
 from vae_jax.files import is_leftover, read_json, write_json
+from vae_jax.processes import is_writer
 from vae_jax.provenance import surroundings
 from vae_jax.runs import checkpoints
 
@@ -155,13 +156,16 @@ class RunFolder:
         mend = "restore it, or delete it if the data is at hand"
         return _read(path, mend, lambda path: ImageKind.from_mapping(read_json(path)))
 
-    def check_images(self, kind: ImageKind) -> None:
-        """Whether images are of the kind that the run was started with.
+    def check_data(self, data: Dataset) -> None:
+        """Whether data is what the run was started with.
+
+        Images that may be others than those of the last start are no error but a warning: the fingerprint of a folder
+        has the times of its files, which copying changes.
 
         Raises:
             UserError: If the data has changed its form since then.
         """
-        known = None if self.is_unused() else self.image_kind()
+        known, kind = None if self.is_unused() else self.image_kind(), data.kind
         # Runs that were started before classes had names are of the same kind.
         if known is not None and dataclasses.replace(known, class_names=kind.class_names) != kind:
             raise UserError(
@@ -169,21 +173,16 @@ class RunFolder:
                 "bring it back to what it was, or start a new run in another --workdir"
             )
 
-    def warn_of_other_data(self, data: Dataset) -> None:
-        """Tells in a warning that images are others than those of the last start.
-
-        That is no error: the fingerprint of a folder has the times of its files, which copying changes.
-        """
-        known, now = self.last_start().get("data"), data.fingerprint
-        before = known.get("fingerprint") if isinstance(known, dict) else None
-        if before and before != now:
+        start = self.last_start().get("data")
+        before = start.get("fingerprint") if isinstance(start, dict) else None
+        if before and before != data.fingerprint and is_writer():
             _logger.warning(
                 "the images of %s may have changed since '%s' was trained (their fingerprint was %s and is %s): what "
                 "follows is about those that are there now, and test images may be among those it was trained on",
                 data.name,
                 self.root,
                 before,
-                now,
+                data.fingerprint,
             )
 
     @contextlib.contextmanager

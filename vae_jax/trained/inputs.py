@@ -12,7 +12,7 @@ from vae_jax.data import ImageKind
 from vae_jax.data.dataset import OTHER_IMAGES, Given, Split, binarized
 from vae_jax.errors import UserError
 from vae_jax.escaping import one_line
-from vae_jax.models import Model
+from vae_jax.models import Model, num_latents
 
 
 class SeenImages(NamedTuple):
@@ -94,6 +94,19 @@ def check_labels(model: Model, kind: ImageKind, label: ArrayLike | None, count: 
     if not is_whole or labels.shape != (count,) or labels.min() < 0 or labels.max() >= classes:
         raise UserError(f"label must be {count} whole numbers from 0 to {classes - 1}")
     return labels.astype(np.int32)
+
+
+def check_latents(model: Model, z: ArrayLike, name: str) -> Float32[np.ndarray, "n d"]:
+    """Latents for the decoder of a model.
+
+    Raises:
+        UserError: If they aren't finite numbers, or don't fit this model.
+    """
+    with np.errstate(over="ignore"):
+        latents, size = check_array(z, name).astype(np.float32), num_latents(model)
+    if latents.ndim != 2 or latents.shape[1] != size or not len(latents) or not np.all(np.isfinite(latents)):
+        raise UserError(f"{name} has shape {latents.shape} but must be finite numbers [N, {size}], N at least 1")
+    return latents
 
 
 def check_array(values: ArrayLike, name: str) -> np.ndarray:

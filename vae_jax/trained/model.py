@@ -19,10 +19,10 @@ from vae_jax.errors import UserError, check_count
 from vae_jax.evaluation import ImportanceEstimate, estimate_images, map_images
 from vae_jax.keys import Stream, stream_key
 from vae_jax.memory import check_images_fit
-from vae_jax.models import Batch, Model, Variables, decode_flat, flat_latents, num_latents
+from vae_jax.models import Batch, Model, Variables, check_has_density, decode_flat, flat_latents
 from vae_jax.runs import RunFolder
 from vae_jax.sharding import filled_up, put, replicated, whole_mesh
-from vae_jax.trained.inputs import SeenImages, check_array, check_images, check_labels
+from vae_jax.trained.inputs import SeenImages, check_images, check_labels, check_latents
 
 _IMAGES_AT_ONCE = 500
 
@@ -104,10 +104,7 @@ class TrainedModel:
         Raises:
             UserError: If z isn't an array of finite latents for this model, or the labels don't fit it.
         """
-        z = check_array(z, "z").astype(np.float32)
-        latents = num_latents(self.model)
-        if z.ndim != 2 or z.shape[1] != latents or not len(z) or not np.all(np.isfinite(z)):
-            raise UserError(f"z has shape {z.shape} but must be finite numbers [N, {latents}], N at least 1")
+        z = check_latents(self.model, z, "z")
         labels = check_labels(self.model, self.kind, label, len(z))
         parts = [slice(start, start + _IMAGES_AT_ONCE) for start in range(0, len(z), _IMAGES_AT_ONCE)]
         return np.concatenate(
@@ -140,8 +137,7 @@ class TrainedModel:
             UserError: If the model is a plain autoencoder, which has no p(z); the number isn't one;
                 or the labels don't fit this model.
         """
-        if "density" not in self.model.traits:
-            raise UserError("a plain autoencoder has no distribution to sample z from; decode latents that you choose")
+        check_has_density(self.model)
         check_count("num_samples", num_samples)
         check_images_fit(num_samples, self.kind.image_shape)
         if self.model.context_size and label is None and not self.context_names:
@@ -177,8 +173,7 @@ class TrainedModel:
             UserError: If q(z|x) has no density, `num_samples` isn't a number of samples, or the images don't fit this
                 model.
         """
-        if "density" not in self.model.traits:
-            raise UserError("log p(x) can't be estimated: the posterior q(z|x) of this model has no density")
+        check_has_density(self.model)
         settings = self.config.evaluate
         count = settings.num_samples if num_samples is None else num_samples
         check_count("num_samples", count)

@@ -102,8 +102,7 @@ def _load_data(config: Config, folder: RunFolder) -> Dataset:
             f"the data of '{folder.root}' can't be read: {error.cause}; bring it back to where it was, or, if it is "
             f"somewhere else now, change {field} in {folder.config}"
         ) from error
-    folder.check_images(data.kind)
-    folder.warn_of_other_data(data)
+    folder.check_data(data)
     return data
 
 
