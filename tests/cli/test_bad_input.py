@@ -23,8 +23,8 @@ REPOSITORY = pathlib.Path(__file__).parents[2]
 # A command, and what its message must name: the cause first, then what to do.
 COMMANDS = """
 trian | 'trian' | train
---workdri=x | --workdri | --workdir
-sample --workdir=x --num_image=3 | --num_image | --num_images
+--workdri=x | --workdri | did you mean 'workdir'
+sample --workdir=x --num_image=3 | --num_image | did you mean 'num_images'
 train x | 'x' | --name=value
 parts iaff | 'iaff' | did you mean 'iaf'
 sample --config.model.posterior.flows=2 | takes no config
@@ -137,7 +137,7 @@ report --workdir=run --output=out.txt | out.txt' but must end in .html
 benchmark --output=out.txt | out.txt' but must end in .json
 decode --workdir=run --latents=wide.npy --output=out.txt | out.txt' but must end in .png or .npz
 export --workdir=run | --output=
-export --workdir=run --output=file | 'file' is a file | --output
+export --workdir=run --output=file | 'file' has files in it, or is a file | --output
 export --workdir=run --output=thesis | 'thesis' has files in it | --output
 export --workdir=run --output=file/exported | file | --output
 export --workdir=run --output=/proc/exported | /proc | --output
@@ -163,13 +163,13 @@ CASES = [(command.split(), words) for command, *words in CASES] + [
     (["export", "--workdir=run", "--output=new", "--license=mit\ntags: []"], ["--license", "apache-2.0"]),
 ]
 LATENTS = {
-    "wide": (np.zeros((5, 3)), "this model needs numbers [N, 2]"),
+    "wide": (np.zeros((5, 3)), "must be finite numbers [N, 2]"),
     "none": (np.zeros((0, 2)), "N at least 1"),
     "one_axis": (np.zeros(2), "[N, 2]"),
-    "nan": (np.full((1, 2), np.nan), "not finite"),
-    "beyond_float32": (np.full((3, 2), 1e300), "not finite"),
-    "complex": (np.zeros((3, 2), complex), "[N, 2]"),
-    "texts": (np.array([["a", "b"]]), "[N, 2]"),
+    "nan": (np.full((1, 2), np.nan), "must be finite numbers"),
+    "beyond_float32": (np.full((3, 2), 1e300), "must be finite numbers"),
+    "complex": (np.zeros((3, 2), complex), "real numbers"),
+    "texts": (np.array([["a", "b"]]), "real numbers"),
     "objects": (np.array([[None, {}]]), "can't be read as latents"),
 }
 CASES += [(["decode", "--workdir=run", f"--latents={name}.npy"], [words]) for name, (_, words) in LATENTS.items()]
