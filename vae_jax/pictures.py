@@ -16,7 +16,7 @@ def grid(images: Float[np.ndarray, "n *event"], columns: int) -> UInt8[np.ndarra
     """Lays images out in rows with a thin gap between them.
 
     Args:
-        images: Values in [0, 1]; what lies outside is cut off, and NaN is black. Or rows of any numbers.
+        images: Values in [0, 1]; what lies outside is cut off, and NaN is grey. Or rows of any numbers.
         columns: Images per row.
 
     Returns:
@@ -34,13 +34,13 @@ def grid(images: Float[np.ndarray, "n *event"], columns: int) -> UInt8[np.ndarra
         row, column = divmod(index, columns)
         top, left = _GAP + row * (height + _GAP), _GAP + column * (width + _GAP)
         canvas[top : top + height, left : left + width] = image
-    return np.round(255.0 * np.clip(np.nan_to_num(canvas), 0.0, 1.0)).astype(np.uint8)
+    return np.round(255.0 * np.clip(np.nan_to_num(canvas, nan=0.5), 0.0, 1.0)).astype(np.uint8)
 
 
 def as_strips(rows: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n 1 d 1"]:
     """Rows as pictures one pixel high, from the smallest number (black) to the largest (white)."""
     low, high = np.nanmin(rows), np.nanmax(rows)
-    return (np.nan_to_num(rows, nan=low)[:, None, :, None] - low) / max(high - low, 1e-30)
+    return (rows[:, None, :, None] - low) / max(high - low, 1e-30)
 
 
 def side_by_side(

@@ -58,7 +58,7 @@ def source(config):
 """
 RAISES = PARTS.splitlines().index('        return {}["lost"]') + 1
 WRONG = {
-    "decoder of another shape": ("model.network", "short", ["failed"]),
+    "decoder of another shape": ("model.network", "short", ["failed", "(from what own_parts.py:"]),
     "encoder that raises": ("model.network", "lost", [f"KeyError: 'lost' (own_parts.py:{RAISES})"]),
     "network that can't be built": ("model.network", "fails", ["RuntimeError: no weights in this folder (own_parts"]),
     "network that isn't there": ("model.network", "shrot", ["module 'own_parts' has no 'shrot'", "mean 'short'"]),

@@ -2,8 +2,10 @@
 
 import contextlib
 import importlib
+import inspect
 import os
 import pathlib
+import sys
 import sysconfig
 import traceback
 from collections.abc import Iterator, Mapping
@@ -121,5 +123,16 @@ def custom_errors(parts: Mapping[str, str]) -> Iterator[None]:
             for frame in traceback.extract_tb(error.__traceback__)
             if not frame.filename.startswith(_NOT_THE_USERS)
         ]
-        place = f" ({pathlib.Path(users[-1].filename).name}:{users[-1].lineno})" if users else ""
-        raise UserError(f"{custom} failed: {type(error).__name__}: {one_line(error)}{place}; correct it") from error
+        place = f"{pathlib.Path(users[-1].filename).name}:{users[-1].lineno}" if users else _definitions(parts)
+        raise UserError(f"{custom} failed: {type(error).__name__}: {one_line(error)} ({place}); correct it") from error
+
+
+def _definitions(parts: Mapping[str, str]) -> str:
+    """Where the custom parts are defined: what one of them gave made another part fail."""
+    found = []
+    for module_name, _, name in (read_part(field, text).name.partition(":") for field, text in parts.items()):
+        member: Any = getattr(sys.modules.get(module_name), name, None)
+        with contextlib.suppress(TypeError, OSError):
+            file, line = inspect.getsourcefile(member), inspect.getsourcelines(member)[1]
+            found.append(f"{pathlib.Path(str(file)).name}:{line}")
+    return f"from what {', '.join(found)} made"

@@ -26,7 +26,7 @@ def define(values: flags.FlagValues, arguments: list[str]) -> None:
     flags.DEFINE_string("latents", None, "file from encode, or .npy with an array [N, D]", flag_values=values)
     define_told(values, "those of the file", "those of the file")
     define_show(values)
-    meaning = "a .png with a grid, or an .npz with the array `images`; a .png in the run's images folder if not given"
+    meaning = "a .png with a grid, or an .npz with `images` or `rows`; a .png in the run's images folder if not given"
     flags.DEFINE_string("output", None, meaning, flag_values=values)
 
 
@@ -42,10 +42,14 @@ def run(values: Flags) -> None:
         write_png(output, grid(images[:_SHOWN], _COLUMNS))
         say(f"{min(len(images), _SHOWN)} of {made} in {output}")
         return
-    pixels = np.round(255.0 * np.clip(images, 0.0, 1.0)).astype(np.uint8)
+    if trained.kind.values in ("levels", "continuous"):
+        images = np.round(255.0 * np.clip(images, 0.0, 1.0)).astype(np.uint8)
     with replacing(output, "choose another --output") as unfinished, unfinished.open("wb") as file:
-        np.savez_compressed(file, images=pixels)
-    say(f"{made}, uint8{list(pixels.shape)}, in {output}")
+        if images.ndim == 2:
+            np.savez_compressed(file, rows=images)
+        else:
+            np.savez_compressed(file, images=images)
+    say(f"{made}, {images.dtype}{list(images.shape)}, in {output}")
 
 
 def read_latents(

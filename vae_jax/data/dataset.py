@@ -176,7 +176,8 @@ class Dataset:
         counts = [f"{len(self.part(split).images):,} {split}" for split in SPLITS]
         size, classes = "x".join(map(str, self.image_shape)), self.num_classes
         labels = (f"{classes} classes" if classes else "no classes") + _told(self.kind.context_names)
-        what = f"images of {size} pixels" if len(self.image_shape) > 1 else f"rows of {size} {self.values} values"
+        values = "counts" if self.values == "counts" else "numbers"
+        what = f"images of {size} pixels" if len(self.image_shape) > 1 else f"rows of {size} {values}"
         missing = ", some missing" if self.has_missing else ""
         return f"{self.name}: {', '.join(counts[:-1])} and {counts[-1]} {what}{missing}, {labels}"
 

@@ -7,6 +7,7 @@ Each is a Linen module (some have parameters) over pure density functions. It de
   grey levels), `continuous` (per unit of x; pixels are in [0, 1]), `continuous on [0, 1]`, or `counts`;
 - `support`: the values it is a density of: `binary` (0 or 1), `levels` (k/(L-1), as in a file), `continuous`
   (anything in [0, 1]), `real` (any real number), `counts` (0, 1, 2, ...).
+- `encoder_input(x)`: what the encoder sees in place of x; it may be absent.
 - `mean_in_page`: how the report's page computes its mean (`sigmoid`, `identity`, `continuous_bernoulli`); it may be
   absent.
 

@@ -31,6 +31,10 @@ class Poisson(nn.Module):
     base_measure = "counts"
     support = frozenset({"counts"})
 
+    def encoder_input(self, x: Pixels) -> Pixels:
+        """`log(1 + x)`: what the encoder sees of counts, which may differ by factors of thousands."""
+        return jnp.log1p(x)
+
     def outputs_per_pixel(self, channels: int) -> int:
         """One output for each channel."""
         return channels

@@ -28,7 +28,8 @@ class Parts(nn.Module):
 
     def posterior_of(self, x: Array, context: Context) -> Any:
         """Parameters of q(z|x), in the form of the posterior."""
-        return self.posterior(self.encoder(x, **_named(context)))
+        seen = self.likelihood.encoder_input(x) if hasattr(self.likelihood, "encoder_input") else x
+        return self.posterior(self.encoder(seen, **_named(context)))
 
     def outputs_at(self, z: Any, context: Context) -> Array:
         """The inputs of the likelihood for each pixel."""
