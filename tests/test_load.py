@@ -12,7 +12,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from on_disk import HARMS
+from on_disk import HARMS, cut_off
 
 import vae_jax
 from vae_jax.cli import main
@@ -201,8 +201,10 @@ def test_what_is_no_folder_of_a_model(tmp_path: pathlib.Path) -> None:
 FILES = ("config.json", "model.safetensors", "encoder.jaxexport", "decoder.jaxexport", "SHA256SUMS")
 
 
-@pytest.mark.parametrize("harm", HARMS)
-@pytest.mark.parametrize("name", FILES)
+# The last byte of the sums is the end of a line, which may be missing.
+@pytest.mark.parametrize(
+    ("name", "harm"), [(name, harm) for name in FILES for harm in HARMS if (name, harm) != (FILES[-1], cut_off)]
+)
 def test_file_that_is_damaged(name: str, harm, exported: pathlib.Path) -> None:
     harm(exported / name)
     message = refusal(exported)

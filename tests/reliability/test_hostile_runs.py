@@ -225,7 +225,7 @@ HOSTILE = [
     ("images.json", ("image_shape",), [float("inf"), 8, 1], "images.json can't be read"),
     ("images.json", ("num_classes",), 10**9, "images.json can't be read"),
     (RECORD, ("files",), {"../../../../outside/notes.txt": "0" * 64}, "missing"),
-    (RECORD, ("step",), "12", "is that of step '12'"),
+    (RECORD, ("step",), "12", "checkpoint.json"),
     (RECORD, ("files",), 7, "checkpoint"),
     (RECORD, ("arrays",), {"step": f"float32[{10**15}]"}, "model"),
 ]
