@@ -218,6 +218,7 @@ def test_images_keep_their_shape(network: str, shape: tuple[int, ...]) -> None:
     assert from_rows.inverse_transform(z).shape == flat.shape
 
 
+@pytest.mark.long
 def test_precision_is_that_of_the_rows() -> None:
     X = linear_gaussian(50)
     vae = tiny().fit(X)

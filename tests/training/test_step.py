@@ -170,6 +170,7 @@ def test_convolutions_leave_the_loop_on_cpus_alone(
 
 
 @pytest.mark.parametrize("unroll", [pytest.param(True, marks=pytest.mark.long), False])
+@pytest.mark.long
 def test_chunks_of_all_lengths_are_compiled_once(unroll: bool, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING), jax.log_compiles(True):
         run_in_chunks.__wrapped__((3, 1, 12, 3), 8, unroll)
