@@ -233,7 +233,10 @@ def test_every_two_members_that_can_meet_do() -> None:
     assert len(covering_combinations()) < 120
 
 
-@pytest.mark.parametrize("posterior", FACTORS["posterior"])
+@pytest.mark.parametrize(
+    "posterior",
+    [name if name == "iaf" else pytest.param(name, marks=pytest.mark.long) for name in FACTORS["posterior"]],
+)
 def test_what_makes_no_sense_is_refused_with_the_reason(posterior: str) -> None:
     for prior, objective in itertools.product(FACTORS["prior"], FACTORS["objective"]):
         # What labels matter to is the prior alone.

@@ -65,6 +65,7 @@ class FakeWandb(types.ModuleType):
         self.ended += 1
 
 
+@pytest.mark.long
 def test_wandb_gets_the_rows_of_the_metrics_file(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wandb = FakeWandb()
     monkeypatch.setitem(sys.modules, "wandb", wandb)

@@ -43,6 +43,7 @@ def test_every_importance_weight_is_the_likelihood_at_the_exact_posterior() -> N
     assert estimate.log_likelihood_variance.max() < 1e-6
 
 
+@pytest.mark.long
 def test_bound_lies_below_by_the_divergence_to_the_posterior() -> None:
     variances, shift = np.full(LATENTS, 0.3), 0.2
     variables = SKEWED.variables(variances, shift)

@@ -65,6 +65,7 @@ def test_log_prob_is_that_of_the_dense_jacobian(family: str, latents: int) -> No
             np.testing.assert_allclose(log_prob[:, image], expected, rtol=1e-7, atol=1e-7)
 
 
+@pytest.mark.long
 @families
 def test_density_of_one_component_integrates_to_one(family: str) -> None:
     with jax.enable_x64(True):

@@ -46,6 +46,7 @@ def test_log_prob_equals_the_joint_gaussian() -> None:
         np.testing.assert_allclose(mean[0], joint_mean, rtol=1e-6)
 
 
+@pytest.mark.long
 def test_transform_agrees_with_log_prob_and_the_dense_jacobian() -> None:
     with jax.enable_x64(True):
         posterior = HierarchicalPosterior(latents=3, upper=2, hidden=(6, 6))

@@ -60,7 +60,7 @@ def batch_with_the_broken_image(seed: int = SEED) -> tuple[int, np.ndarray]:
     return step, order[step]
 
 
-@pytest.mark.parametrize(("longest", "num_parts"), [(8, 1), (3, 2), (1, 1)])
+@pytest.mark.parametrize(("longest", "num_parts"), [(8, 1), pytest.param(3, 2, marks=pytest.mark.long), (1, 1)])
 def test_step_and_terms_are_found(longest: int, num_parts: int) -> None:
     step, _ = batch_with_the_broken_image()
     assert find_broken_step(steps(), state_of(w=0.5), step, 8) is None
